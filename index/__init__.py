@@ -1,0 +1,1 @@
+"""Sharded approximate nearest-neighbour indexes, FAISS and ScaNN behind one small protocol."""

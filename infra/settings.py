@@ -1,0 +1,214 @@
+"""Settings: defaults, a TOML file, the environment and flags, parsed once into frozen typed values.
+
+Later sources win: default < file < environment (`PYMK_INDEX__SHARDS=4`) < flag (`--set index.shards=4`).
+Secrets are never settings; they come from the environment alone (AWS_*).
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infra.errors import UsageError
+
+ENV_PREFIX = "PYMK_"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class RunSettings(Section):
+    seed: int = Field(17, ge=0, description="Seed of everything random in a run.")
+    threads: int = Field(2, ge=1, le=256, description="Math threads of a stage that runs in one process.")
+
+
+class SparkSettings(Section):
+    master: str = Field("local[2]", min_length=1, description="Spark master URL.")
+    memory: str = Field("2g", pattern=r"^\d+[gm]$", description="Memory of the Spark driver, and so of local mode.")
+    partitions: int = Field(8, ge=1, le=100_000, description="Shuffle partitions of build_graph.")
+
+
+class GraphSettings(Section):
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows in a table above which a run stops.")
+    held_out_share: float = Field(0.1, gt=0, lt=0.5, description="Share of friendships held out of the past view.")
+    report_share: float = Field(0.5, gt=0, lt=1, description="Share of users kept for the report alone.")
+    validate_share: float = Field(0.1, gt=0, lt=1, description="Share of users that early stopping looks at.")
+    dismissal_days: int = Field(180, ge=1, description="Days after which a dismissal expires.")
+
+
+class EncoderSettings(Section):
+    dimensions: int = Field(128, ge=8, le=1024, description="Length of an embedding.")
+    hidden: int = Field(128, ge=8, le=4096, description="Width of the hidden layers.")
+    layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")
+    fanout: int = Field(10, ge=1, le=1000, description="Neighbours sampled for a node in each layer.")
+    batch_size: int = Field(1024, ge=2, description="Target friendships in a mini-batch.")
+    max_steps: int = Field(600, ge=1, description="Optimiser steps at most.")
+    patience: int = Field(5, ge=1, description="Validations without improvement after which training stops.")
+    learning_rate: float = Field(3e-3, gt=0, description="Step size of AdamW.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where torch runs; auto takes a GPU if any.")
+
+
+class IndexSettings(Section):
+    backend: Literal["exact", "hnsw", "ivf_pq", "scann"] = Field("ivf_pq", description="ANN library and structure.")
+    shards: int = Field(2, ge=1, le=4096, description="Index shards; row r lives in shard r mod shards.")
+    min_recall: float = Field(0.95, ge=0, le=1, description="Gate: recall@100 against exact search.")
+    hnsw_links: int = Field(16, ge=4, le=128, description="HNSW links a node (M).")
+    hnsw_ef_construction: int = Field(200, ge=10, description="HNSW build beam.")
+    hnsw_ef_search: int = Field(400, ge=10, description="HNSW search beam.")
+    ivf_probe_share: float = Field(0.05, gt=0, le=1, description="Share of IVF lists searched.")
+    scann_search_share: float = Field(0.1, gt=0, le=1, description="Share of ScaNN leaves searched.")
+    rerank: int = Field(1000, ge=1, description="Neighbours re-ranked with exact scores.")
+
+
+class CandidateSettings(Section):
+    per_user: int = Field(300, ge=1, le=5000, description="Candidates kept for a user.")
+    hub_cap: int = Field(2000, ge=10, description="Friends of a friend looked at; beyond it a seeded sample.")
+    walk_budget: int = Field(200_000, ge=1000, description="Edges a personalised PageRank push may touch for a user.")
+    ann: int = Field(100, ge=0, le=5000, description="Nearest neighbours asked of the index for a user.")
+    block: int = Field(2048, ge=1, description="Users a Spark task handles at a time.")
+    learn_users: int = Field(50_000, ge=10, description="Users at most whose past candidates the ranker learns from.")
+
+
+class RankerSettings(Section):
+    trees: int = Field(300, ge=1, le=5000, description="Boosting rounds at most.")
+    depth: int = Field(5, ge=1, le=12, description="Depth of a tree.")
+    learning_rate: float = Field(0.05, gt=0, le=1, description="Shrinkage.")
+
+
+class RankSettings(Section):
+    per_user: int = Field(100, ge=1, le=1000, description="Ranked people stored for a user.")
+
+
+class ServingSettings(Section):
+    partitions: int = Field(2, ge=1, le=4096, description="Hash partitions of the serving tables.")
+    candidates: int = Field(150, ge=0, le=150, description="Stored candidates of a user, best first.")
+    neighbours: int = Field(100, ge=0, le=1000, description="Stored friends of a user.")
+    popular: int = Field(500, ge=1, le=10_000, description="Length of the popular list.")
+
+
+class GateSettings(Section):
+    max_recall_drop: float = Field(0.1, ge=0, le=1, description="Relative loss of recall@20 that refuses a release.")
+    min_coverage: float = Field(0.5, ge=0, le=1, description="Share of users who must have a ranking.")
+
+
+class RulesSettings(Section):
+    company_attributes: tuple[str, ...] = Field(("company",), description="Attributes or kinds that name a company.")
+    school_attributes: tuple[str, ...] = Field(
+        ("school", "high_school"), description="Attributes or kinds that name a school."
+    )
+    max_per_company: int = Field(5, ge=1, description="People of one company among `limit`; the rest are demoted.")
+    max_per_school: int = Field(3, ge=1, description="People of one school among `limit`; the rest are demoted.")
+
+
+class ApiSettings(Section):
+    host: str = Field("127.0.0.1", min_length=1, description="Address the lookup API listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port the lookup API listens on.")
+    workers: int = Field(1, ge=1, le=256, description="Server processes.")
+    poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks at CURRENT.")
+    retry_after_s: int = Field(5, ge=1, description="Retry-After of a 503.")
+
+
+class StoreSettings(Section):
+    cache_dir: str = Field("", description="Local cache of remote artifacts; empty: the user's cache folder.")
+    keep_releases: int = Field(7, ge=1, description="Releases that `release clean` keeps.")
+
+
+class Settings(Section):
+    """Every setting of the product, by section."""
+
+    run: RunSettings = RunSettings()
+    spark: SparkSettings = SparkSettings()
+    graph: GraphSettings = GraphSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    index: IndexSettings = IndexSettings()
+    candidates: CandidateSettings = CandidateSettings()
+    ranker: RankerSettings = RankerSettings()
+    rank: RankSettings = RankSettings()
+    serving: ServingSettings = ServingSettings()
+    gates: GateSettings = GateSettings()
+    rules: RulesSettings = RulesSettings()
+    api: ApiSettings = ApiSettings()
+    store: StoreSettings = StoreSettings()
+
+    def section(self, name: str) -> dict[str, Any]:
+        """One section as plain JSON values, as frozen into manifests."""
+        return getattr(self, name).model_dump(mode="json")
+
+
+def load(
+    file: str | Path | None = None,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """Settings and, for each `section.key` that is not a default, its origin (file name, variable or flag).
+
+    flags maps `section.key` to text. Raises UsageError naming the key, the value, the rule and the origin.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    origins: dict[str, str] = {}
+
+    def put(section: str, key: str, value: Any, origin: str) -> None:
+        merged.setdefault(section, {})[key] = value
+        origins[f"{section}.{key}"] = origin
+
+    for section, values in _read_toml(file).items():
+        if not isinstance(values, dict):
+            raise UsageError(f"{section}: is not a section ({file})", f"Sections: {', '.join(Settings.model_fields)}.")
+        for key, value in values.items():
+            put(section, key, value, str(file))
+    for name, text in sorted((os.environ if environ is None else environ).items()):
+        section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+        if name.startswith(ENV_PREFIX) and separator:
+            put(section, key, _value_of(section, key, text), name)
+    for dotted, text in (flags or {}).items():
+        section, separator, key = dotted.partition(".")
+        if not separator:
+            raise UsageError(f"--set {dotted}: is not section.key", "Write for example --set index.shards=4.")
+        put(section, key, _value_of(section, key, text), f"--set {dotted}")
+    return _validate(merged, origins), origins
+
+
+def _read_toml(file: str | Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(Path(file).read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such settings file", "Check --config.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not TOML: {error}") from None
+
+
+def _value_of(section: str, key: str, text: str) -> Any:
+    """Text from the environment or a flag; a tuple setting is split at commas, pydantic parses the rest."""
+    model = Settings.model_fields.get(section)
+    field = type(model.default).model_fields.get(key) if model else None
+    if field is not None and get_args(field.annotation)[-1:] == (Ellipsis,):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _validate(merged: dict[str, dict[str, Any]], origins: dict[str, str]) -> Settings:
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        lines = []
+        for one in error.errors():
+            dotted = ".".join(str(part) for part in one["loc"][:2])
+            origin = origins.get(dotted) or next((o for k, o in origins.items() if k.startswith(dotted)), "default")
+            if one["type"] == "extra_forbidden":
+                known = ", ".join(_known_keys(dotted))
+                lines.append(f"{dotted}: no such setting ({origin}); known: {known}")
+            else:
+                lines.append(f"{dotted}: {one['input']!r}: {one['msg'][:1].lower()}{one['msg'][1:]} ({origin})")
+        raise UsageError("\n".join(lines), "`pymk config show` lists every setting.") from None
+
+
+def _known_keys(dotted: str) -> list[str]:
+    section = dotted.partition(".")[0]
+    model = Settings.model_fields.get(section)
+    return list(type(model.default).model_fields) if model else list(Settings.model_fields)
