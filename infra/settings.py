@@ -113,7 +113,6 @@ class ApiSettings(Section):
 
 
 class StoreSettings(Section):
-    cache_dir: str = Field("", description="Local cache of remote artifacts; empty: the user's cache folder.")
     keep_releases: int = Field(7, ge=1, description="Releases that `release clean` keeps.")
 
 

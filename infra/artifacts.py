@@ -1,0 +1,202 @@
+"""Artifacts: immutable folders of data files beside a manifest, `{store}/{kind}/{artifact_id}/`.
+
+An artifact is complete when its manifest is there, and trusted when every file has the size and sha256 the manifest
+names. Its id derives from kind, parents, settings and as-of, so a finished stage is found instead of redone.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from infra.errors import CorruptArtifact, NotFound, UsageError
+from infra.store import ObjectStore
+from infra.store_s3 import S3Store, cache_folder
+from infra.times import format_time
+
+MANIFEST_VERSION = 1
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One data file: its path below data/, its size in bytes and its sha256 (hex)."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is, what made it, and what it must contain.
+
+    parents: input name -> artifact id. rows: the main row count. cost: wall_s, cpu_s, peak_memory_bytes.
+    """
+
+    kind: str
+    artifact_id: str
+    as_of: str
+    parents: dict[str, str]
+    settings: dict[str, Any]
+    seed: int
+    code_version: str
+    rows: int
+    content_hash: str
+    files: tuple[FileEntry, ...]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    schema_version: int = MANIFEST_VERSION
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(f.size_bytes for f in self.files)
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> "Manifest":
+        """Raises CorruptArtifact for bytes that are no manifest or one of an unknown version."""
+        try:
+            values = json.loads(data)
+            version = values["schema_version"]
+            if version != MANIFEST_VERSION:
+                raise CorruptArtifact(f"{where}: manifest version {version}, this code reads {MANIFEST_VERSION}")
+            files = tuple(FileEntry(**entry) for entry in values.pop("files"))
+            for entry in files:
+                _check_relative(entry.path, where)
+            return cls(files=files, **values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptArtifact(f"{where}: not a manifest: {error}", "Delete the artifact and run again.") from error
+
+
+@dataclass(frozen=True)
+class OpenArtifact:
+    """A verified artifact: `path` is its data folder on this machine."""
+
+    path: Path
+    manifest: Manifest
+
+
+def artifact_id(
+    kind: str, parents: Mapping[str, str], settings: Mapping[str, Any], as_of: datetime, code_version: str
+) -> str:
+    """`20260101T000000Z-` and 16 hex digits over everything that decides the content."""
+    values = [kind, dict(parents), dict(settings), format_time(as_of), code_version, MANIFEST_VERSION]
+    digest = hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return f"{as_of:%Y%m%dT%H%M%SZ}-{digest[:16]}"
+
+
+def check_name(name: str, what: str) -> str:
+    """The name itself; raises UsageError unless it is safe as one path part."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r}: not a valid {what}", "Use letters, digits, '.', '_' and '-'.")
+    return name
+
+
+def prefix_of(kind: str, artifact: str) -> str:
+    return f"{check_name(kind, 'artifact kind')}/{check_name(artifact, 'artifact id')}"
+
+
+def find_manifest(store: ObjectStore, kind: str, artifact: str) -> Manifest | None:
+    """The manifest of a finished artifact, or None."""
+    key = f"{prefix_of(kind, artifact)}/{MANIFEST}"
+    try:
+        data = store.get(key).data
+    except NotFound:
+        return None
+    return Manifest.from_json(data, f"{store.uri}/{key}")
+
+
+def open_artifact(store: ObjectStore, kind: str, artifact: str) -> OpenArtifact:
+    """Opens a finished artifact for reading, every file verified.
+
+    Raises NotFound when it is not finished and CorruptArtifact naming the first file that differs.
+    """
+    manifest = find_manifest(store, kind, artifact)
+    if manifest is None:
+        raise NotFound(f"{store.uri}/{prefix_of(kind, artifact)}: not finished", "Run its stage.")
+    prefix = f"{prefix_of(kind, artifact)}/data"
+    folder = _local_data(store, prefix, manifest)
+    verify_files(folder, manifest)
+    return OpenArtifact(folder, manifest)
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Raises CorruptArtifact naming a file that is missing, truncated or altered."""
+    with ThreadPoolExecutor(2) as pool:
+        for entry, found in zip(
+            manifest.files, pool.map(lambda e: _entry(folder / e.path, e.path), manifest.files), strict=True
+        ):
+            if found != entry:
+                was = "is missing" if found is None else f"has {found.size_bytes} bytes, sha256 {found.sha256[:12]}…"
+                raise CorruptArtifact(
+                    f"{folder / entry.path} {was}, its manifest says {entry.size_bytes} bytes, "
+                    f"sha256 {entry.sha256[:12]}…",
+                    f"Delete {manifest.kind}/{manifest.artifact_id} and run again.",
+                )
+
+
+def write_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Manifest:
+    """Seals `folder` (which holds `data/`) as an artifact; the manifest's file list is made here.
+
+    When another writer finished the same artifact first, theirs stands and is returned.
+    """
+    data = folder / "data"
+    names = sorted(p.relative_to(data).as_posix() for p in data.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(2) as pool:
+        entries = tuple(e for e in pool.map(lambda name: _entry(data / name, name), names) if e)
+    sealed = Manifest(**{**manifest.__dict__, "files": entries})
+    (folder / MANIFEST).write_bytes(sealed.to_json())
+    prefix = prefix_of(sealed.kind, sealed.artifact_id)
+    if store.commit_folder(folder, prefix, MANIFEST):
+        return sealed
+    return find_manifest(store, sealed.kind, sealed.artifact_id) or sealed
+
+
+def _local_data(store: ObjectStore, prefix: str, manifest: Manifest) -> Path:
+    """The data folder on this machine; a remote store's files are copied into the cache first."""
+    if not isinstance(store, S3Store):
+        first = manifest.files[0].path if manifest.files else None
+        root = store.open_local(f"{prefix}/{first}") if first else None
+        return Path(store.uri) / prefix if root is None else Path(str(root).removesuffix(f"/{first}"))
+    owner = hashlib.sha256(store.uri.encode()).hexdigest()[:16]
+    folder = cache_folder() / "artifacts" / owner / prefix
+    for entry in manifest.files:
+        target = folder / entry.path
+        if target.exists() and _entry(target, entry.path) != entry:
+            target.unlink()
+        if not target.exists():
+            store.download(f"{prefix}/{entry.path}", target)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def drop_cached(store: ObjectStore, kind: str, artifact: str) -> None:
+    """Removes the local copy of a remote artifact."""
+    if isinstance(store, S3Store):
+        owner = hashlib.sha256(store.uri.encode()).hexdigest()[:16]
+        shutil.rmtree(cache_folder() / "artifacts" / owner / prefix_of(kind, artifact), ignore_errors=True)
+
+
+def _entry(path: Path, name: str) -> FileEntry | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    return FileEntry(name, path.stat().st_size, digest)
+
+
+def _check_relative(path: str, where: str) -> None:
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise CorruptArtifact(f"{where}: file name {path!r} leaves the artifact")

@@ -1,0 +1,120 @@
+"""The object store: a folder or an S3 bucket behind one protocol."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from infra.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One stored object. etag changes whenever the content does; modified_s: seconds since 1970."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified_s: float
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    data: bytes
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """Keys are `/`-separated relative paths. Errors: NotFound, Conflict, and StoreError for all else.
+
+    A conditional put is atomic: of several writers with the same condition exactly one wins.
+    `conditional_puts` is false where the endpoint was seen to ignore conditions; nothing may be published there.
+    """
+
+    uri: str
+    conditional_puts: bool
+
+    def get(self, key: str) -> StoredObject: ...
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        """Stores data and returns its etag. Raises Conflict when the condition does not hold."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, in key order."""
+        ...
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Names of the folders directly below `prefix` (which ends in `/`, or is empty for the root), sorted."""
+        ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def delete(self, key: str) -> None:
+        """Removes an object; one that is not there is no error."""
+        ...
+
+    def delete_folder(self, prefix: str) -> None:
+        """Removes every object below `prefix`, which ends in `/`."""
+        ...
+
+    def upload(self, path: Path, key: str) -> None:
+        """Stores a local file, in parts where it is large."""
+        ...
+
+    def open_local(self, key: str) -> Path:
+        """A local file with the object's content: the object itself or a cached copy of this version."""
+        ...
+
+    def scratch(self) -> Path:
+        """A new empty local folder, on the same file system as the store where that is a folder."""
+        ...
+
+    def clean_scratch(self, min_age_s: float) -> None:
+        """Removes scratch folders that nobody wrote to for `min_age_s` seconds: what killed writers left."""
+        ...
+
+    def commit_folder(self, folder: Path, prefix: str, last: str) -> bool:
+        """Moves a local folder to `prefix` so that the file `last` appears last; false when another writer was first.
+
+        A reader that sees `last` sees every other file. The local folder is gone afterwards.
+        """
+        ...
+
+
+def open_store(uri: str, *, writable: bool = False, create: bool = False) -> ObjectStore:
+    """Opens `s3://bucket/prefix` or a folder (a path or `file://`).
+
+    writable: probes whether the endpoint honours conditional puts. create: makes a missing folder.
+    Raises UsageError for a URI that names no store and StoreError for one that cannot be reached.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "s3":
+        from infra.store_s3 import S3Store
+
+        return S3Store.open(uri, bucket=parts.netloc, prefix=parts.path.strip("/"), writable=writable)
+    if parts.scheme in ("", "file") and parts.path:
+        from infra.store_folder import FolderStore
+
+        return FolderStore.open(Path(parts.path if parts.scheme else uri), create=create)
+    raise UsageError(f"{uri!r}: not a store", "Give a folder or s3://bucket/prefix.")
+
+
+def check_key(key: str) -> str:
+    """The key itself. Raises UsageError for one that could leave the store (`..`, absolute, empty parts, NUL)."""
+    parts = key.split("/")
+    if not key or "\0" in key or "\\" in key or any(part in ("", ".", "..") for part in parts):
+        raise UsageError(f"{key!r}: not an object key", "Use relative names without '..'.")
+    return key
+
+
+def remove_stale(folder: Path, min_age_s: float) -> None:
+    """Removes the entries of `folder` in which nothing changed for `min_age_s` seconds."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        inside = [entry, *entry.rglob("*")] if entry.is_dir() else [entry]
+        newest = max((p.stat().st_mtime for p in inside if p.exists()), default=0.0)
+        if time.time() - newest >= min_age_s:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
