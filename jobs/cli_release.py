@@ -1,0 +1,120 @@
+"""`pymk release`: list, show, publish, roll back, verify and clean."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra import settings as settings_module
+from infra.artifacts import open_artifact
+from infra.errors import PymkError
+from infra.releases import Release, ReleaseStore, describe
+from infra.store import open_store
+from jobs.cli_output import output, table
+
+release_app = typer.Typer(help="List, show, publish, roll back, verify and clean releases.", no_args_is_help=True)
+
+Store = Annotated[str, typer.Option(help="Folder or s3:// URI of artifacts and releases.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+ReleaseId = Annotated[str | None, typer.Argument(help="Release id; CURRENT if not given.")]
+
+
+@release_app.command("list")
+def list_(store: Store, json: Json = False) -> None:
+    """All releases, oldest first; the served one is marked."""
+    releases = ReleaseStore(open_store(store))
+    current = releases.current_id()
+    found = [
+        {"release_id": r.release_id, "as_of": r.as_of, "current": r.release_id == current} for r in releases.list()
+    ]
+    rows = [(f["release_id"], f["as_of"], "← CURRENT" if f["current"] else "") for f in found]
+    output.show(
+        {"current": current, "releases": found},
+        json,
+        lambda c: c.print(table("releases", ["release", "as of", ""], rows)),
+    )
+
+
+@release_app.command()
+def show(store: Store, release_id: ReleaseId = None, json: Json = False) -> None:
+    """A release and its artifacts."""
+    release = find_release(ReleaseStore(open_store(store)), release_id)
+    rows = [(k, e.path, f"{e.rows:,}", f"{e.bytes:,}", e.content_hash[:16]) for k, e in release.artifacts.items()]
+    columns = ["kind", "path", "rows", "bytes", "content hash"]
+    output.show(describe(release), json, lambda c: c.print(table(release.release_id, columns, rows)))
+
+
+@release_app.command()
+def publish(
+    release_id: Annotated[str, typer.Argument(help="Release id.")],
+    store: Store,
+    force: Annotated[bool, typer.Option(help="Replace a newer release too.")] = False,
+    json: Json = False,
+) -> None:
+    """Point CURRENT at a release, once it verifies."""
+    releases = ReleaseStore(open_store(store, writable=True))
+    release = releases.get(release_id)
+    releases.verify(release)
+    published = releases.publish(release, force=force)
+    said = "published" if published else "a newer release stays current; use --force to replace it"
+    output.show({"release_id": release_id, "published": published}, json, lambda c: c.print(f"{release_id}: {said}"))
+
+
+@release_app.command()
+def rollback(
+    store: Store,
+    to: Annotated[str | None, typer.Option(help="Release id; the one served before if not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Point CURRENT back at an earlier release."""
+    release = ReleaseStore(open_store(store, writable=True)).rollback(to)
+    output.show(
+        {"release_id": release.release_id, "published": True},
+        json,
+        lambda c: c.print(f"rolled back to {release.release_id}"),
+    )
+
+
+@release_app.command()
+def verify(store: Store, release_id: ReleaseId = None, json: Json = False) -> None:
+    """Read every byte of a release and compare it with its manifests."""
+    releases = ReleaseStore(open_store(store))
+    release = find_release(releases, release_id)
+    releases.verify(release)
+    output.show(
+        {"release_id": release.release_id, "verified": True},
+        json,
+        lambda c: c.print(f"{release.release_id}: verified"),
+    )
+
+
+@release_app.command()
+def clean(
+    store: Store,
+    keep: Annotated[int | None, typer.Option(min=1, help="Releases to keep; default store.keep_releases.")] = None,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Unused artifacts younger than this stay.")] = 24.0,
+    json: Json = False,
+) -> None:
+    """Delete old releases and what only they use; CURRENT and the one before it always stay."""
+    settings, _ = settings_module.load()
+    releases = ReleaseStore(open_store(store, writable=True))
+    removed = releases.clean(keep or settings.store.keep_releases, grace_hours * 3600)
+    said = f"removed {len(removed['releases'])} releases and {len(removed['artifacts'])} artifacts"
+    output.show(removed, json, lambda c: c.print(said))
+
+
+def find_release(releases: ReleaseStore, release_id: str | None) -> Release:
+    """The named release, or the served one."""
+    release = releases.get(release_id) if release_id else releases.current()
+    if release is None:
+        raise PymkError(f"{releases.store.uri}: nothing was published yet", "Run `pymk run` first.")
+    return release
+
+
+def open_release_folders(store: str, release_id: str | None, kinds: Sequence[str] = ()) -> dict[str, Path]:
+    """kind -> verified data folder, of all artifacts of a release or of some."""
+    opened = open_store(store)
+    release = find_release(ReleaseStore(opened), release_id)
+    wanted = kinds or tuple(release.artifacts)
+    return {kind: open_artifact(opened, kind, release.artifacts[kind].artifact_id).path for kind in wanted}

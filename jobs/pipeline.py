@@ -1,0 +1,247 @@
+"""Runs stages: finds what is finished, makes what is not, and publishes."""
+
+import importlib
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from infra.artifacts import Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
+from infra.cost import CostMeter
+from infra.errors import CorruptArtifact, GateRefused, NotFound, PymkError, UsageError
+from infra.releases import Release, ReleaseStore, manifests_of
+from infra.settings import Settings
+from infra.store import ObjectStore
+from infra.times import format_time
+from jobs.context import Parent, StageContext, StageResult
+from jobs.stages import PUBLISH, STAGE_NAMES, STAGES, Stage, stage_named, stage_of
+from jobs.version import VERSION
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+log = logging.getLogger(__name__)
+
+
+class SparkHolder:
+    """The run's one Spark session, started when a stage first asks and stopped at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: SparkSession | None = None
+
+    def __call__(self) -> "SparkSession":
+        if self._session is None:
+            from jobs.spark import start_session
+
+            self._session = start_session(self._settings)
+        return self._session
+
+    def stop(self) -> None:
+        if self._session is not None:
+            self._session.stop()
+            self._session = None
+
+
+@dataclass
+class Pipeline:
+    """One run: a lake, a store, an as-of and settings. `graph_id` pins a graph built earlier from this lake."""
+
+    lake: str
+    store: ObjectStore
+    as_of: datetime
+    settings: Settings
+    progress: Callable[[str], None] = lambda line: None
+    graph_id: str | None = None
+    spark: SparkHolder = field(init=False)
+    _opened: dict[str, OpenArtifact] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.spark = SparkHolder(self.settings)
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.spark.stop()
+
+    def run(self, first: str | None = None, until: str | None = None, publish: bool = True) -> dict[str, Any]:
+        """Runs the stages from `first` to `until`; those before `first` must be finished.
+
+        Returns {"as_of", "stages": {name: {"artifact_id", "content_hash", "found", "cost"}}, "release_id",
+        "published"}; the last two only after publishing.
+        """
+        names = _between(first, until)
+        made = {name: self.ensure(stage_named(name)) for name in names if name != PUBLISH}
+        answer: dict[str, Any] = {"as_of": format_time(self.as_of), "stages": made}
+        if publish and PUBLISH in names:
+            answer |= self.publish()
+        return answer
+
+    def ensure(self, stage: Stage, shard: int | None = None) -> dict[str, Any]:
+        """Finds the stage's artifact or makes it."""
+        kind, wanted = self._identity(stage, shard)
+        found = self._finished(kind, wanted)
+        if found is None:
+            self.progress(f"{stage.name}: {stage.summary}" + (f", shard {shard}" if shard is not None else ""))
+            manifest = self._make(stage, kind, wanted, shard)
+            self.progress(f"{stage.name}: {manifest.rows:,} rows in {manifest.cost['wall_s']:.1f} s")
+        else:
+            manifest = found
+            self.progress(f"{stage.name}: found {kind}/{wanted}")
+        return {
+            "artifact_id": wanted,
+            "kind": kind,
+            "rows": manifest.rows,
+            "content_hash": manifest.content_hash,
+            "found": found is not None,
+            "cost": manifest.cost,
+        }
+
+    def publish(self, *, force: bool = False) -> dict[str, Any]:
+        """Checks the gates, writes the release and moves CURRENT unless a newer release is served.
+
+        Raises GateRefused listing every gate that refused; CURRENT is left alone then.
+        """
+        releases = ReleaseStore(self.store)
+        manifests = {stage.kind: self._open(stage.kind).manifest for stage in STAGES}
+        warnings = self._check_gates(manifests, releases.current())
+        release = releases.make(manifests)
+        published = releases.publish(release, force=force)
+        self.progress(f"release {release.release_id}: {'published' if published else 'a newer release stays current'}")
+        return {"release_id": release.release_id, "published": published, "warnings": warnings}
+
+    def artifact_id(self, kind: str) -> str:
+        return self._identity(stage_of(kind), None)[1]
+
+    def _identity(self, stage: Stage, shard: int | None) -> tuple[str, str]:
+        """The kind and id of what the stage makes."""
+        if stage.kind == "graph" and self.graph_id:
+            return stage.kind, self.graph_id
+        kind = stage.kind if shard is None else f"{stage.kind}_shard"
+        settings = self._settings_of(stage) | ({"shard": shard} if shard is not None else {})
+        return kind, artifact_id(kind, self._parent_ids(stage), settings, self.as_of, VERSION)
+
+    def _parent_ids(self, stage: Stage) -> dict[str, str]:
+        if not stage.parents:
+            return {"lake": self._lake_fingerprint}
+        return {kind: self.artifact_id(kind) for kind in stage.parents}
+
+    @cached_property
+    def _lake_fingerprint(self) -> str:
+        from infra.lake import lake_fingerprint
+
+        return lake_fingerprint(self.lake)
+
+    def _settings_of(self, stage: Stage) -> dict[str, Any]:
+        return {name: self.settings.section(name) for name in ("run", *stage.sections)}
+
+    def _finished(self, kind: str, wanted: str) -> Manifest | None:
+        """The manifest of a finished artifact; a damaged one is removed so that it is made again."""
+        try:
+            opened = open_artifact(self.store, kind, wanted)
+        except NotFound:
+            return None
+        except CorruptArtifact as error:
+            log.warning("%s; making it again", error.what)
+            self.store.delete_folder(f"{kind}/{wanted}/")
+            return None
+        self._opened[kind] = opened
+        return opened.manifest
+
+    def _make(self, stage: Stage, kind: str, wanted: str, shard: int | None) -> Manifest:
+        inputs = self._inputs(stage, shard)
+        scratch = self.store.scratch()
+        try:
+            (scratch / "data").mkdir()
+            with CostMeter() as meter:
+                context = StageContext(
+                    settings=self.settings,
+                    as_of=self.as_of,
+                    lake=self.lake,
+                    inputs=inputs,
+                    data=scratch / "data",
+                    spark=self.spark,
+                    progress=self.progress,
+                    shard=shard,
+                )
+                result: StageResult = _module_of(stage).run(context)
+            manifest = Manifest(
+                kind=kind,
+                artifact_id=wanted,
+                as_of=format_time(self.as_of),
+                parents=self._parent_ids(stage),
+                settings=self._settings_of(stage),
+                seed=self.settings.run.seed,
+                code_version=VERSION,
+                rows=result.rows,
+                content_hash=result.content_hash,
+                files=(),
+                metrics=result.metrics,
+                cost=meter.as_dict(),
+            )
+            return write_artifact(self.store, scratch, manifest)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _inputs(self, stage: Stage, shard: int | None) -> dict[str, Parent]:
+        inputs = {kind: _parent(self._open(kind)) for kind in stage.parents}
+        if stage.sharded and shard is None:
+            for number in range(self.settings.index.shards):
+                kind, wanted = self._identity(stage, number)
+                if find_manifest(self.store, kind, wanted):
+                    inputs[f"{kind}/{number}"] = _parent(open_artifact(self.store, kind, wanted))
+        return inputs
+
+    def _open(self, kind: str) -> OpenArtifact:
+        """A finished artifact of this run, verified once."""
+        if kind not in self._opened:
+            wanted = self.artifact_id(kind)
+            try:
+                self._opened[kind] = open_artifact(self.store, kind, wanted)
+            except NotFound:
+                name = stage_of(kind).name
+                raise PymkError(
+                    f"{self.store.uri}: {kind}/{wanted} is not finished for {format_time(self.as_of)}",
+                    f"Run `pymk stage {name}` with the same lake, as-of and settings first.",
+                ) from None
+        return self._opened[kind]
+
+    def _check_gates(self, manifests: Mapping[str, Manifest], served: Release | None) -> list[str]:
+        from jobs.gates import check
+
+        before = manifests_of(self.store, served)["report"].metrics if served else None
+        findings = check(manifests["report"].metrics, before, self.settings.gates)
+        refused = [f for f in findings if f.refuses]
+        if refused:
+            raise GateRefused(
+                "not published: " + "; ".join(f"{f.gate}: {f.detail}" for f in refused),
+                "CURRENT is unchanged. `pymk report` shows the metrics.",
+            )
+        for finding in findings:
+            self.progress(f"warning: {finding.gate}: {finding.detail}")
+        return [f"{f.gate}: {f.detail}" for f in findings]
+
+
+def _parent(opened: OpenArtifact) -> Parent:
+    manifest = opened.manifest
+    return Parent(manifest.artifact_id, opened.path, manifest.content_hash, manifest.__dict__)
+
+
+def _module_of(stage: Stage) -> ModuleType:
+    return importlib.import_module(f"jobs.{stage.name}")
+
+
+def _between(first: str | None, until: str | None) -> list[str]:
+    for name in (first, until):
+        if name is not None and name not in STAGE_NAMES:
+            raise UsageError(f"{name!r}: no such stage", f"Stages: {', '.join(STAGE_NAMES)}.")
+    start = STAGE_NAMES.index(first) if first else 0
+    end = STAGE_NAMES.index(until) + 1 if until else len(STAGE_NAMES)
+    if start >= end:
+        raise UsageError(f"--from {first} comes after --until {until}", "Swap them.")
+    return list(STAGE_NAMES[start:end])
