@@ -1,0 +1,186 @@
+"""The run's one Spark session, and a way to run a Python function over numbered blocks of work."""
+
+import atexit
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkException
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import DataFrame, SparkSession
+
+from infra import errors
+from infra.errors import PymkError
+from infra.settings import Settings
+
+PROJECT = Path(__file__).resolve().parents[1]
+TASKS_PER_CORE = 16
+"""Tasks a core gets at most in run_blocks: enough that uneven blocks even out, few enough to start quickly."""
+
+# Pandas only moves a few small frames here, and Spark's own tests run with 3.
+warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+
+_MATH_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+_FAILED = "PYMK-TASK-FAILED"
+_FAILURE = re.compile(_FAILED + r" (\{.*\}) END")
+
+# The heavy work is in the Python workers, so that most of the JVM's time would go into its optimising compiler: without
+# it a session and its first job take half as long.
+_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+_LOGGING = """
+status = ERROR
+rootLogger.level = error
+rootLogger.appenderRef.console.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.target = SYSTEM_ERR
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = spark %p %c{1}: %m%n%ex{short}
+logger.shell.name = org.apache.spark.api.python.PythonGatewayServer
+logger.shell.level = error
+"""
+# A failed task is reported by the exception that the driver raises; these would print its JVM trace a second time.
+_SILENCED = (
+    "org.apache.spark.executor.Executor",
+    "org.apache.spark.scheduler.TaskSetManager",
+    "org.apache.spark.util.Utils",
+    "org.apache.spark.sql.execution.datasources.v2",
+)
+
+
+def start_session(settings: Settings) -> SparkSession:
+    """Starts Spark as the settings say, with everything temporary in a folder that goes when the process ends.
+
+    Python workers use this interpreter, see the project's packages whatever their folder, and have one math thread
+    each. Raises PymkError where there is no Java.
+    """
+    _require_java()
+    if SparkContext._active_spark_context is None:
+        folder = Path(tempfile.mkdtemp(prefix="pymk-spark-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        conf = _configuration(settings, folder)
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        # The JVM's standard output goes where ours must never carry anything else: to stderr.
+        gateway = launch_gateway(conf, {"stdout": sys.__stderr__})  # type: ignore[no-untyped-call]
+        SparkContext(conf=conf, gateway=gateway)
+    return SparkSession.builder.getOrCreate()
+
+
+def stop_session(spark: SparkSession) -> None:
+    """Stops Spark and its JVM, and so gives back their memory. A later start_session starts anew."""
+    gateway = spark.sparkContext._gateway
+    spark.stop()
+    if gateway is not None and getattr(gateway, "proc", None) is not None:
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait()
+        SparkContext._gateway = SparkContext._jvm = None
+
+
+def run_blocks(spark: SparkSession, function: Callable[[int], dict[str, Any]], blocks: int) -> list[dict[str, Any]]:
+    """Calls `function(block)` for each block 0 .. blocks-1 in Spark's Python workers; the answers in block order.
+
+    function: picklable; its answer must be small and JSON-able. The first block that raises fails the call: with the
+    same PymkError if it raised one, else with a PymkError that names the block and the exception.
+    """
+    if blocks == 0:
+        return []
+
+    def call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for block in batch.column(0).to_pylist():
+                with explained(f"block {block}"):
+                    answer = json.dumps(function(block))
+                yield pa.RecordBatch.from_pydict({"block": pa.array([block], pa.int64()), "answer": [answer]})
+
+    tasks = min(blocks, TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+    numbered = spark.range(0, blocks, 1, tasks)
+    answers = collect(numbered.mapInArrow(call, "block long, answer string")).sort_by("block")
+    return [json.loads(answer) for answer in answers["answer"].to_pylist()]
+
+
+def collect(frame: DataFrame) -> pa.Table:
+    """Runs the job and returns its rows. An error of a task comes out as the PymkError that caused it."""
+    try:
+        return frame.toArrow()
+    except (PySparkException, Py4JJavaError) as error:
+        raise _readable(str(error)) from None
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Carries an exception out of a Python worker to `collect` in one line; goes around the work of a task.
+
+    what: names the work in the message of an exception that is not a PymkError.
+    """
+    try:
+        yield
+    except PymkError as error:
+        raise _failure(type(error).__name__, error.what, error.fix) from error
+    except Exception as error:
+        raise _failure(PymkError.__name__, f"{what}: {type(error).__name__}: {error}", "") from error
+
+
+def _failure(kind: str, what: str, fix: str) -> RuntimeError:
+    return RuntimeError(f"{_FAILED} {json.dumps({'kind': kind, 'what': what, 'fix': fix})} END")
+
+
+def _readable(message: str) -> PymkError:
+    """The PymkError inside Spark's account of a failed job."""
+    found = _FAILURE.search(message)
+    if found:
+        told = json.loads(found.group(1))
+        return getattr(errors, told["kind"], PymkError)(told["what"], told["fix"])
+    if "Python worker exited unexpectedly" in message:
+        return PymkError(
+            "a Spark Python worker died", "Most likely memory ran out: free some, or lower candidates.block."
+        )
+    return PymkError(f"Spark failed: {message.strip().splitlines()[0]}")
+
+
+def _require_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    if not (home and (Path(home) / "bin" / "java").exists()) and shutil.which("java") is None:
+        raise PymkError(
+            "Spark needs Java 17 or newer, and there is none",
+            "Install one, for example `apt-get install openjdk-17-jre-headless`, or set JAVA_HOME.",
+        )
+
+
+def _configuration(settings: Settings, folder: Path) -> SparkConf:
+    logging = folder / "log4j2.properties"
+    silenced = [f"logger.s{i}.name = {name}\nlogger.s{i}.level = off" for i, name in enumerate(_SILENCED)]
+    logging.write_text(_LOGGING + "\n".join(silenced) + "\n")
+    worker_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    values = {
+        "spark.app.name": "pymk",
+        "spark.master": settings.spark.master,
+        "spark.driver.memory": settings.spark.memory,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.maxResultSize": "0",
+        "spark.driver.extraJavaOptions": f"{_JVM} -Dlog4j2.configurationFile=file:{logging}",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(folder),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(settings.spark.partitions),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "500000",
+        "spark.executorEnv.PYTHONPATH": worker_path,
+        **{f"spark.executorEnv.{name}": "1" for name in _MATH_THREADS},
+    }
+    return SparkConf(loadDefaults=False).setAll(list(values.items()))

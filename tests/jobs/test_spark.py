@@ -1,0 +1,69 @@
+"""Blocks run in Spark's Python workers, in order, and fail in plain words."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from infra.errors import GateRefused, PymkError
+from infra.settings import Settings
+from jobs import spark as spark_module
+from jobs.spark import run_blocks, start_session
+
+
+def test_answers_come_in_block_order(spark: SparkSession) -> None:
+    answers = run_blocks(spark, lambda block: {"block": block, "square": block**2}, 70)
+    assert answers == [{"block": b, "square": b**2} for b in range(70)]
+
+
+def test_no_blocks_need_no_job(spark: SparkSession) -> None:
+    assert run_blocks(spark, lambda block: {}, 0) == []
+
+
+def test_workers_see_the_project_from_any_folder_with_one_math_thread(spark: SparkSession) -> None:
+    def look(block: int) -> dict[str, Any]:
+        os.chdir("/")
+        from jobs import context
+
+        return {"file": context.__file__, "threads": os.environ["OMP_NUM_THREADS"], "pid": os.getpid()}
+
+    answer = run_blocks(spark, look, 1)[0]
+    assert Path(answer["file"]).parents[1] == Path(spark_module.__file__).parents[1]
+    assert answer["threads"] == "1"
+    assert answer["pid"] != os.getpid()
+
+
+def test_an_exception_names_its_block(spark: SparkSession) -> None:
+    def fail(block: int) -> dict[str, Any]:
+        return {"ratio": 1 / (3 - block)}
+
+    with pytest.raises(PymkError) as caught:
+        run_blocks(spark, fail, 5)
+    assert str(caught.value) == "block 3: ZeroDivisionError: division by zero"
+
+
+def test_a_pymk_error_arrives_as_it_was_raised(spark: SparkSession) -> None:
+    def refuse(block: int) -> dict[str, Any]:
+        raise GateRefused('recall of "block" fell\nfar', "Look at the report.")
+
+    with pytest.raises(GateRefused) as caught:
+        run_blocks(spark, refuse, 1)
+    assert (caught.value.what, caught.value.fix) == ('recall of "block" fell\nfar', "Look at the report.")
+
+
+def test_a_worker_that_dies_is_reported(spark: SparkSession) -> None:
+    with pytest.raises(PymkError, match="a Spark Python worker died"):
+        run_blocks(spark, lambda block: os._exit(9), 1)
+
+
+def test_a_second_start_gives_the_same_session(spark: SparkSession) -> None:
+    assert start_session(Settings()).sparkContext is spark.sparkContext
+
+
+def test_missing_java_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(PymkError, match="apt-get install openjdk-17-jre-headless"):
+        start_session(Settings())
