@@ -18,8 +18,7 @@ from typing import Any
 import orjson
 
 from infra.errors import CorruptArtifact, NotFound, UsageError
-from infra.store import ObjectStore
-from infra.store_s3 import S3Store, cache_folder
+from infra.store import ObjectStore, cache_folder
 from infra.times import format_time
 
 MANIFEST_VERSION = 1
@@ -166,12 +165,10 @@ def write_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Mani
 
 def _local_data(store: ObjectStore, prefix: str, manifest: Manifest) -> Path:
     """The data folder on this machine; a remote store's files are copied into the cache first."""
-    if not isinstance(store, S3Store):
-        first = manifest.files[0].path if manifest.files else None
-        root = store.open_local(f"{prefix}/{first}") if first else None
-        return Path(store.uri) / prefix if root is None else Path(str(root).removesuffix(f"/{first}"))
-    owner = hashlib.sha256(store.uri.encode()).hexdigest()[:16]
-    folder = cache_folder() / "artifacts" / owner / prefix
+    here = store.local_folder(prefix)
+    if here is not None:
+        return here
+    folder = _cached(store, prefix)
     for entry in manifest.files:
         target = folder / entry.path
         if target.exists() and _entry(target, entry.path) != entry:
@@ -184,9 +181,12 @@ def _local_data(store: ObjectStore, prefix: str, manifest: Manifest) -> Path:
 
 def drop_cached(store: ObjectStore, kind: str, artifact: str) -> None:
     """Removes the local copy of a remote artifact."""
-    if isinstance(store, S3Store):
-        owner = hashlib.sha256(store.uri.encode()).hexdigest()[:16]
-        shutil.rmtree(cache_folder() / "artifacts" / owner / prefix_of(kind, artifact), ignore_errors=True)
+    if store.local_folder(kind) is None:
+        shutil.rmtree(_cached(store, prefix_of(kind, artifact)), ignore_errors=True)
+
+
+def _cached(store: ObjectStore, prefix: str) -> Path:
+    return cache_folder() / "artifacts" / hashlib.sha256(store.uri.encode()).hexdigest()[:16] / prefix
 
 
 def _entry(path: Path, name: str) -> FileEntry | None:

@@ -1,5 +1,6 @@
 """The object store: a folder or an S3 bucket behind one protocol."""
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,14 @@ class ObjectStore(Protocol):
         """A local file with the object's content: the object itself or a cached copy of this version."""
         ...
 
+    def local_folder(self, prefix: str) -> Path | None:
+        """The folder of `prefix` where the store is a folder; None where files must be downloaded."""
+        ...
+
+    def download(self, key: str, path: Path) -> None:
+        """Copies an object to a local file, which appears whole or not at all."""
+        ...
+
     def scratch(self) -> Path:
         """A new empty local folder, on the same file system as the store where that is a folder."""
         ...
@@ -109,6 +118,12 @@ def check_key(key: str) -> str:
     if not key or "\0" in key or "\\" in key or any(part in ("", ".", "..") for part in parts):
         raise UsageError(f"{key!r}: not an object key", "Use relative names without '..'.")
     return key
+
+
+def cache_folder() -> Path:
+    """Local cache of remote objects: PYMK_CACHE_DIR, else the user's cache folder."""
+    base = os.environ.get("PYMK_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pymk"
+    return Path(base)
 
 
 def remove_stale(folder: Path, min_age_s: float) -> None:

@@ -111,6 +111,15 @@ class FolderStore:
             raise NotFound(f"{self.uri}/{key}: no such object")
         return path
 
+    def local_folder(self, prefix: str) -> Path | None:
+        return self._path(prefix)
+
+    def download(self, key: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _explained(f"{self.uri}/{key}"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            partial = shutil.copyfile(self._path(key), Path(folder) / path.name)
+            os.replace(partial, path)
+
     def scratch(self) -> Path:
         with _explained(self.uri):
             folder = Path(tempfile.mkdtemp(dir=self._internal("tmp")))

@@ -21,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.errors import Conflict, NotFound, StoreError
-from infra.store import ObjectInfo, StoredObject, check_key, remove_stale
+from infra.store import ObjectInfo, StoredObject, cache_folder, check_key, remove_stale
 
 _CLIENT = Config(
     retries={"mode": "standard", "max_attempts": 5},
@@ -113,8 +113,10 @@ class S3Store:
             self.download(key, path)
         return path
 
+    def local_folder(self, prefix: str) -> Path | None:
+        return None
+
     def download(self, key: str, path: Path) -> None:
-        """Copies the object to `path`, which appears whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.parent / f".{path.name}.{uuid.uuid4().hex}"
         try:
@@ -170,12 +172,6 @@ class S3Store:
         return False
 
 
-def cache_folder() -> Path:
-    """Local cache of remote objects: PYMK_CACHE_DIR, else the user's cache folder."""
-    base = os.environ.get("PYMK_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pymk"
-    return Path(base)
-
-
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
     """Turns boto3's errors into NotFound, Conflict or a StoreError that says what to do."""
@@ -195,6 +191,4 @@ def _explained(what: str) -> Iterator[None]:
     except (BotoCoreError, Boto3Error) as error:
         raise StoreError(f"{what}: {error}", "Check AWS_ENDPOINT_URL, the network and the credentials.") from error
     except OSError as error:
-        raise StoreError(
-            f"{what}: {error}", "Check PYMK_CACHE_DIR and its free space."
-        ) from error
+        raise StoreError(f"{what}: {error}", "Check PYMK_CACHE_DIR and its free space.") from error

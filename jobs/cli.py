@@ -111,7 +111,7 @@ def stage(
         else:
             chosen = stage_named(name)
             _check_shard(shard, chosen.sharded, pipeline.settings)
-            made = pipeline.ensure(chosen, shard)
+            made = pipeline.ensure(chosen, shard) | {"index_shards": pipeline.settings.index.shards}
     output.show(made, json, lambda c: c.print(made))
 
 

@@ -1,0 +1,155 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.artifacts import Manifest, artifact_id, find_manifest, open_artifact, write_artifact
+from infra.errors import CorruptArtifact, NotFound, PymkError
+from infra.releases import Release, ReleaseStore
+from infra.store import ObjectStore, open_store
+from infra.times import format_time
+
+DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+def make_artifact(store: ObjectStore, kind: str, as_of: datetime, parents: dict[str, str], content: bytes) -> Manifest:
+    folder = store.scratch()
+    (folder / "data").mkdir()
+    (folder / "data" / "part").write_bytes(content)
+    made = Manifest(
+        kind=kind,
+        artifact_id=artifact_id(kind, parents, {}, as_of, "1"),
+        as_of=format_time(as_of),
+        parents=parents,
+        settings={},
+        seed=1,
+        code_version="1",
+        rows=1,
+        content_hash=content.hex(),
+        files=(),
+    )
+    return write_artifact(store, folder, made)
+
+
+def make_family(store: ObjectStore, as_of: datetime) -> dict[str, Manifest]:
+    graph = make_artifact(store, "graph", as_of, {"lake": "l"}, b"graph %d" % as_of.day)
+    rankings = make_artifact(store, "rankings", as_of, {"graph": graph.artifact_id}, b"ranks %d" % as_of.day)
+    return {"graph": graph, "rankings": rankings}
+
+
+def make_release(store: ObjectStore, days: int = 0) -> Release:
+    return ReleaseStore(store).make(make_family(store, DAY + timedelta(days=days)))
+
+
+def test_the_first_release_is_served_and_verifies(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    assert releases.current() is None
+    release = make_release(store)
+    assert releases.publish(release)
+    assert releases.current() == release
+    releases.verify(release)
+
+
+def test_an_older_release_never_replaces_a_newer_one_unless_forced(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    newer, older = make_release(store, days=2), make_release(store, days=1)
+    assert releases.publish(newer)
+    assert not releases.publish(older)
+    assert releases.current_id() == newer.release_id
+    assert releases.publish(older, force=True)
+    assert releases.current_id() == older.release_id
+
+
+def test_making_the_same_release_twice_gives_one(store: ObjectStore) -> None:
+    assert make_release(store) == make_release(store)
+    assert len(ReleaseStore(store).list()) == 1
+
+
+def test_artifacts_of_different_families_are_refused(store: ObjectStore) -> None:
+    family = make_family(store, DAY)
+    other = make_artifact(store, "graph", DAY, {"lake": "another"}, b"another")
+    with pytest.raises(CorruptArtifact, match="was made from graph"):
+        ReleaseStore(store).make({**family, "graph": other})
+    with pytest.raises(CorruptArtifact, match="different as-of"):
+        ReleaseStore(store).make({**family, "graph": make_family(store, DAY + timedelta(days=1))["graph"]})
+
+
+def test_rollback_goes_to_the_release_before_and_can_come_back(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    with pytest.raises(PymkError, match="nothing was published"):
+        releases.rollback()
+    first, second = make_release(store), make_release(store, days=1)
+    releases.publish(first)
+    with pytest.raises(PymkError, match="no earlier release"):
+        releases.rollback()
+    releases.publish(second)
+    assert releases.rollback() == first
+    assert releases.rollback(second.release_id) == second
+    with pytest.raises(NotFound, match="no release nonsense"):
+        releases.rollback("nonsense")
+
+
+def test_rollback_to_a_damaged_release_is_refused_and_current_stays(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    first, second = make_release(store), make_release(store, days=1)
+    releases.publish(first)
+    releases.publish(second)
+    store.put(f"{first.artifacts['rankings'].path}/part", b"damaged")
+    with pytest.raises(CorruptArtifact, match="part has 7 bytes"):
+        releases.rollback()
+    assert releases.current_id() == second.release_id
+
+
+@pytest.mark.parametrize("damage", [b"", b"graph 2", b"graph 1 and more"])
+def test_a_flipped_truncated_or_longer_file_is_found(store: ObjectStore, damage: bytes) -> None:
+    release = make_release(store)
+    store.put(f"{release.artifacts['graph'].path}/part", damage)
+    with pytest.raises(CorruptArtifact, match=f"has {len(damage)} bytes"):
+        open_artifact(store, "graph", release.artifacts["graph"].artifact_id)
+
+
+def test_a_missing_file_and_a_garbled_manifest_are_found(store: ObjectStore) -> None:
+    graph = make_family(store, DAY)["graph"]
+    store.delete(f"graph/{graph.artifact_id}/data/part")
+    with pytest.raises(CorruptArtifact, match="is missing"):
+        open_artifact(store, "graph", graph.artifact_id)
+    store.put(f"graph/{graph.artifact_id}/manifest.json", b'{"schema_version": 1')
+    with pytest.raises(CorruptArtifact, match="not a manifest"):
+        find_manifest(store, "graph", graph.artifact_id)
+
+
+def test_a_manifest_of_another_version_names_both_numbers(store: ObjectStore) -> None:
+    store.put("graph/a/manifest.json", b'{"schema_version": 99}')
+    with pytest.raises(CorruptArtifact, match="version 99, this code reads 1"):
+        find_manifest(store, "graph", "a")
+
+
+def test_a_manifest_cannot_name_files_outside_its_artifact(store: ObjectStore) -> None:
+    graph = make_family(store, DAY)["graph"]
+    key = f"graph/{graph.artifact_id}/manifest.json"
+    store.put(key, store.get(key).data.replace(b'"part"', b'"../../part"'))
+    with pytest.raises(CorruptArtifact, match="leaves the artifact"):
+        find_manifest(store, "graph", graph.artifact_id)
+
+
+def test_clean_keeps_the_newest_current_and_the_one_before(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    made = [make_release(store, days) for days in range(6)]
+    for release in made:
+        releases.publish(release)
+    releases.rollback(made[1].release_id)
+    unfinished = make_family(store, DAY + timedelta(days=30))["graph"]
+    removed = releases.clean(keep=2)
+    assert [r.release_id for r in releases.list()] == [made[i].release_id for i in (1, 4, 5)]
+    assert set(removed["releases"]) == {made[i].release_id for i in (0, 2, 3)}
+    assert len(removed["artifacts"]) == 6
+    for release in releases.list():
+        releases.verify(release)
+    assert find_manifest(store, "graph", unfinished.artifact_id), "young artifacts of no release stay"
+    releases.clean(keep=2, grace_s=0)
+    assert not find_manifest(store, "graph", unfinished.artifact_id)

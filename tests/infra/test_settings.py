@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from infra.errors import UsageError
+from infra.settings import Settings, load
+
+
+def test_later_sources_win_and_origins_are_known(tmp_path: Path) -> None:
+    file = tmp_path / "pymk.toml"
+    file.write_text("[index]\nshards = 3\nrerank = 50\n[rank]\nper_user = 20\n")
+    settings, origins = load(
+        file, {"index.shards": "5"}, {"PYMK_INDEX__SHARDS": "4", "PYMK_RANK__PER_USER": "30", "HOME": "/"}
+    )
+    assert (settings.index.shards, settings.index.rerank, settings.rank.per_user) == (5, 50, 30)
+    assert origins == {
+        "index.shards": "--set index.shards",
+        "index.rerank": str(file),
+        "rank.per_user": "PYMK_RANK__PER_USER",
+    }
+
+
+def test_a_tuple_setting_is_split_at_commas() -> None:
+    settings, _ = load(None, {"rules.school_attributes": "school, dorm"}, {})
+    assert settings.rules.school_attributes == ("school", "dorm")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"index.shards": "0"}, r"index\.shards: '0': .*greater than or equal to 1 \(--set index\.shards\)"),
+        ({"index.backend": "annoy"}, r"index\.backend: 'annoy': .*'exact', 'hnsw'"),
+        ({"index.shard": "2"}, r"index\.shard: no such setting .*known: backend, shards"),
+        ({"nothing.x": "2"}, r"nothing: no such setting"),
+        ({"shards": "2"}, r"--set shards: is not section\.key"),
+        ({"run.seed": "abc"}, r"run\.seed: 'abc': .*integer"),
+    ],
+)
+def test_an_error_names_the_key_the_value_the_rule_and_the_origin(flags: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(None, flags, {})
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such settings file"):
+        load(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[index\n")
+    with pytest.raises(UsageError, match=r"broken\.toml: not TOML"):
+        load(broken)
+
+
+def test_every_setting_has_a_meaning() -> None:
+    for name in Settings.model_fields:
+        for key, field in type(getattr(Settings(), name)).model_fields.items():
+            assert field.description, f"{name}.{key}"
+            assert field.description.endswith("."), f"{name}.{key}"
