@@ -1,0 +1,184 @@
+"""Serving tables in hash-partitioned LMDB files: part-00000.lmdb … , one named database a table.
+
+A release's files never change, so readers take no locks, leave no lock files and share the page cache.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import CorruptArtifact, PymkError, StoreError, UsageError
+from infra.kv import SERVING_TABLES, Int64, RowsHash, encode_key, encode_keys, partition_of, partitions_of
+
+PATTERN = "part-{:05d}.lmdb"
+MAP_BYTES = 1 << 40
+"""Address space of a file being written; LMDB takes disk only for what is stored."""
+
+
+class LmdbTables:
+    """Reads the tables that LmdbWriter wrote into `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(folder.glob("part-*.lmdb"))
+        if not files or [f.name for f in files] != [PATTERN.format(i) for i in range(len(files))]:
+            raise CorruptArtifact(f"{folder}: {len(files)} serving files are not a whole set", "Verify the release.")
+        self.folder = folder
+        self.partitions = len(files)
+        self._parts: list[_SharedFile] = []
+        try:
+            self._parts.extend(_SharedFile.open(path) for path in files)
+        except BaseException:
+            self.close()
+            raise
+
+    def get(self, table: str, key: int) -> bytes | None:
+        return self._part(partition_of(key, self.partitions)).get(table, encode_key(key))
+
+    def get_many(self, table: str, keys: Sequence[int]) -> list[bytes | None]:
+        wanted: dict[int, list[int]] = {}
+        for place, key in enumerate(keys):
+            wanted.setdefault(partition_of(key, self.partitions), []).append(place)
+        found: list[bytes | None] = [None] * len(keys)
+        for part, places in wanted.items():
+            values = self._part(part).get_many(table, [encode_key(keys[place]) for place in places])
+            for place, value in zip(places, values, strict=True):
+                found[place] = value
+        return found
+
+    def count(self, table: str) -> int:
+        return sum(self._part(part).count(table) for part in range(self.partitions))
+
+    def close(self) -> None:
+        """Gives the files back; they are unmapped when the last reader of this process has closed them."""
+        parts, self._parts = self._parts, []
+        for part in parts:
+            part.release()
+
+    def _part(self, number: int) -> "_SharedFile":
+        try:
+            return self._parts[number]
+        except IndexError:
+            raise StoreError(f"{self.folder}: read after close") from None
+
+
+class _SharedFile:
+    """One LMDB file, opened once a process: LMDB forbids a second handle, and two releases may share an artifact."""
+
+    _open: dict[Path, "_SharedFile"] = {}  # noqa: RUF012
+    _lock = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.readers = 0
+        try:
+            self.env = lmdb.open(
+                str(path), subdir=False, readonly=True, lock=False, readahead=False, max_dbs=len(SERVING_TABLES),
+                max_spare_txns=64,
+            )  # fmt: skip
+        except lmdb.Error as error:
+            raise CorruptArtifact(f"{path}: LMDB cannot open it: {error}", "Verify the release.") from error
+        try:
+            self.tables = {name: self.env.open_db(name.encode(), create=False) for name in SERVING_TABLES}
+        except lmdb.Error as error:
+            self.env.close()
+            raise CorruptArtifact(f"{path}: a serving table is missing: {error}", "Verify the release.") from error
+
+    @classmethod
+    def open(cls, path: Path) -> "_SharedFile":
+        with cls._lock:
+            key = path.resolve()
+            shared = cls._open.get(key) or cls._open.setdefault(key, cls(key))
+            shared.readers += 1
+            return shared
+
+    def release(self) -> None:
+        with self._lock:
+            self.readers -= 1
+            if self.readers == 0:
+                del self._open[self.path]
+                self.env.close()
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        with self.env.begin(db=self._table(table)) as txn:
+            return txn.get(key)
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        with self.env.begin(db=self._table(table)) as txn:
+            return [txn.get(key) for key in keys]
+
+    def count(self, table: str) -> int:
+        with self.env.begin() as txn:
+            return int(txn.stat(self._table(table))["entries"])
+
+    def _table(self, name: str) -> "lmdb._Database":
+        try:
+            return self.tables[name]
+        except KeyError:
+            raise UsageError(f"{name!r}: no such table", f"Tables: {', '.join(self.tables)}.") from None
+
+
+class LmdbWriter:
+    """Writes new tables into an empty folder. Use as a context manager; `finish` seals the files."""
+
+    def __init__(self, folder: Path, partitions: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.hash = RowsHash()
+        self._paths = [folder / PATTERN.format(part) for part in range(partitions)]
+        self._parts: list[lmdb.Environment] = []
+        with _explained(folder):
+            self._parts = [_new_file(path) for path in self._paths]
+            self._tables = [{name: part.open_db(name.encode()) for name in SERVING_TABLES} for part in self._parts]
+
+    def __enter__(self) -> "LmdbWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def put(self, table: str, keys: Int64, values: npt.NDArray[np.uint8], ends: Int64) -> None:
+        self.hash.update(table, keys, values, ends)
+        parts = partitions_of(keys, len(self._parts))
+        encoded = encode_keys(keys).tobytes()
+        data = memoryview(np.ascontiguousarray(values))  # type: ignore[arg-type]
+        starts = np.concatenate([[0], ends[:-1]])
+        for number, part in enumerate(self._parts):
+            chosen = np.flatnonzero(parts == number)
+            rows = zip(chosen.tolist(), starts[chosen].tolist(), ends[chosen].tolist(), strict=True)
+            items = [(encoded[8 * row : 8 * row + 8], data[start:end]) for row, start, end in rows]
+            with _explained(self.folder), part.begin(write=True) as txn:
+                txn.cursor(self._tables[number][table]).putmulti(items, append=True)
+
+    def finish(self) -> str:
+        with _explained(self.folder):
+            for part in self._parts:
+                part.sync(True)
+        self._close()
+        return self.hash.hexdigest()
+
+    def _close(self) -> None:
+        parts, self._parts = self._parts, []
+        for part in parts:
+            part.close()
+
+
+def _new_file(path: Path) -> lmdb.Environment:
+    if path.exists():
+        raise UsageError(f"{path}: is there already", "Write serving tables into an empty folder.")
+    return lmdb.open(
+        str(path), subdir=False, map_size=MAP_BYTES, max_dbs=len(SERVING_TABLES), lock=False, sync=False,
+        metasync=False, readahead=False,
+    )  # fmt: skip
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise PymkError(f"{folder}: cannot write serving tables: {error}", "Is the disk full?") from error
