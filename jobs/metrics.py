@@ -1,0 +1,135 @@
+"""Full-corpus ranking metrics: every person of the network competes for every list, no sampled negatives.
+
+Lists are int32 [Q, K] candidate rows, best first, padded with -1: one list for each of Q asked users, who each have at
+least one hidden friend. A padded place is a miss.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.graph import Csr, Int32, Int64
+
+Float64 = npt.NDArray[np.float64]
+Hits = npt.NDArray[np.bool_]
+
+DEPTH = 100
+"""Places of a list that are looked at."""
+
+TOP = 20
+BOOTSTRAP_ROUNDS = 1000
+INTERVAL = 0.95
+
+
+@dataclass(frozen=True)
+class PerUser:
+    """One value for each asked user, float64 [Q], between 0 and 1."""
+
+    recall_20: Float64
+    ndcg_20: Float64
+    mrr: Float64
+    recall_100: Float64
+
+    NAMES: ClassVar = {"recall@20": "recall_20", "ndcg@20": "ndcg_20", "mrr": "mrr", "recall@100": "recall_100"}
+
+    def means(self, chosen: npt.NDArray[Any] | slice = slice(None)) -> dict[str, float | None]:
+        """Mean of each metric over the chosen users, None where nobody is chosen."""
+        return {name: _mean(getattr(self, field)[chosen]) for name, field in self.NAMES.items()}
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float] | None]:
+        """Bootstrap interval of each mean."""
+        return {name: bootstrap(getattr(self, field), seed) for name, field in self.NAMES.items()}
+
+
+def find_hits(lists: Int32, asked: Int32 | Int64, hidden: Csr) -> Hits:
+    """Which places of the lists name a hidden friend of the asked row; hidden has a row for every user."""
+    users = max(hidden.rows, 1)
+    keys = np.repeat(np.arange(hidden.rows, dtype=np.int64), hidden.degrees()) * users + hidden.indices
+    wanted = np.asarray(asked, np.int64)[:, None] * users + lists
+    at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    found = keys[at] == wanted if len(keys) else np.zeros(lists.shape, bool)
+    return found & (lists >= 0)
+
+
+def per_user(hits: Hits, hidden_count: Int64) -> PerUser:
+    """Every metric of each user. hits bool [Q, K]; hidden_count int64 [Q], at least 1."""
+    return PerUser(
+        recall_20=recall_at(hits, hidden_count, TOP),
+        ndcg_20=ndcg_at(hits, hidden_count, TOP),
+        mrr=reciprocal_rank(hits),
+        recall_100=recall_at(hits, hidden_count, DEPTH),
+    )
+
+
+def recall_at(hits: Hits, hidden_count: Int64, k: int) -> Float64:
+    """Hits among the first k, over the most there could be: min(k, hidden)."""
+    recall: Float64 = hits[:, :k].sum(axis=1) / np.minimum(k, hidden_count)
+    return recall
+
+
+def ndcg_at(hits: Hits, hidden_count: Int64, k: int) -> Float64:
+    """Normalised discounted cumulative gain, gains 0 or 1 (Järvelin and Kekäläinen, TOIS 2002)."""
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    best = np.cumsum(discounts)[np.minimum(k, hidden_count) - 1]
+    first = hits[:, :k]
+    gain: Float64 = first @ discounts[: first.shape[1]] / best
+    return gain
+
+
+def reciprocal_rank(hits: Hits, depth: int = DEPTH) -> Float64:
+    """1 / rank of the first hit among the first `depth`, 0 without one."""
+    first = hits[:, :depth]
+    if not first.shape[1]:
+        return np.zeros(len(hits))
+    return np.where(first.any(axis=1), 1 / (first.argmax(axis=1) + 1), 0.0)
+
+
+def exposure(lists: Int32, users: int, k: int = TOP) -> Int64:
+    """How often each of `users` rows is shown among the first k, int64 [users]."""
+    shown = lists[:, :k]
+    return np.bincount(shown[shown >= 0], minlength=users)
+
+
+def coverage(shown: Int64) -> float | None:
+    """Share of all users who are shown to somebody."""
+    return _mean(shown > 0)
+
+
+def gini(shown: Int64) -> float | None:
+    """Gini coefficient of exposure: 0 when all are shown equally often, near 1 when few get it all."""
+    total = shown.sum()
+    if not total:
+        return None
+    ordered, n = np.sort(shown), len(shown)
+    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total))
+
+
+def top_share(shown: Int64, share: float = 0.01) -> float | None:
+    """Share of all exposure that the most shown `share` of users (at least one) get."""
+    total = shown.sum()
+    if not total:
+        return None
+    top = max(1, round(share * len(shown)))
+    return float(np.sort(shown)[-top:].sum() / total)
+
+
+def bootstrap(values: Float64, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> tuple[float, float] | None:
+    """Percentile interval of the mean, users drawn anew `rounds` times (Efron and Tibshirani, 1993)."""
+    if not len(values):
+        return None
+    rng = np.random.default_rng(np.random.SeedSequence([seed, len(values)]))
+    means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(rounds)])
+    low, high = np.quantile(means, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
+    return float(low), float(high)
+
+
+def spread(lists: Int32, users: int) -> dict[str, float | None]:
+    """How evenly the first TOP places are spread over all users."""
+    shown = exposure(lists, users)
+    return {"coverage": coverage(shown), "gini": gini(shown), "top_1_percent_share": top_share(shown)}
+
+
+def _mean(values: npt.NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None

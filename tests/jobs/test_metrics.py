@@ -1,0 +1,117 @@
+"""Metrics against plain Python brute force, and against the quality harness where it is there."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.graph import Csr
+from jobs import metrics
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+def random_case(seed: int, users: int = 60, asked: int = 25, depth: int = 100):
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(users, asked, replace=False))
+    pairs = {(int(u), int(v)) for u in rows for v in rng.choice(users, rng.integers(1, 30)) if u != v}
+    pairs |= {(int(u), int((u + 1) % users)) for u in rows}
+    u, v = np.array(sorted(pairs)).T
+    hidden = Csr.from_pairs(users, u, v)
+    lists = np.full((asked, depth), -1, np.int32)
+    for i in range(asked):
+        length = rng.integers(0, min(users, depth))
+        lists[i, :length] = rng.permutation(users)[:length]
+    return lists, rows, hidden
+
+
+def brute_force(lists, rows, hidden, k=20):
+    """Each metric user by user, as its definition reads."""
+    out = {"recall@20": [], "ndcg@20": [], "mrr": [], "recall@100": []}
+    for found, row in zip(lists.tolist(), rows.tolist(), strict=True):
+        friends = set(hidden.row(row).tolist())
+        ranks = [place + 1 for place, candidate in enumerate(found) if candidate in friends]
+        out["recall@20"].append(sum(r <= k for r in ranks) / min(k, len(friends)))
+        out["recall@100"].append(len(ranks) / min(100, len(friends)))
+        ideal = sum(1 / math.log2(r + 1) for r in range(1, min(k, len(friends)) + 1))
+        out["ndcg@20"].append(sum(1 / math.log2(r + 1) for r in ranks if r <= k) / ideal)
+        out["mrr"].append(1 / ranks[0] if ranks else 0)
+    return out
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_metric_equals_its_definition(seed):
+    lists, rows, hidden = random_case(seed)
+    hits = metrics.find_hits(lists, rows, hidden)
+    found = metrics.per_user(hits, hidden.degrees()[rows])
+    for name, expected in brute_force(lists, rows, hidden).items():
+        np.testing.assert_allclose(getattr(found, metrics.PerUser.NAMES[name]), expected, rtol=1e-12)
+        assert found.means()[name] == pytest.approx(np.mean(expected))
+
+
+def test_spread_equals_its_definition():
+    lists, _, hidden = random_case(3)
+    shown = [0] * hidden.rows
+    for found in lists[:, :20].tolist():
+        for candidate in found:
+            if candidate >= 0:
+                shown[candidate] += 1
+    differences = sum(abs(a - b) for a in shown for b in shown)
+    got = metrics.spread(lists, hidden.rows)
+    assert got["coverage"] == pytest.approx(sum(s > 0 for s in shown) / len(shown))
+    assert got["gini"] == pytest.approx(differences / (2 * len(shown) * sum(shown)))
+    assert got["top_1_percent_share"] == pytest.approx(max(shown) / sum(shown))
+
+
+def test_equal_exposure_has_gini_zero_and_one_star_nearly_one():
+    assert metrics.gini(np.full(50, 7)) == pytest.approx(0)
+    assert metrics.gini(np.r_[np.zeros(99, int), 5]) == pytest.approx(0.99)
+
+
+def test_a_perfect_list_scores_one_and_an_empty_one_zero():
+    hidden = Csr.from_pairs(6, np.array([0, 0, 1]), np.array([3, 4, 5]))
+    perfect = np.array([[3, 4, -1], [5, -1, -1]], np.int32)
+    rows = np.array([0, 1])
+    for lists, score in ((perfect, 1.0), (np.full((2, 3), -1, np.int32), 0.0), (np.zeros((2, 0), np.int32), 0.0)):
+        found = metrics.per_user(metrics.find_hits(lists, rows, hidden), hidden.degrees()[rows])
+        assert found.means() == dict.fromkeys(metrics.PerUser.NAMES, score)
+
+
+def test_nobody_asked_is_none_not_zero():
+    hidden = Csr.empty(4)
+    lists = np.full((0, 100), -1, np.int32)
+    found = metrics.per_user(metrics.find_hits(lists, np.zeros(0, np.int64), hidden), np.zeros(0, np.int64))
+    assert set(found.means().values()) == {None}
+    assert set(found.intervals(1).values()) == {None}
+    assert metrics.spread(lists, 0) == {"coverage": None, "gini": None, "top_1_percent_share": None}
+
+
+def test_bootstrap_is_seeded_and_close_to_the_normal_interval():
+    values = np.random.default_rng(0).random(4000)
+    low, high = metrics.bootstrap(values, 1)
+    assert (low, high) == metrics.bootstrap(values, 1)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert high - low == pytest.approx(2 * half, rel=0.15)
+    assert low < values.mean() < high
+
+
+@pytest.mark.graphs
+def test_metrics_equal_those_of_the_quality_harness():
+    folder = SHARED / "data" / "fb100-Caltech36"
+    if not folder.exists():
+        pytest.skip("../shared is not here")
+    spec = importlib.util.spec_from_file_location("harness", SHARED / "eval" / "graph.py")
+    harness = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(harness)
+    graph = harness.Graph(folder)
+    users = len(graph.ids)
+    rng = np.random.default_rng(4)
+    hidden = Csr.from_pairs(users, *graph.hidden.nonzero())
+    lists = np.stack([rng.permutation(users)[:100] for _ in graph.asked]).astype(np.int32)
+    expected = harness.measures(dict(zip(graph.asked.tolist(), lists, strict=True)), graph)
+    found = metrics.per_user(metrics.find_hits(lists, graph.asked, hidden), hidden.degrees()[graph.asked])
+    for name in ("recall@20", "ndcg@20", "mrr", "recall@100"):
+        assert found.means()[name] == pytest.approx(expected[name.replace("@", "")], rel=1e-9)
+    assert metrics.spread(lists, users)["coverage"] == pytest.approx(expected["coverage"])
