@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 APT := $(shell command -v apt-get)
 
-.PHONY: setup run test test-all bench check clean
+.PHONY: setup run test test-all bench check docs clean
 
 setup: $(STAMP)
 	@command -v java >/dev/null || { $(if $(APT),apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless,false) ; } \
@@ -31,6 +31,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.index
 	$(BIN)/python -m benchmarks.lookup
+
+docs: setup
+	$(BIN)/python -m tests.docs.reference
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,60 @@
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from jobs.cli import app
+from jobs.stages import STAGE_NAMES
+from tests.docs.reference import DOCS, settings_page, tables_page
+
+README = Path(__file__).parents[2] / "README.md"
+PAGES = sorted([*DOCS.rglob("*.md"), README])
+
+
+def commands() -> list[str]:
+    found = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        found += [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
+    return found
+
+
+@pytest.mark.parametrize(("page", "rendered"), [("settings.md", settings_page), ("tables.md", tables_page)])
+def test_reference_pages_follow_the_code(page: str, rendered: object) -> None:
+    assert (DOCS / page).read_text() == rendered(), "run: make docs"  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_documented(command: str) -> None:
+    assert f"`pymk {command}" in (DOCS / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_every_stage_is_documented(stage: str) -> None:
+    assert f"`{stage}`" in (DOCS / "architecture.md").read_text()
+
+
+def test_every_route_and_metric_is_documented() -> None:
+    from lookup_api import metrics
+    from lookup_api.app import create_app
+
+    page = (DOCS / "api.md").read_text()
+    for rule in create_app().url_map.iter_rules():
+        if rule.endpoint != "static":
+            assert re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) in page, rule.rule
+    source = Path(metrics.__file__).read_text()
+    for name in re.findall(r'"(pymk_\w+)"', source):
+        assert name in page, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_shown_in_the_docs_exist(page: Path) -> None:
+    known = {command.split()[0] for command in commands()}
+    for name in re.findall(r"^\s*(?:\$ )?pymk (\w+)", page.read_text(), re.MULTILINE):
+        assert name in known, name
