@@ -43,13 +43,19 @@ class SparkHolder:
 
     def stop(self) -> None:
         if self._session is not None:
-            self._session.stop()
+            from jobs.spark import stop_session
+
+            stop_session(self._session)
             self._session = None
 
 
 @dataclass
 class Pipeline:
-    """One run: a lake, a store, an as-of and settings. `graph_id` pins a graph built earlier from this lake."""
+    """One run: a lake, a store, an as-of and settings.
+
+    graph_id: pins a graph built earlier from this lake. shared_spark: a session that outlives the run; without one
+    the run starts its own when a stage first asks, and stops it at the end.
+    """
 
     lake: str
     store: ObjectStore
@@ -57,17 +63,17 @@ class Pipeline:
     settings: Settings
     progress: Callable[[str], None] = lambda line: None
     graph_id: str | None = None
-    spark: SparkHolder = field(init=False)
+    shared_spark: "Callable[[], SparkSession] | None" = None
     _opened: dict[str, OpenArtifact] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.spark = SparkHolder(self.settings)
+        self._own_spark = SparkHolder(self.settings)
 
     def __enter__(self) -> "Pipeline":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.spark.stop()
+        self._own_spark.stop()
 
     def run(self, first: str | None = None, until: str | None = None, publish: bool = True) -> dict[str, Any]:
         """Runs the stages from `first` to `until`; those before `first` must be finished.
@@ -165,7 +171,7 @@ class Pipeline:
                     lake=self.lake,
                     inputs=inputs,
                     data=scratch / "data",
-                    spark=self.spark,
+                    spark=self.shared_spark or self._own_spark,
                     progress=self.progress,
                     shard=shard,
                 )
@@ -214,7 +220,8 @@ class Pipeline:
     def _check_gates(self, manifests: Mapping[str, Manifest], served: Release | None) -> list[str]:
         from jobs.gates import check
 
-        before = manifests_of(self.store, served)["report"].metrics if served else None
+        comparable = served is not None and served.as_of <= format_time(self.as_of)
+        before = manifests_of(self.store, served)["report"].metrics if served and comparable else None
         findings = check(manifests["report"].metrics, before, self.settings.gates)
         refused = [f for f in findings if f.refuses]
         if refused:

@@ -2,15 +2,18 @@
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.settings import Settings
+from infra.settings import Settings, load
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from jobs.pipeline import Pipeline
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,3 +58,46 @@ def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     bucket = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return bucket
+
+
+SMALL_FLAGS = {"encoder.max_steps": "60", "candidates.per_user": "100", "index.min_recall": "0.9"}
+"""Settings that keep a run of the whole path short."""
+
+
+@dataclass(frozen=True)
+class SmallRelease:
+    """A published release of a small generated network; shared, so a test may add to its store but not take away."""
+
+    lake: str
+    store: str
+    as_of: str
+    flags: dict[str, str]
+
+
+def small_pipeline(
+    lake: str, store: str, spark: "SparkSession", flags: dict[str, str] | None = None, as_of: str = "2026-01-01"
+) -> "Pipeline":
+    """A pipeline over the suite's Spark session."""
+    from infra.store import open_store
+    from infra.times import parse_as_of
+    from jobs.pipeline import Pipeline
+
+    settings, _ = load(None, SMALL_FLAGS | (flags or {}), {})
+    opened = open_store(store, writable=True, create=True)
+    return Pipeline(lake, opened, parse_as_of(as_of), settings, shared_spark=lambda: spark)
+
+
+@pytest.fixture(scope="session")
+def small_release(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> SmallRelease:
+    """400 generated users through the whole pipeline."""
+    from datetime import date
+
+    from infra.store import open_store
+    from jobs.sample import generate
+
+    folder = tmp_path_factory.mktemp("small")
+    lake = open_store(str(folder / "lake"), create=True)
+    generate(400, lambda key, path: lake.upload(path, key), 17, date(2026, 1, 1))
+    with small_pipeline(lake.uri, str(folder / "store"), spark) as pipeline:
+        pipeline.run()
+    return SmallRelease(lake.uri, str(folder / "store"), "2026-01-01", SMALL_FLAGS)
