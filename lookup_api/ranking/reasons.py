@@ -41,7 +41,7 @@ class Reasons:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReasonFinder:
     """What reasons are looked up in: one view of a graph, and how rare each shared thing is.
 
     attribute_bits float32 [codes of all attributes], entity_bits float32 [E]: log2(N / holders).
@@ -54,7 +54,7 @@ class Evidence:
     entity_bits: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, graph: Graph, view: ViewName) -> "Evidence":
+    def of(cls, graph: Graph, view: ViewName) -> "ReasonFinder":
         starts = np.concatenate([[0], np.cumsum(graph.cardinalities)]).astype(np.int32)
         held = [
             np.bincount(codes[codes >= 0], minlength=size)
@@ -64,7 +64,7 @@ class Evidence:
         codes = np.concatenate(held) if held else np.zeros(0, np.int64)
         return cls(graph, view, starts, _bits(graph.users, codes), _bits(graph.users, entities))
 
-    def reasons(self, user: Int32, candidate: Int32, bits: npt.NDArray[np.uint8]) -> Reasons:
+    def find(self, user: Int32, candidate: Int32, bits: npt.NDArray[np.uint8]) -> Reasons:
         """Reasons of pairs: user and candidate rows [n], source bits [n]."""
         graph, view = self.graph, self.graph.view(self.view)
         n = len(user)

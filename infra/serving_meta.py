@@ -1,0 +1,42 @@
+"""The head of the serving tables: what the blobs of a release hold, by name, and where the shared rows are."""
+
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from infra.errors import CorruptArtifact
+
+META_VERSION = 1
+HEAD_KEY, POPULAR_KEY = 0, 1
+"""Keys of the meta table: this head as JSON, and the popular list as a ranking blob."""
+
+
+@dataclass(frozen=True)
+class ServingHead:
+    """users: how many have a row. pair_features, user_features, attributes: names of the blobs' columns.
+
+    caps: names that a ranking blob's group rules index. embedding_dimensions: 0 where none are stored.
+    """
+
+    users: int
+    pair_features: tuple[str, ...]
+    user_features: tuple[str, ...]
+    attributes: tuple[str, ...]
+    caps: tuple[str, ...]
+    embedding_dimensions: int
+    version: int = META_VERSION
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, data: bytes | None) -> "ServingHead":
+        """Raises CorruptArtifact for bytes that are no head or one of an unknown version."""
+        try:
+            values = orjson.loads(data or b"")
+            if values["version"] != META_VERSION:
+                raise CorruptArtifact(f"serving tables: version {values['version']}, this code reads {META_VERSION}")
+            names = ("pair_features", "user_features", "attributes", "caps")
+            return cls(**values | {name: tuple(values[name]) for name in names})
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise CorruptArtifact("serving tables: the head is unreadable", "Verify the release.") from error

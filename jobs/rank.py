@@ -1,0 +1,151 @@
+"""Stage rank: the best people for every active user, with reasons."""
+
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.graph import Graph, ViewName
+from infra.hashing import TableHash
+from infra.schemas import RANKINGS
+from jobs.context import StageContext, StageResult
+from jobs.reason_rows import ReasonNames
+from jobs.scoring import Block, Pairs, Scorer, blocks_of, open_graph, open_scorer
+from jobs.spark import run_blocks
+from lookup_api.ranking import sources
+from lookup_api.ranking.popular import fill_popular, most_connected
+from lookup_api.ranking.reasons import ReasonFinder
+from lookup_api.ranking.top import top_per_user
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Ranked pairs of a block, by user and rank. user, candidate, rank int32 [n]; score float32 [n]; sources uint8
+    [n]. place int64 [n]: in the block's pairs, -1 for a popular person shown to a user without candidates."""
+
+    user: Int32
+    candidate: Int32
+    rank: Int32
+    score: npt.NDArray[np.float32]
+    sources: npt.NDArray[np.uint8]
+    place: npt.NDArray[np.int64]
+
+
+def rank_block(
+    graph: Graph, view: ViewName, scorer: Scorer, popular: Int32, block: Block, pairs: Pairs, per_user: int
+) -> Ranked:
+    """The best `per_user` candidates of each user of a block; popular people for users without any.
+
+    popular: rows, most connected first (`most_connected`). Pure: the same pairs give the same ranks in any block.
+    """
+    scores = scorer.score(pairs)
+    top = top_per_user(pairs.user, pairs.candidate, scores, per_user)
+    at = top.order
+    warm = Ranked(pairs.user[at], pairs.candidate[at], top.rank, scores[at], pairs.sources[at], at)
+    without = np.ones(block.last - block.first, bool)
+    without[pairs.user - block.first] = False
+    cold = (np.flatnonzero(without) + block.first).astype(np.int32)
+    return _merged(warm, _cold(graph, view, popular, cold, per_user)) if len(cold) else warm
+
+
+def _cold(graph: Graph, view: ViewName, popular: Int32, users: Int32, per_user: int) -> Ranked:
+    """Popular people; the score is how connected they are beside the most connected."""
+    connections = graph.view(view).connections
+    user, candidate, rank = fill_popular(users, popular, connections, graph.excluded, per_user)
+    degree = connections.indptr[candidate + 1] - connections.indptr[candidate]
+    most = np.diff(connections.indptr[popular[0] : popular[0] + 2])[0] if len(popular) else 1
+    bits = np.full(len(user), sources.POPULAR, np.uint8)
+    return Ranked(user, candidate, rank, (degree / most).astype(np.float32), bits, np.full(len(user), -1, np.int64))
+
+
+def _merged(first: Ranked, second: Ranked) -> Ranked:
+    columns = {f.name: np.concatenate([getattr(one, f.name) for one in (first, second)]) for f in fields(Ranked)}
+    order = np.lexsort((columns["rank"], columns["user"]))
+    return Ranked(**{name: column[order] for name, column in columns.items()})
+
+
+def rows_of(graph: Graph, ranked: Ranked, finder: ReasonFinder, names: ReasonNames) -> pa.Table:
+    """Ranked pairs as rows of the rankings table."""
+    reasons = finder.find(ranked.user, ranked.candidate, ranked.sources)
+    columns = [
+        pa.array(graph.ids[ranked.user]),
+        pa.array(graph.ids[ranked.candidate]),
+        pa.array(ranked.rank),
+        pa.array(ranked.score),
+        names.rows(reasons),
+    ]
+    return pa.Table.from_arrays(columns, schema=RANKINGS)
+
+
+@lru_cache(maxsize=2)
+def _lookups(graph_path: Path) -> tuple[ReasonFinder, ReasonNames, Int32]:
+    graph = open_graph(graph_path)
+    finder = ReasonFinder.of(graph, "now")
+    return finder, ReasonNames.open(graph_path, graph), most_connected(graph.now.connections)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a Spark worker needs to rank the now view; small, so that it travels."""
+
+    graph: Path
+    features: Path
+    ranker: Path
+    blocks: list[Block]
+    out: Path
+    per_user: int
+
+
+def rank_part(task: Task, number: int) -> dict[str, Any]:
+    """Ranks one block and writes its part file."""
+    block = task.blocks[number]
+    graph = open_graph(task.graph)
+    finder, names, popular = _lookups(task.graph)
+    scorer = open_scorer(task.features, task.ranker, "now")
+    pairs = block.pairs()
+    ranked = rank_block(graph, "now", scorer, popular, block, pairs, task.per_user)
+    pq.write_table(rows_of(graph, ranked, finder, names), part_path(task.out, number), compression="zstd")
+    users = np.unique(ranked.user)
+    return {
+        "pairs": len(pairs),
+        "users": len(users),
+        "popular_users": len(np.unique(ranked.user[ranked.place < 0])),
+    }
+
+
+def part_path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.parquet"
+
+
+def run(ctx: StageContext) -> StageResult:
+    graph_path, features = ctx.inputs["graph"].path, ctx.inputs["features"].path
+    users = Graph.open(graph_path).users
+    blocks = blocks_of(features / "now", users)
+    task = Task(graph_path, features, ctx.inputs["ranker"].path, blocks, ctx.data, ctx.settings.rank.per_user)
+    counts = run_blocks(ctx.spark(), partial(rank_part, task), len(blocks))
+    digest = _hash(ctx.data, len(blocks))
+    totals = {name: sum(count[name] for count in counts) for name in ("pairs", "users", "popular_users")}
+    metrics = {
+        "pairs_scored": totals["pairs"],
+        "users_ranked": totals["users"],
+        "users_with_popular_only": totals["popular_users"],
+        "coverage": totals["users"] / users if users else 0.0,
+    }
+    ctx.progress(f"ranked {totals['users']:,} of {users:,} users from {totals['pairs']:,} pairs")
+    return StageResult(digest.rows, digest.hexdigest(), metrics)
+
+
+def _hash(folder: Path, parts: int) -> TableHash:
+    digest = TableHash()
+    for number in range(parts):
+        with pq.ParquetFile(part_path(folder, number)) as file:
+            for batch in file.iter_batches(1 << 18):
+                digest.update(batch)
+    return digest

@@ -1,0 +1,142 @@
+"""Stage serving_tables: what the lookup API reads, in hash-partitioned LMDB files."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.blob_writer import Blobs
+from infra.errors import CorruptArtifact
+from infra.graph import Graph, open_array
+from infra.kv import CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS, KeyValueWriter
+from infra.lmdb_tables import LmdbWriter
+from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.settings import ServingSettings
+from jobs.context import StageContext, StageResult
+from jobs.rank import part_path
+from jobs.scoring import Block, Scorer, blocks_of
+from jobs.serving_blobs import (
+    candidate_blobs,
+    lists_of,
+    neighbour_blobs,
+    popular_lists,
+    ranking_blobs,
+    user_blobs,
+)
+from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.popular import most_connected
+from lookup_api.ranking.rules import CAPPED, CappedGroups
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Everything that the blobs of a block are made from."""
+
+    graph: Graph
+    groups: CappedGroups
+    scorer: Scorer
+    embeddings: npt.NDArray[np.float32] | None
+    popular: npt.NDArray[np.int32]
+    degrees: npt.NDArray[np.int64]
+    rankings: Path
+    blocks: Sequence[Block]
+    settings: ServingSettings
+
+    @classmethod
+    def open(cls, ctx: StageContext) -> "Encoder":
+        graph = Graph.open(ctx.inputs["graph"].path)
+        features = ctx.inputs["features"].path
+        vectors = ctx.inputs["embeddings"].path / "now.npy" if "embeddings" in ctx.inputs else None
+        return cls(
+            graph=graph,
+            groups=CappedGroups.of(graph, ctx.settings.rules),
+            scorer=Scorer.open(features, ctx.inputs["ranker"].path, "now"),
+            embeddings=open_array(vectors) if vectors else None,
+            popular=most_connected(graph.now.connections)[: ctx.settings.serving.popular],
+            degrees=graph.now.connections.degrees(),
+            rankings=ctx.inputs["rankings"].path,
+            blocks=blocks_of(features / "now", graph.users),
+            settings=ctx.settings.serving,
+        )
+
+    def encode(self, number: int) -> dict[str, Blobs]:
+        """The blobs of one block, by table."""
+        block = self.blocks[number]
+        pairs = block.pairs()
+        scores = self.scorer.score(pairs)
+        lists = lists_of(self.graph, block, self._ranked(number, block))
+        graph, keep = self.graph, self.settings
+        return {
+            RANKINGS: ranking_blobs(graph, self.groups, lists),
+            CANDIDATES: candidate_blobs(graph, block, pairs, scores, keep.candidates),
+            USERS: user_blobs(graph, block, self.groups, self.scorer.user_features, self.embeddings),
+            NEIGHBOURS: neighbour_blobs(graph, block, self.popular, self.degrees, keep.neighbours),
+        }
+
+    def _ranked(self, number: int, block: Block) -> pa.Table:
+        """Rankings of the block; the rank stage cut its parts as the features are cut."""
+        table = pq.read_table(part_path(self.rankings, number))
+        ids = table["user_id"].to_numpy()
+        rows = self.graph.rows_of(ids[[0, -1]]) if len(ids) else np.array([block.first])
+        if not ((rows >= block.first) & (rows < block.last)).all() and len(ids):
+            raise CorruptArtifact(f"{self.rankings}: part {number} is of other users", "Run the rank stage again.")
+        return table
+
+
+def write_head(writer: KeyValueWriter, encoder: Encoder) -> None:
+    """The meta table: names of columns, and the popular list."""
+    vectors = encoder.embeddings
+    head = ServingHead(
+        users=encoder.graph.users,
+        pair_features=PAIR_FEATURES,
+        user_features=USER_FEATURES,
+        attributes=encoder.graph.attributes,
+        caps=CAPPED,
+        embedding_dimensions=0 if vectors is None else vectors.shape[1],
+    )
+    popular = ranking_blobs(encoder.graph, encoder.groups, popular_lists(encoder.graph, encoder.popular)).one(0)
+    values = np.frombuffer(head.to_json() + popular, np.uint8)
+    ends = np.array([len(values) - len(popular), len(values)])
+    writer.put(META, np.array([HEAD_KEY, POPULAR_KEY]), values, ends)
+
+
+def in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
+    """function(0), function(1), … computed by `threads` at a time, at most one result waiting for each."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[T]] = deque()
+        for number in range(count):
+            waiting.append(pool.submit(function, number))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def run(ctx: StageContext) -> StageResult:
+    encoder = Encoder.open(ctx)
+    with LmdbWriter(ctx.data, ctx.settings.serving.partitions) as writer:
+        write_head(writer, encoder)
+        blocks = in_order(encoder.encode, len(encoder.blocks), ctx.settings.run.threads)
+        for block, tables in zip(encoder.blocks, blocks, strict=True):
+            keys = np.array(encoder.graph.ids[block.first : block.last])
+            for table, blobs in tables.items():
+                writer.put(table, keys, blobs.data, blobs.ends)
+        content_hash = writer.finish()
+    users = encoder.graph.users
+    sizes = {table: size / max(users, 1) for table, size in writer.hash.size_bytes.items() if table != META}
+    ctx.progress(f"{users:,} users, {sum(sizes.values()):,.0f} bytes each")
+    metrics = {
+        "bytes_per_user": {**sizes, "all": sum(sizes.values())},
+        "popular": len(encoder.popular),
+        "partitions": ctx.settings.serving.partitions,
+    }
+    return StageResult(users, content_hash, metrics)
