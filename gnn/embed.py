@@ -1,0 +1,103 @@
+"""Embeddings of everyone, layer by layer: each layer once for all rows, in blocks, never per-user sampling."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gnn.batches import compact_bags, whole_friends
+from gnn.checkpoint import open_encoder
+from gnn.inputs import Inputs
+from gnn.model import Encoder
+from infra.errors import CorruptArtifact, InputError
+from infra.graph import Csr, Float32, Graph, Int32, ViewName
+
+BLOCK = 8192
+"""Rows at a time."""
+
+
+def embed(encoder_folder: Path, graph: Graph, view: ViewName, device: str = "cpu") -> Float32:
+    """Unit embeddings of every row of one view, float32 [N, D].
+
+    Raises InputError where the encoder was trained for another graph, CorruptArtifact where a row comes out wrong.
+    """
+    encoder = open_encoder(encoder_folder, torch.device(device))
+    if encoder.shape.users != graph.users:
+        raise InputError(
+            f"{encoder_folder}: an encoder of {encoder.shape.users} users, the graph has {graph.users}",
+            "Train the encoder on this graph.",
+        )
+    vocabulary, weights = encoder.shape.vocabulary, encoder.feature_weights.cpu().numpy()
+    return embed_rows(encoder, Inputs.of(vocabulary, weights, graph, graph.view(view)))
+
+
+def embed_profile(
+    encoder: Encoder, attribute_codes: Int32, affiliations: Csr, entity_kind: npt.NDArray[np.int16]
+) -> Float32:
+    """Unit embeddings of n users without friends, in the graph or not: float32 [n, D].
+
+    attribute_codes int32 [A, n] and affiliations (n rows) are coded as in the encoder's graph.
+    """
+    users = affiliations.rows
+    weights = encoder.feature_weights.cpu().numpy()
+    inputs = Inputs.from_parts(
+        encoder.shape.vocabulary, weights, attribute_codes, affiliations, entity_kind, Csr.empty(users)
+    )
+    return embed_rows(encoder, inputs)
+
+
+@torch.no_grad()
+def embed_rows(encoder: Encoder, inputs: Inputs) -> Float32:
+    """Unit embeddings of all rows of `inputs`, float32 [N, D]; holds layers + 2 arrays of N x hidden."""
+    device = encoder.feature_weights.device
+    profiles, level = _first_level(encoder, inputs, device)
+    levels = []
+    for _ in range(encoder.shape.layers):
+        level = _next_level(inputs, level, device)
+        levels.append(level)
+    embedded = np.empty((inputs.users, encoder.shape.dimensions), np.float32)
+    for start, end in _blocks(inputs.users):
+        rows = np.arange(start, end)
+        context = torch.from_numpy(inputs.context(rows, inputs.degrees[rows])).to(device)
+        heard = [one[start:end] for one in levels]
+        embedded[start:end] = encoder.head(profiles[start:end], heard, context).cpu().numpy()
+    check_unit_rows(embedded)
+    return embedded
+
+
+def _first_level(encoder: Encoder, inputs: Inputs, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Profiles and messages of all rows, [N, hidden] each."""
+    profiles = torch.empty(inputs.users, encoder.shape.hidden, device=device)
+    messages = torch.empty_like(profiles)
+    for start, end in _blocks(inputs.users):
+        rows = np.arange(start, end)
+        bags, feature_rows = compact_bags(inputs, rows, device)
+        profiles[start:end] = encoder.profiles(bags, feature_rows)
+        if inputs.connections.entries:
+            messages[start:end] = encoder.messages(torch.from_numpy(rows).to(device), profiles[start:end])
+    return profiles, messages if inputs.connections.entries else profiles
+
+
+def _next_level(inputs: Inputs, level: Tensor, device: torch.device) -> Tensor:
+    heard = torch.empty_like(level)
+    for start, end in _blocks(inputs.users):
+        heard[start:end] = whole_friends(inputs, start, end, device).times(level)
+    return heard
+
+
+def check_unit_rows(embedded: Float32) -> None:
+    """Raises CorruptArtifact unless every row is finite and of norm 1 within 1e-4."""
+    for start, end in _blocks(len(embedded)):
+        norms = np.linalg.norm(embedded[start:end], axis=1)
+        wrong = np.flatnonzero(~(np.abs(norms - 1) <= 1e-4))
+        if len(wrong):
+            row = start + int(wrong[0])
+            raise CorruptArtifact(
+                f"embeddings: row {row} has norm {norms[wrong[0]]}, not 1", "Train the encoder again."
+            )
+
+
+def _blocks(rows: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK)]

@@ -1,0 +1,18 @@
+"""How torch runs in a stage: threads, seed, determinism, device."""
+
+import numpy as np
+import torch
+
+
+def prepare(threads: int, seed: int) -> None:
+    """Makes this process's torch deterministic. Called once by a stage, never at import."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(int(np.random.SeedSequence([seed, 0x656E63]).generate_state(1)[0]))
+
+
+def device_of(wanted: str) -> torch.device:
+    """`auto` is a GPU if there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
