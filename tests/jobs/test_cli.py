@@ -1,0 +1,96 @@
+"""The command line as a script sees it: exit codes, one JSON object on stdout, everything else on stderr."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import SmallRelease
+
+
+def pymk(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "jobs.cli", *arguments], capture_output=True, text=True, check=False)
+
+
+def pymk_json(*arguments: str, code: int = 0) -> Any:
+    done = pymk(*arguments, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_release_show_keeps_its_contract(small_release: SmallRelease) -> None:
+    shown = pymk_json("release", "show", f"--store={small_release.store}")
+    assert {"release_id", "as_of", "parents", "artifacts"} <= set(shown)
+    for kind, artifact in shown["artifacts"].items():
+        assert {"path", "rows", "bytes", "content_hash"} <= set(artifact), kind
+        assert (Path(small_release.store) / artifact["path"]).is_dir()
+        assert artifact["path"].endswith("/data")
+
+
+def test_list_verify_and_report_read_the_current_release(small_release: SmallRelease) -> None:
+    listed = pymk_json("release", "list", f"--store={small_release.store}")
+    assert listed["current"] in [r["release_id"] for r in listed["releases"]]
+    assert pymk_json("release", "verify", f"--store={small_release.store}")["verified"]
+    assert pymk_json("report", f"--store={small_release.store}")
+
+
+def test_a_stage_prints_its_artifact_and_finds_it_again(small_release: SmallRelease) -> None:
+    options = [f"--lake={small_release.lake}", f"--store={small_release.store}", f"--as-of={small_release.as_of}"]
+    options += [f"--set={key}={value}" for key, value in small_release.flags.items()]
+    made = pymk_json("stage", "embed", *options)
+    assert made["found"]
+    assert (Path(small_release.store) / "embeddings" / made["artifact_id"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "--lake=nowhere", "--store={tmp}", "--as-of=2026-01-01"], 1, "nowhere: no such folder"),
+        (["run", "--lake={tmp}", "--store={tmp}", "--as-of=soon"], 2, "'soon': not a date"),
+        (["run", "--lake={tmp}", "--store={tmp}", "--as-of=2026-01-01", "--set=index.shards=0"], 2, "index.shards"),
+        (["run", "--lake={tmp}", "--store={tmp}/s", "--as-of=2026-01-01"], 1, "connections"),
+        (["run", "--lake={tmp}"], 2, "wrong arguments"),
+        (["stage", "nonsense", "--lake={tmp}", "--store={tmp}", "--as-of=2026-01-01"], 2, "no such stage"),
+        (["release", "show", "--store={tmp}"], 1, "nothing was published"),
+        (["release", "show", "../../etc/passwd", "--store={tmp}"], 2, "not a valid release id"),
+        (["import", "{tmp}/none", "--lake={tmp}"], 2, "none"),
+        (["sample", "--users=0", "--lake={tmp}"], 2, "wrong arguments"),
+    ],
+)
+def test_a_failure_has_its_code_and_says_what_is_wrong(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    found = pymk_json(*(a.format(tmp=tmp_path) for a in arguments), code=code)
+    assert said in found["error"]["what"]
+    assert found["error"]["exit_code"] == code
+
+
+def test_sample_refuses_a_lake_that_holds_tables(tmp_path: Path) -> None:
+    made = pymk_json("sample", "--users=50", f"--lake={tmp_path / 'lake'}", "--seed=3")
+    assert made
+    refused = pymk_json("sample", "--users=50", f"--lake={tmp_path / 'lake'}", code=2)
+    assert "holds tables already" in refused["error"]["what"]
+
+
+def test_config_show_gives_each_setting_its_origin() -> None:
+    shown = pymk_json("config", "show", "--set=index.shards=3")
+    assert shown["index.shards"]["value"] == 3
+    assert shown["index.shards"]["origin"] == "--set index.shards"
+    assert shown["rank.per_user"]["origin"] == "default"
+
+
+def test_config_validate_accepts_and_refuses(tmp_path: Path) -> None:
+    file = tmp_path / "pymk.toml"
+    file.write_text("[index]\nshards = 2\n")
+    assert pymk_json("config", "validate", str(file))["valid"]
+    file.write_text("[index]\nshards = -2\n")
+    assert "index.shards: -2" in pymk_json("config", "validate", str(file), code=2)["error"]["what"]
+
+
+def test_the_command_starts_without_the_engines() -> None:
+    engines = ("torch", "pyspark", "airflow", "faiss", "numba")
+    code = f"import jobs.cli, sys; print([m for m in {engines!r} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
