@@ -35,7 +35,7 @@ class TestS3Store(ObjectStoreSuite):
 
 
 def test_a_missing_bucket_is_an_error_that_names_it(s3_bucket: str) -> None:
-    with pytest.raises(StoreError, match="no-such-bucket.*no such bucket"):
+    with pytest.raises(StoreError, match=r"no-such-bucket.*no such bucket"):
         open_store(f"s3://{s3_bucket}-no-such-bucket/x")
 
 
