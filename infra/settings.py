@@ -62,6 +62,8 @@ class IndexSettings(Section):
     ivf_probe_share: float = Field(0.05, gt=0, le=1, description="Share of IVF lists searched.")
     scann_search_share: float = Field(0.1, gt=0, le=1, description="Share of ScaNN leaves searched.")
     rerank: int = Field(1000, ge=1, description="Neighbours re-ranked with exact scores.")
+    exact_below: int = Field(20_000, ge=0, description="Rows of a shard below which ivf_pq and scann search exactly.")
+    recall_queries: int = Field(1000, ge=1, description="Queries at most that recall is measured on.")
 
 
 class CandidateSettings(Section):
