@@ -1,0 +1,96 @@
+"""The lists that the release's models would have shown before the held-out friendships were made."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.graph import REPORT, Csr, Graph, Int32, Int64
+from jobs.blocks import asked_users, parts_of
+from jobs.integrity import contains
+from jobs.metrics import DEPTH, TOP
+from jobs.scoring import Pairs, Scorer
+from lookup_api.ranking import sources
+from lookup_api.ranking.popular import fill_popular, most_connected
+from lookup_api.ranking.top import top_per_user
+
+MAX_ASKED = 5_000
+
+Bits = npt.NDArray[np.uint8]
+
+
+@dataclass
+class CandidateRecall:
+    """What the candidates hold of the hidden friendships of the asked users, counted while their pairs pass by.
+
+    named, found, found_alone: pairs by source, those that are hidden friendships, and those no other source named.
+    best: hidden friendships that a perfect ranker would put into the first TOP places.
+    """
+
+    pairs: int = 0
+    hits: int = 0
+    best: int = 0
+    named: Counter[str] = field(default_factory=Counter)
+    found: Counter[str] = field(default_factory=Counter)
+    found_alone: Counter[str] = field(default_factory=Counter)
+
+    def count(self, user: Int32, bits: Bits, hit: npt.NDArray[np.bool_]) -> None:
+        """Adds the pairs of one block, which holds all pairs of its users."""
+        self.pairs += len(hit)
+        self.hits += int(hit.sum())
+        self.best += int(np.minimum(np.bincount(user[hit]), TOP).sum()) if hit.any() else 0
+        for bit, name in sources.NAMES.items():
+            inside = (bits & bit) > 0
+            self.named[name] += int(inside.sum())
+            self.found[name] += int((inside & hit).sum())
+            self.found_alone[name] += int((hit & (bits == bit)).sum())
+
+
+def choose_asked(graph: Graph, hidden: Csr, learn_users: int, seed: int) -> Int64:
+    """Rows of at most MAX_ASKED users kept for the report who have candidates in the past view and a hidden friend."""
+    listed = asked_users(graph, "past", learn_users, seed)
+    rows = listed[(np.asarray(graph.split)[listed] == REPORT) & (hidden.degrees()[listed] > 0)].astype(np.int64)
+    if len(rows) <= MAX_ASKED:
+        return rows
+    rng = np.random.default_rng(np.random.SeedSequence([seed, len(rows)]))
+    chosen: Int64 = np.sort(rng.choice(rows, MAX_ASKED, replace=False))
+    return chosen
+
+
+def rank_past(graph: Graph, features: Path, ranker: Path, hidden: Csr, asked: Int64) -> tuple[Int32, CandidateRecall]:
+    """Ranks the past candidates of the asked users; int32 [Q, DEPTH], best first, -1 padded.
+
+    Users without candidates are shown the popular list, as they are when a release is served.
+    """
+    scorer = Scorer.open(features, ranker, "past")
+    place = np.full(graph.users, -1, np.int64)
+    place[asked] = np.arange(len(asked))
+    lists = np.full((len(asked), DEPTH), -1, np.int32)
+    recall = CandidateRecall()
+    for pairs in _pairs_of(features, place >= 0):
+        hit = contains(np.asarray(hidden.indptr), np.asarray(hidden.indices), pairs.user, pairs.candidate)
+        recall.count(pairs.user, pairs.sources, hit)
+        top = top_per_user(pairs.user, pairs.candidate, scorer.score(pairs), DEPTH)
+        lists[place[pairs.user[top.order]], top.rank - 1] = pairs.candidate[top.order]
+    _fill_empty(graph, asked, lists)
+    return lists, recall
+
+
+def _fill_empty(graph: Graph, asked: Int64, lists: Int32) -> None:
+    friends = graph.past.connections
+    cold = np.flatnonzero((lists < 0).all(axis=1))
+    none = Csr.empty(graph.users)
+    user, candidate, rank = fill_popular(asked[cold].astype(np.int32), most_connected(friends), friends, none, DEPTH)
+    lists[np.searchsorted(asked, user), rank - 1] = candidate
+
+
+def _pairs_of(features: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[Pairs]:
+    """The pairs of the wanted users, a file at a time; a user's pairs are all in one file."""
+    for path in parts_of(features / "past"):
+        pairs = Pairs.read(path)
+        kept = np.flatnonzero(wanted[pairs.user])
+        if len(kept):
+            yield pairs.take(kept)

@@ -1,0 +1,97 @@
+"""Whether a rankings artifact keeps its promises: everybody has a list, and nobody is shown who must not be."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from infra.graph import Csr, Graph, Int64
+from jobs.gates import FAULTS
+
+SAMPLED_USERS = 50_000
+"""Users whose lists are checked row by row, drawn anew for each seed; all of them in a smaller network."""
+
+_COLUMNS = ("user_id", "candidate_id", "rank")
+
+
+def check_rankings(graph: Graph, folder: Path, seed: int) -> dict[str, Any]:
+    """{"ranked_share": share of users with a list or None, "faults": {name: count}, "checked_users"}.
+
+    Names of faults are those of jobs.gates.FAULTS. folder: data of a rankings artifact, parts in the order of users.
+    """
+    sampled = _sample(graph.users, seed)
+    ranked = np.zeros(graph.users, bool)
+    faults = dict.fromkeys(FAULTS, 0)
+    for user_id, candidate_id, rank in _parts(folder):
+        user = graph.rows_of(user_id)
+        faults["unknown_user"] += int((user < 0).sum())
+        faults["order"] += _disorder(user, rank, ranked)
+        ranked[user[user >= 0]] = True
+        chosen = (user >= 0) & sampled[user]
+        for name, count in _pair_faults(graph, user[chosen], graph.rows_of(candidate_id[chosen])).items():
+            faults[name] += count
+    faults["missing"] = int((~ranked & _has_somebody(graph)).sum())
+    share = float(ranked.mean()) if graph.users else None
+    return {"ranked_share": share, "faults": faults, "checked_users": int(sampled.sum())}
+
+
+def _sample(users: int, seed: int) -> npt.NDArray[np.bool_]:
+    chosen = np.zeros(users, bool)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, users]))
+    chosen[rng.choice(users, min(users, SAMPLED_USERS), replace=False)] = True
+    return chosen
+
+
+def _parts(folder: Path) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    for path in sorted(folder.glob("part-*.parquet")):
+        table = pq.read_table(path, columns=list(_COLUMNS))
+        yield tuple(table[name].to_numpy() for name in _COLUMNS)
+
+
+def _disorder(user: Int64, rank: npt.NDArray[Any], before: npt.NDArray[np.bool_]) -> int:
+    """Rows whose rank is not one more than the row above of the same user, and lists in two places."""
+    if not len(user):
+        return 0
+    starts = np.concatenate([[True], user[1:] != user[:-1]])
+    expected = np.ones(len(rank), np.int64)
+    expected[1:][~starts[1:]] = rank[:-1][~starts[1:]] + 1
+    owners = user[starts & (user >= 0)]
+    again = len(owners) - len(np.unique(owners)) + int(before[owners].sum())
+    return int((rank != expected).sum()) + again
+
+
+def _pair_faults(graph: Graph, user: Int64, candidate: Int64) -> dict[str, int]:
+    known = candidate >= 0
+    pairs = user[known] * max(graph.users, 1) + candidate[known]
+    return {
+        "unknown_candidate": int((~known).sum()),
+        "itself": int((user == candidate).sum()),
+        "friend": _count_entries(graph.now.connections, user[known], candidate[known]),
+        "excluded": _count_entries(graph.excluded, user[known], candidate[known]),
+        "twice": len(pairs) - len(np.unique(pairs)),
+    }
+
+
+def _count_entries(rows: Csr, row: Int64, column: Int64) -> int:
+    return int(contains(np.asarray(rows.indptr), np.asarray(rows.indices), row, column).sum())
+
+
+@numba.njit(cache=True, nogil=True)
+def contains(indptr: Int64, indices: npt.NDArray[np.int32], row: npt.NDArray[Any], column: npt.NDArray[Any]) -> Any:
+    """Whether each (row, column) is an entry, bool [n]."""
+    found = np.zeros(len(row), np.bool_)
+    for i in range(len(row)):
+        begin, end = indptr[row[i]], indptr[row[i] + 1]
+        at = begin + np.searchsorted(indices[begin:end], column[i])
+        found[i] = at < end and indices[at] == column[i]
+    return found
+
+
+def _has_somebody(graph: Graph) -> npt.NDArray[np.bool_]:
+    """Users for whom somebody is left who is neither themselves, a friend nor excluded."""
+    kept_away = graph.now.connections.degrees() + graph.excluded.degrees() + 1
+    return np.asarray(kept_away < graph.users)

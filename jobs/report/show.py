@@ -1,0 +1,70 @@
+"""How the command line reads, copies and prints a report."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from infra.errors import CorruptArtifact
+from jobs.report.page import HTML, JSON, METRICS, methods_of, number, seconds, size
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """report.json of a report artifact. Raises CorruptArtifact."""
+    try:
+        found = orjson.loads((folder / JSON).read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise CorruptArtifact(f"{folder / JSON}: {error}", "Run `pymk stage evaluate` again.") from None
+    if not isinstance(found, dict):
+        raise CorruptArtifact(f"{folder / JSON}: is not a JSON object", "Run `pymk stage evaluate` again.")
+    return found
+
+
+def copy_report(folder: Path, out: Path) -> None:
+    """Copies report.json and report.html to a folder, which is made if need be."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (JSON, HTML):
+        shutil.copyfile(folder / name, out / name)
+
+
+def print_report(console: Console, report: Mapping[str, Any], html: Path) -> None:
+    """Quality, candidates and cost as tables, and where the page with the plots is."""
+    for note in report["notes"]:
+        console.print(f"[yellow]{note}[/yellow]")
+    console.print(_quality(report))
+    console.print(_costs(report))
+    console.print(f"With plots: {html}", soft_wrap=True)
+
+
+def _quality(report: Mapping[str, Any]) -> Table:
+    metrics = report["metrics"]
+    asked, hidden = metrics["asked_users"], metrics["hidden_friendships"]
+    title = f"As of {report['as_of']}: {asked:,} users, {hidden:,} friendships to find"
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    for name in METRICS:
+        table.add_column(name.replace("_", " "), justify="right")
+    for method, values in methods_of(metrics).items():
+        style = "bold" if method == "pymk" else ""
+        table.add_row(method, *(number(values[name]) for name in METRICS), style=style)
+    return table
+
+
+def _costs(report: Mapping[str, Any]) -> Table:
+    table = Table(title="Cost", title_justify="left")
+    for name in ("stage", "wall", "CPU", "peak memory", "rows", "rows/s"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for cost in report["costs"]:
+        table.add_row(
+            cost["stage"],
+            seconds(cost["wall_s"]),
+            seconds(cost["cpu_s"]),
+            size(cost["peak_memory_bytes"]),
+            number(cost["rows"]),
+            number(cost["rows_per_s"]),
+        )
+    return table

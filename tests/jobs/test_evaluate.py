@@ -1,0 +1,207 @@
+"""The report: honest users, exact metrics, sound rankings, a page that stands alone."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from infra.errors import CorruptArtifact
+from infra.graph import REPORT
+from infra.settings import GateSettings
+from jobs import evaluate, gates
+from jobs.held_out import choose_asked, rank_past
+from jobs.heuristics import HEURISTICS
+from jobs.integrity import check_rankings
+from jobs.report.examples import reason_words
+from jobs.report.show import copy_report, print_report, read_report
+from lookup_api.ranking.sources import NAMES
+from tests.suites.planted import bare_graph, planted_graph
+from tests.suites.small_release import context, small_release
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return planted_graph()
+
+
+@pytest.fixture(scope="module")
+def made(graph, tmp_path_factory):
+    return small_release(tmp_path_factory.mktemp("release"), graph)
+
+
+@pytest.fixture(scope="module")
+def reported(made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    result = evaluate.run(context(made, folder))
+    return result, folder
+
+
+def test_only_users_kept_for_the_report_with_something_hidden_are_asked(graph):
+    hidden = graph.held_out_of()
+    asked = choose_asked(graph, hidden, 10_000, 1)
+    expected = [r for r in range(graph.users) if graph.split[r] == REPORT and len(hidden.row(r))]
+    assert asked.tolist() == expected
+    few = choose_asked(graph, hidden, 30, 1)
+    assert set(few) < set(expected)
+    assert few.tolist() == choose_asked(graph, hidden, 30, 1).tolist()
+
+
+def test_past_lists_name_no_friend_and_count_candidates_by_source(graph, made):
+    hidden = graph.held_out_of()
+    asked = choose_asked(graph, hidden, 10_000, 1)
+    lists, recall = rank_past(graph, made["features"].path, made["ranker"].path, hidden, asked)
+    pairs = pa.concat_tables([pq.read_table(p) for p in sorted((made["features"].path / "past").glob("*.parquet"))])
+    rows = [
+        (u, c, s)
+        for u, c, s in zip(*(pairs[n].to_pylist() for n in ("user_row", "candidate_row", "sources")), strict=True)
+        if u in set(asked.tolist())
+    ]
+    hits = [(u, c, s) for u, c, s in rows if c in hidden.row(u)]
+    assert (recall.pairs, recall.hits) == (len(rows), len(hits))
+    for bit, name in NAMES.items():
+        assert recall.found[name] == sum(bool(s & bit) for _, _, s in hits)
+        assert recall.found_alone[name] == sum(s == bit for _, _, s in hits)
+    for user, found in zip(asked, lists, strict=True):
+        found = found[found >= 0]
+        assert not set(found) & {user, *graph.past.connections.row(user).tolist()}
+        assert set(found) <= {c for u, c, _ in rows if u == user}
+
+
+def test_the_ranker_beats_chance_on_planted_communities(reported):
+    metrics = reported[0].metrics
+    assert metrics["recall@20"] > 0.4 > 2 * 20 / 240
+    assert set(metrics["heuristics"]) == set(HEURISTICS)
+    assert metrics["recall@20"] <= metrics["candidates"]["best_share@20"] + 0.2
+    low, high = metrics["intervals"]["recall@20"]
+    assert low < metrics["recall@20"] < high
+    assert sum(band["users"] for band in metrics["bands"]) == metrics["asked_users"]
+
+
+def test_sound_rankings_pass_the_gates(reported):
+    metrics = reported[0].metrics
+    assert set(metrics["faults"]) == set(gates.FAULTS)
+    assert gates.check(metrics, metrics, GateSettings()) == []
+    assert metrics["ranked_share"] == 1
+
+
+def test_the_same_inputs_give_the_same_hash_whatever_they_cost(made, reported, tmp_path):
+    costly = {
+        kind: replace(parent, manifest=dict(parent.manifest) | {"cost": {"wall_s": 99.0}})
+        for kind, parent in made.items()
+    }
+    assert evaluate.run(context(costly, tmp_path)).content_hash == reported[0].content_hash
+
+
+def test_the_page_stands_alone_and_shows_every_method_and_stage(reported):
+    page = (reported[1] / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
+    assert page.count("<svg") >= 5
+    for text in (*HEURISTICS, "train_encoder", "Adamic-Adar", "mutual connection"):
+        assert text in page
+    HTMLParser().feed(page)
+
+
+def test_text_from_the_lake_is_escaped_in_the_page(reported, tmp_path):
+    from jobs.report.page import render
+
+    report = read_report(reported[1])
+    nasty = {"kind": "same_attribute", "attribute": "school", "value": "<script>alert(1)</script>", "count": None}
+    report["examples"][0]["items"][0]["reasons"] = [nasty]
+    assert "<script>" not in render(report)
+
+
+@pytest.mark.parametrize("users", [0, 1, 3])
+def test_a_graph_without_friendships_is_reported_with_nulls(users, tmp_path):
+    made = small_release(tmp_path / "release", bare_graph(users))
+    result = evaluate.run(context(made, tmp_path / "report"))
+    assert result.rows == 0
+    assert result.metrics["recall@20"] is None
+    assert not any(result.metrics["faults"][name] for name in gates.FAULTS if name != "missing")
+    report = read_report(tmp_path / "report")
+    assert report["notes"]
+    assert report["notes"][0] in (tmp_path / "report" / "report.html").read_text()
+
+
+def spoil(made, tmp_path, change):
+    """A copy of the rankings with its rows changed."""
+    table = pa.concat_tables([pq.read_table(p) for p in sorted(made["rankings"].path.glob("*.parquet"))])
+    columns = {name: table[name].to_numpy().copy() for name in ("user_id", "candidate_id", "rank")}
+    columns = change(columns) or columns
+    pq.write_table(pa.table(columns), tmp_path / "part-00000.parquet")
+    return tmp_path
+
+
+def test_each_fault_in_rankings_is_counted(graph, made, tmp_path):
+    def faults(change):
+        folder = tmp_path / change.__name__
+        folder.mkdir()
+        found = check_rankings(graph, spoil(made, folder, change), 1)["faults"]
+        return {name: count for name, count in found.items() if count}
+
+    friend = graph.ids[graph.now.connections.row(0)[0]]
+
+    def sound(c):
+        pass
+
+    def itself(c):
+        c["candidate_id"][3] = c["user_id"][3]
+
+    def a_friend(c):
+        c["candidate_id"][0] = friend
+
+    def twice(c):
+        c["candidate_id"][1] = c["candidate_id"][0]
+
+    def unknown_candidate(c):
+        c["candidate_id"][2] = 123456789
+
+    def unknown_user(c):
+        c["user_id"][c["user_id"] == graph.ids[-1]] = 2**62
+
+    def missing(c):
+        kept = c["user_id"] != graph.ids[5]
+        return {name: column[kept] for name, column in c.items()}
+
+    def order(c):
+        c["rank"][0] = 2
+
+    assert faults(sound) == {}
+    assert faults(itself) == {"itself": 1}
+    assert faults(a_friend) == {"friend": 1}
+    assert faults(twice) == {"twice": 1}
+    assert faults(unknown_candidate) == {"unknown_candidate": 1}
+    assert faults(missing) == {"missing": 1}
+    assert set(faults(unknown_user)) == {"unknown_user", "missing"}
+    assert faults(order)["order"] >= 1
+
+
+def test_the_report_is_copied_and_printed(reported, tmp_path):
+    copy_report(reported[1], tmp_path / "out")
+    report = read_report(tmp_path / "out")
+    console = Console(record=True, width=160)
+    print_report(console, report, tmp_path / "out" / "report.html")
+    text = console.export_text()
+    assert "recall@20" in text
+    assert "personalised PageRank" in text
+    assert orjson.dumps(report)
+
+
+def test_a_damaged_report_is_refused(tmp_path):
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(CorruptArtifact, match=r"report\.json"):
+        read_report(tmp_path)
+
+
+def test_reasons_read_as_words():
+    def reason(kind, attribute=None, value=None, count=None):
+        return reason_words({"kind": kind, "attribute": attribute, "value": value, "count": count})
+
+    assert reason("mutual_connections", count=12) == "12 mutual connections"
+    assert reason("mutual_connections", count=1) == "1 mutual connection"
+    assert reason("same_affiliation", "school", "17") == "same school: 17"
+    assert reason("near_in_network") == "near in network"
