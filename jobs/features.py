@@ -1,0 +1,78 @@
+"""Stage features: what the ranker sees of each candidate pair, and of each user, in both views."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.graph import ViewName, open_array
+from infra.hashing import ContentHash
+from infra.schemas import CANDIDATES
+from infra.settings import Settings
+from jobs.blocks import VIEWS, RunAll, hash_parts, part_path, parts_of, write_part
+from jobs.context import StageContext, StageResult
+from lookup_api.ranking.evidence import pair_features, user_features
+from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.network import open_network
+
+SCHEMA = pa.schema([*CANDIDATES, *(pa.field(name, pa.float16(), nullable=False) for name in PAIR_FEATURES)])
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a task needs to measure one part of one view's candidates."""
+
+    view: ViewName
+    graph: Path
+    embeddings: Path
+    candidates: Path
+    out: Path
+    settings: Settings
+
+
+def run(ctx: StageContext) -> StageResult:
+    from jobs.spark import run_blocks
+
+    return make(ctx, partial(run_blocks, ctx.spark()))
+
+
+def make(ctx: StageContext, run_all: RunAll) -> StageResult:
+    """The stage, with `run_all` to run its blocks."""
+    digest, rows = ContentHash(), 0
+    graph, embeddings = ctx.inputs["graph"].path, ctx.inputs["embeddings"].path
+    for view in VIEWS:
+        out = ctx.data / view
+        out.mkdir()
+        candidates = ctx.inputs["candidates"].path / view
+        work = Work(view, graph, embeddings, candidates, out, ctx.settings)
+        run_all(partial(feature_block, work), len(parts_of(candidates)))
+        users = user_features(open_network(graph, view))
+        np.save(out / "user_features.npy", users)
+        parts = hash_parts(out)
+        digest.text(view, parts.hexdigest()).array(f"{view}.users", users)
+        rows += parts.rows
+        ctx.progress(f"features: {view}: {parts.rows:,} pairs")
+    return StageResult(rows, digest.hexdigest(), {"pair": list(PAIR_FEATURES), "user": list(USER_FEATURES)})
+
+
+def feature_block(work: Work, number: int) -> dict[str, int]:
+    """Writes the features of one part of candidates; returns how many rows it has."""
+    named = pq.read_table(part_path(work.candidates, number))
+    rows, candidates = named["user_row"].to_numpy(), named["candidate_row"].to_numpy()
+    users, first = np.unique(rows, return_index=True)
+    offsets = np.append(first, len(rows)).astype(np.int64)
+    network = open_network(work.graph, work.view)
+    settings, vectors = work.settings, _vectors(work.embeddings, work.view)
+    pairs = pair_features(network, users, offsets, candidates, vectors, settings.candidates, settings.run.seed)
+    columns = [*(named[name] for name in CANDIDATES.names), *(pa.array(column) for column in pairs.T.copy())]
+    write_part(pa.table(columns, schema=SCHEMA), part_path(work.out, number))
+    return {"rows": named.num_rows}
+
+
+@lru_cache(maxsize=1)
+def _vectors(folder: Path, view: ViewName) -> npt.NDArray[np.float32]:
+    return open_array(folder / f"{view}.npy")

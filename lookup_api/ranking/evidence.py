@@ -1,0 +1,190 @@
+"""Pair features and user features of a block, measured on one view of the network."""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from infra.graph import NO_DAY, Int32, Int64
+from infra.settings import CandidateSettings
+from lookup_api.ranking.arrays import pair, readonly
+from lookup_api.ranking.features import PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE
+from lookup_api.ranking.neighbourhood import CN, FRESH, RA, clear, two_hop
+from lookup_api.ranking.network import Network
+from lookup_api.ranking.walks import alone, scratch_for, together, walk
+
+Float32 = npt.NDArray[np.float32]
+Float16 = npt.NDArray[np.float16]
+AFFINITY_PRIOR = 5.0
+"""Friends' worth of the whole network's shares that are mixed into the shares among a user's friends."""
+
+
+def pair_features(
+    network: Network,
+    users: Int32,
+    offsets: Int64,
+    candidates: Int32,
+    embeddings: Float32,
+    settings: CandidateSettings,
+    seed: int,
+) -> Float16:
+    """PAIR_FEATURES of candidates[offsets[i]:offsets[i + 1]] as seen by users[i], float16 [n, P].
+
+    users int32 [B], offsets int64 [B + 1], candidates int32 [n], embeddings float32 [N, D] unit rows.
+    """
+    out = np.zeros((len(candidates), len(PAIR_FEATURES)), np.float32)
+    column = {name: out[:, at] for at, name in enumerate(PAIR_FEATURES)}
+    asked = (readonly(users), readonly(offsets), readonly(candidates))
+    friends = pair(network.friends)
+    hops = np.zeros((len(candidates), 4), np.float32)
+    _two_hop_at(*asked, friends, readonly(network.days), network.today, settings.hub_cap, seed, hops)
+    column["common_neighbours"][:] = np.log1p(hops[:, CN])
+    column["resource_allocation"][:] = SQUARE_SCALE * np.sqrt(hops[:, RA])
+    column["fresh_allocation"][:] = SQUARE_SCALE * np.sqrt(hops[:, FRESH])
+    g = network.groups
+    of_user = pair(g.of_user)
+    _walk_at(*asked, alone(network.friends), settings.walk_budget, column["walk"])
+    _walk_at(*asked, together(network.friends, g), settings.walk_budget, column["joint_walk"])
+    for name in ("walk", "joint_walk"):
+        column[name][:] = WALK_SCALE * np.sqrt(column[name])
+    _dots(*asked, readonly(embeddings), column["embedding_dot"])
+    at = PAIR_FEATURES.index("shared_attributes")
+    size = readonly(np.diff(g.members.indptr))
+    tellings = (size, g.entities, readonly(g.rarity), readonly(g.lift), network.users)
+    _group_evidence(*asked, friends, of_user, *tellings, out[:, at : at + 7])
+    _acts(*asked, network.acted, column["acted"])
+    _acts(*asked, network.acted_on, column["acted_on"])
+    return out.astype(np.float16)
+
+
+def _acts(users: Int32, offsets: Int64, candidates: Int32, rows, out: Float32) -> None:  # type: ignore[no-untyped-def]
+    if rows.entries:
+        values = rows.values if rows.values is not None else np.ones(rows.entries, np.float32)
+        _looked_up(users, offsets, candidates, *pair(rows), readonly(values), out)
+        np.log1p(out, out=out)
+
+
+@njit(cache=True, nogil=True)
+def _two_hop_at(users, offsets, candidates, friends, days, today, cap, seed, out):  # type: ignore[no-untyped-def]
+    reach = len(friends[0]) - 1
+    scores, nodes = np.zeros((reach, 4), np.float32), np.empty(reach, np.int32)
+    for i in range(len(users)):
+        count = two_hop(users[i], friends[0], friends[1], days, today, cap, seed, scores, nodes)
+        for at in range(offsets[i], offsets[i + 1]):
+            out[at] = scores[candidates[at]]
+        clear(scores, nodes, count)
+
+
+@njit(cache=True, nogil=True)
+def _walk_at(users, offsets, candidates, paths, budget, out):  # type: ignore[no-untyped-def]
+    scratch = scratch_for(paths)
+    score, nodes = scratch[0], scratch[1]
+    for i in range(len(users)):
+        count = walk(users[i], paths, budget, scratch)
+        for at in range(offsets[i], offsets[i + 1]):
+            out[at] = score[candidates[at]]
+        clear(score, nodes, count)
+
+
+@njit(cache=True, nogil=True)
+def _dots(users, offsets, candidates, vectors, out):  # type: ignore[no-untyped-def]
+    for i in range(len(users)):
+        own = vectors[users[i]]
+        for at in range(offsets[i], offsets[i + 1]):
+            other = vectors[candidates[at]]
+            total = np.float32(0)
+            for d in range(len(own)):
+                total += own[d] * other[d]
+            out[at] = total
+
+
+@njit(cache=True, nogil=True)
+def _looked_up(users, offsets, candidates, indptr, indices, values, out):  # type: ignore[no-untyped-def]
+    for i in range(len(users)):
+        begin, end = indptr[users[i]], indptr[users[i] + 1]
+        if begin == end:
+            continue
+        for at in range(offsets[i], offsets[i + 1]):
+            found = begin + np.searchsorted(indices[begin:end], candidates[at])
+            if found < end and indices[found] == candidates[at]:
+                out[at] = values[found]
+
+
+@njit(cache=True, nogil=True)
+def _group_evidence(users, offsets, candidates, friends, groups, size, entities, rarity, lift, reach, out):  # type: ignore[no-untyped-def]
+    """Seven columns: shared, lift and affinity of attributes; shared, rarity, lift and affinity of affiliations."""
+    mine = np.zeros(len(size), np.bool_)
+    among = np.zeros(len(size), np.float32)
+    for i in range(len(users)):
+        user = users[i]
+        _count_groups(user, friends, groups, mine, among, True)
+        known = friends[0][user + 1] - friends[0][user]
+        for at in range(offsets[i], offsets[i + 1]):
+            node = candidates[at]
+            for entry in range(groups[0][node], groups[0][node + 1]):
+                group = groups[1][entry]
+                share = size[group] / reach
+                like = np.log((among[group] + AFFINITY_PRIOR * share) / (known + AFFINITY_PRIOR) / share)
+                if group >= entities:
+                    out[at, 2] += like
+                    if mine[group]:
+                        out[at, 0] += 1
+                        out[at, 1] += lift[group]
+                else:
+                    out[at, 6] += max(like, 0.0)
+                    if mine[group]:
+                        out[at, 3] += 1
+                        out[at, 4] += rarity[group]
+                        out[at, 5] += lift[group]
+        _count_groups(user, friends, groups, mine, among, False)
+
+
+@njit(cache=True, nogil=True)
+def _count_groups(user, friends, groups, mine, among, put):  # type: ignore[no-untyped-def]
+    """Marks the user's groups and counts its friends in each group; put False: undoes it."""
+    for entry in range(groups[0][user], groups[0][user + 1]):
+        mine[groups[1][entry]] = put
+    for at in range(friends[0][user], friends[0][user + 1]):
+        friend = friends[1][at]
+        for entry in range(groups[0][friend], groups[0][friend + 1]):
+            if put:
+                among[groups[1][entry]] += 1
+            else:
+                among[groups[1][entry]] = 0
+
+
+def user_features(network: Network) -> Float32:
+    """USER_FEATURES of every row, float32 [N, U]."""
+    out = np.zeros((network.users, len(USER_FEATURES)), np.float32)
+    degree = network.friends.degrees()
+    indptr, indices = pair(network.friends)
+    out[:, 0] = degree
+    out[:, 1] = degree + network.groups.pull
+    out[:, 2] = network.groups.of_user.degrees()
+    out[:, 3] = _means(indptr, np.log1p(degree)[indices])
+    joined = np.asarray(network.joined_day)
+    out[:, 4] = np.where(joined == NO_DAY, -1, np.maximum(network.today - joined.astype(np.int64), 0))
+    age = np.where(network.days == NO_DAY, -1, network.today - network.days.astype(np.int64))
+    out[:, 5] = _youngest(indptr, readonly(age))
+    for at, window in ((6, 90), (7, 365)):
+        out[:, at] = _sums(indptr, (age >= 0) & (age <= window))
+    return out
+
+
+def _sums(indptr: Int64, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    return np.asarray(total[indptr[1:]] - total[indptr[:-1]])
+
+
+def _means(indptr: Int64, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return _sums(indptr, values) / np.maximum(np.diff(indptr), 1)
+
+
+@njit(cache=True, nogil=True)
+def _youngest(indptr, age):  # type: ignore[no-untyped-def]
+    """Least known age of each row's entries, -1 where none is known."""
+    out = np.full(len(indptr) - 1, -1.0)
+    for row in range(len(out)):
+        for at in range(indptr[row], indptr[row + 1]):
+            if age[at] >= 0 and (out[row] < 0 or age[at] < out[row]):
+                out[row] = age[at]
+    return out
