@@ -122,6 +122,7 @@ class Graph:
     held_out: int32 [H, 2] rows, smaller first. held_out_day: int32 [H].
     excluded: rows that must never be shown to a row (blocks in both directions, dismissals), now only.
     hold_out: "time" when the newest friendships were held out, "random" when there are no times.
+    cutoff_day: with "time", the first day that past knows nothing of, else None.
     """
 
     ids: Int64
@@ -139,6 +140,7 @@ class Graph:
     now: View
     hold_out: Literal["time", "random"]
     as_of_day: int
+    cutoff_day: int | None = None
 
     ARRAYS = ("ids", "split", "joined_day", "attribute_codes", "entity_kind", "held_out", "held_out_day")
 
@@ -161,6 +163,18 @@ class Graph:
         both = np.concatenate([self.held_out, self.held_out[:, ::-1]])
         return Csr.from_pairs(self.users, both[:, 0], both[:, 1])
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Every array by the name of its file, without the suffix."""
+        found: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in self.ARRAYS}
+        parts = {"excluded": self.excluded}
+        for view, of in (("past", self.past), ("now", self.now)):
+            parts |= {f"{view}/{name}": getattr(of, name) for name in View.PARTS}
+        for name, csr in parts.items():
+            found |= {f"{name}.indptr": csr.indptr, f"{name}.indices": csr.indices}
+            if csr.values is not None:
+                found[f"{name}.values"] = csr.values
+        return found
+
     def save(self, folder: Path) -> None:
         """Writes the artifact's arrays. attribute values and entity names are separate Parquet files beside them."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +191,7 @@ class Graph:
             "kinds": list(self.kinds),
             "hold_out": self.hold_out,
             "as_of_day": self.as_of_day,
+            "cutoff_day": self.cutoff_day,
         }
         (folder / "graph.json").write_text(json.dumps(head, indent=1, sort_keys=True))
 
@@ -196,6 +211,7 @@ class Graph:
             now=View.open(folder / "now"),
             hold_out=head["hold_out"],
             as_of_day=head["as_of_day"],
+            cutoff_day=head.get("cutoff_day"),
         )
 
 
