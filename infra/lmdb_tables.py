@@ -104,16 +104,25 @@ class _SharedFile:
                 self.env.close()
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        with self.env.begin(db=self._table(table)) as txn:
-            return txn.get(key)
+        try:
+            with self.env.begin(db=self._table(table)) as txn:
+                return txn.get(key)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        with self.env.begin(db=self._table(table)) as txn:
-            return [txn.get(key) for key in keys]
+        try:
+            with self.env.begin(db=self._table(table)) as txn:
+                return [txn.get(key) for key in keys]
+        except lmdb.Error as error:
+            raise self._failed(error) from error
 
     def count(self, table: str) -> int:
         with self.env.begin() as txn:
             return int(txn.stat(self._table(table))["entries"])
+
+    def _failed(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.path}: cannot be read: {error}", "Verify the release.")
 
     def _table(self, name: str) -> "lmdb._Database":
         try:

@@ -1,0 +1,131 @@
+"""Serving tables with generated rows, written by the real encoder and writer, and published as a release."""
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from infra.artifacts import Manifest, write_artifact
+from infra.blob_writer import (
+    Ragged,
+    RankingColumns,
+    encode_candidates,
+    encode_neighbours,
+    encode_rankings,
+    encode_users,
+)
+from infra.kv import CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
+from infra.lmdb_tables import LmdbWriter
+from infra.releases import Release, ReleaseStore
+from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.store import ObjectStore
+from infra.times import format_time
+from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.rules import CAPPED
+
+FIRST_ID, STEP = 10_000_000_097, 97
+RANKED, STORED, FRIENDS, POPULAR, DIMENSIONS, ATTRIBUTES = 100, 150, 100, 500, 128, 6
+BLOCK = 2000
+TAG = "release"
+"""Attribute of a reason that every item carries, whose value tells which tables an answer was read from."""
+
+
+def user_ids(users: int) -> np.ndarray:
+    """The ids of the generated users, int64 [users]."""
+    return FIRST_ID + STEP * np.arange(users, dtype=np.int64)
+
+
+def write_tables(folder: Path, users: int, tag: str, partitions: int = 2, seed: int = 17) -> str:
+    """Full-sized rows for every user; `tag` is the value of a reason of every item. Returns the content hash."""
+    ids = user_ids(users)
+    with LmdbWriter(folder, partitions) as writer:
+        head = ServingHead(users, PAIR_FEATURES, USER_FEATURES, ("dorm",) * ATTRIBUTES, CAPPED, DIMENSIONS).to_json()
+        draw = np.random.default_rng([seed, users])
+        popular = _rankings(ids, ids[:1], min(POPULAR, users - 1), tag, draw)
+        values = np.concatenate([np.frombuffer(head, np.uint8), popular.data])
+        writer.put(META, np.array([HEAD_KEY, POPULAR_KEY]), values, np.array([len(head), len(values)]))
+        for start in range(0, users, BLOCK):
+            keys = ids[start : start + BLOCK]
+            draw = np.random.default_rng([seed, start])
+            for table, blobs in _block(ids, keys, tag, draw).items():
+                writer.put(table, keys, blobs.data, blobs.ends)
+        return writer.finish()
+
+
+def _block(ids, keys, tag, draw):
+    n = len(keys)
+    stored = Ragged.of_matrix(_others(ids, keys, STORED, draw))
+    features = draw.random((n * STORED, len(PAIR_FEATURES)), np.float32).astype(np.float16)
+    none = Ragged(np.zeros(0, np.int64), np.zeros(n, np.int64))
+    return {
+        RANKINGS: _rankings(ids, keys, min(RANKED, len(ids) - 1), tag, draw),
+        CANDIDATES: encode_candidates(stored, Ragged.of_matrix(draw.integers(1, 8, (n, STORED))), features),
+        USERS: encode_users(
+            draw.random((n, len(USER_FEATURES)), np.float32),
+            draw.integers(0, 99, (n, ATTRIBUTES)).astype(np.int32),
+            none,
+            draw.random((n, DIMENSIONS), np.float32).astype(np.float16),
+        ),
+        NEIGHBOURS: encode_neighbours(
+            np.full(n, FRIENDS), Ragged.of_matrix(np.sort(_others(ids, keys, FRIENDS, draw), axis=1)), none
+        ),
+    }
+
+
+def _others(ids, keys, k, draw):
+    """Ids of other users, distinct in a row where there are enough: int64 [keys, k]."""
+    row = (keys - FIRST_ID) // STEP
+    step = draw.integers(1, max(2, (len(ids) - 1) // k), (len(keys), 1))
+    return ids[(row[:, None] + step * np.arange(1, k + 1)) % len(ids)]
+
+
+def _rankings(ids, keys, k, tag, draw):
+    n = len(keys)
+    scores = -np.sort(-draw.random((n, k), np.float32), axis=1)
+    texts = [
+        b'{"kind":"mutual_connections"}',
+        f'{{"kind":"same_attribute","attribute":"{TAG}","value":"{tag}"}}'.encode(),
+    ]
+    texts += [f'{{"kind":"same_affiliation","attribute":"school","value":"{i}"}}'.encode() for i in range(4)]
+    dictionary = np.frombuffer(b",".join(texts), np.uint8)
+    reasons = np.stack(np.broadcast_arrays(0, draw.integers(2, 6, (n, k)), 1), axis=-1)
+    numbers = np.stack(np.broadcast_arrays(draw.integers(1, 40, (n, k)), 0, 0), axis=-1)
+    return encode_rankings(
+        RankingColumns(
+            ids=Ragged.of_matrix(_others(ids, keys, k, draw)),
+            scores=Ragged.of_matrix(scores),
+            group_counts=Ragged.of_matrix(np.ones((n, k), np.uint8)),
+            group_codes=Ragged.of_matrix(draw.integers(0, 20, (n, k))),
+            group_rules=Ragged.of_matrix(np.tile(np.arange(20) % len(CAPPED), (n, 1))),
+            reason_counts=Ragged.of_matrix(np.full((n, k), 3)),
+            reason_index=Ragged.of_matrix(reasons.reshape(n, -1)),
+            reason_numbers=Ragged.of_matrix(numbers.reshape(n, -1)),
+            dictionary=Ragged.of_matrix(np.tile(dictionary, (n, 1))),
+        )
+    )
+
+
+def publish(store: ObjectStore, users: int, as_of: datetime, tag: str, seed: int = 17) -> Release:
+    """Writes tables of `users` users as an artifact, makes a release of them and points CURRENT there."""
+    release = make_release(store, users, as_of, tag, seed)
+    ReleaseStore(store).publish(release)
+    return release
+
+
+def make_release(store: ObjectStore, users: int, as_of: datetime, tag: str, seed: int = 17) -> Release:
+    """A release that is written but not yet named by CURRENT."""
+    scratch = store.scratch()
+    content_hash = write_tables(scratch / "data", users, tag, seed=seed)
+    manifest = Manifest(
+        kind="serving_tables",
+        artifact_id=f"{as_of:%Y%m%dT%H%M%SZ}-{content_hash[:16]}",
+        as_of=format_time(as_of),
+        parents={},
+        settings={},
+        seed=seed,
+        code_version="generated",
+        rows=users,
+        content_hash=content_hash,
+        files=(),
+    )
+    return ReleaseStore(store).make({"serving_tables": write_artifact(store, scratch, manifest)})

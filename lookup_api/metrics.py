@@ -1,0 +1,80 @@
+"""Prometheus metrics of one worker, or of all of them where they share PROMETHEUS_MULTIPROC_DIR."""
+
+import os
+import time
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+SOURCES = ("precomputed", "popular", "none")
+
+
+class Metrics:
+    """The metrics of one app."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = self.registry
+        self.requests = Counter(
+            "pymk_requests", "Requests by source of the answer and status.", ["source", "status"], registry=own
+        )
+        self.seconds = Histogram("pymk_request_seconds", "Time to answer.", ["source"], buckets=SECONDS, registry=own)
+        self.degraded = Counter("pymk_degraded", "Answers for which a higher rung failed.", registry=own)
+        self.rung_failures = Counter("pymk_rung_failures", "Failures of a rung.", ["rung"], registry=own)
+        self.excluded = Counter("pymk_excluded", "People left out of answers, by rule.", ["rule"], registry=own)
+        self.demoted = Counter("pymk_demoted", "People put behind others by a cap.", registry=own)
+        self.swaps = Counter("pymk_release_swaps", "Releases taken into service.", registry=own)
+        self.refused = Counter(
+            "pymk_release_refused", "Releases that could not be opened and were not served.", registry=own
+        )
+        self.poll_failures = Counter("pymk_release_poll_failures", "Looks at CURRENT that failed.", registry=own)
+        self.release = Gauge(
+            "pymk_release_info", "1 for the release that is served.", ["release"],
+            multiprocess_mode="livemax", registry=own,
+        )  # fmt: skip
+        self.release_age = Gauge(
+            "pymk_release_age_seconds", "Now minus the as-of of the release that is served.",
+            multiprocess_mode="livemax", registry=own,
+        )  # fmt: skip
+        self._answered = {
+            source: (self.requests.labels(source, "200"), self.seconds.labels(source)) for source in SOURCES
+        }
+        self._as_of_s: float | None = None
+
+    def answered(self, source: str, seconds: float) -> None:
+        """Counts one 200."""
+        requests, histogram = self._answered[source]
+        requests.inc()
+        histogram.observe(seconds)
+
+    def failed(self, status: int) -> None:
+        """Counts one request that was answered with a problem."""
+        self.requests.labels("none", str(status)).inc()
+
+    def serving(self, release_id: str, as_of_s: float, before: str | None) -> None:
+        """Notes a swap from the release `before`. as_of_s: seconds since 1970."""
+        self.swaps.inc()
+        if before is not None and before != release_id:
+            self.release.labels(before).set(0)
+        self.release.labels(release_id).set(1)
+        self._as_of_s = as_of_s
+
+    def exposition(self) -> bytes:
+        """All metrics as text. With several workers it is the sum over all of them."""
+        if self._as_of_s is not None:
+            self.release_age.set(time.time() - self._as_of_s)
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

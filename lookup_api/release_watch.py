@@ -1,0 +1,127 @@
+"""Follows CURRENT: opens a new release beside the old, swaps one reference, and closes the old after its last request.
+
+A release that cannot be opened is refused and tried again ever more rarely; what was served stays served.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from infra.errors import PymkError
+from infra.releases import Release, ReleaseStore
+from infra.store import ObjectStore, open_store
+from lookup_api.metrics import Metrics
+from lookup_api.served_release import ServedRelease
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 60.0
+"""Time between tries of a release that was refused, at most."""
+
+
+class ReleaseWatch:
+    """The release that this process serves. Safe to use from any thread."""
+
+    def __init__(self, store_uri: str, poll_s: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic):
+        self._store_uri = store_uri
+        self._poll_s = poll_s
+        self._metrics = metrics
+        self._clock = clock
+        self._store: ObjectStore | None = None
+        self._served: ServedRelease | None = None
+        self._refused: dict[str, tuple[int, float]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="release-watch", daemon=True)
+
+    def start(self) -> None:
+        """Looks once, so that a worker is ready before it takes requests, and then follows in the background."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._swap(None)
+
+    @property
+    def ready(self) -> bool:
+        return self._served is not None
+
+    @contextmanager
+    def hold(self) -> Iterator[ServedRelease | None]:
+        """The served release, open until the block ends whatever is published meanwhile; None before the first."""
+        release = self.take()
+        try:
+            yield release
+        finally:
+            if release is not None:
+                release.give_back()
+
+    def take(self) -> ServedRelease | None:
+        """The served release, to be given back by the caller; None before the first."""
+        while True:
+            release = self._served
+            if release is None or release.take():
+                return release
+
+    def look(self) -> None:
+        """Serves what CURRENT names, if it is new and sound. Failures are logged and counted, never raised."""
+        try:
+            self._look()
+        except Exception as error:
+            self._metrics.poll_failures.inc()
+            log.warning("cannot look for a release in %s: %s", self._store_uri, error)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            self.look()
+
+    def _look(self) -> None:
+        if self._store is None:
+            self._store = open_store(self._store_uri)
+        releases = ReleaseStore(self._store)
+        current = releases.current_id()
+        served = self._served
+        if current is None or (served is not None and served.release_id == current):
+            return
+        if self._try(releases, current) or served is not None:
+            return
+        for release_id in _earlier(releases, current):
+            if self._try(releases, release_id):
+                log.warning("serving %s until %s can be opened", release_id, current)
+                return
+
+    def _try(self, releases: ReleaseStore, release_id: str) -> bool:
+        """Opens and serves a release; false when it is refused now, or was and it is not yet time to try again."""
+        failures, again = self._refused.get(release_id, (0, 0.0))
+        if failures and self._clock() < again:
+            return False
+        try:
+            opened = ServedRelease.open(releases.store, releases.get(release_id))
+        except (PymkError, OSError) as error:
+            wait = min(LONGEST_WAIT_S, self._poll_s * 2**failures)
+            self._refused[release_id] = (failures + 1, self._clock() + wait)
+            self._metrics.refused.inc()
+            log.error("refused release %s, next try in %.0f s: %s", release_id, wait, error)
+            return False
+        self._refused.pop(release_id, None)
+        self._swap(opened)
+        return True
+
+    def _swap(self, opened: ServedRelease | None) -> None:
+        before, self._served = self._served, opened
+        if opened is not None:
+            self._metrics.serving(opened.release_id, opened.as_of_s, before.release_id if before else None)
+            log.info("serving release %s as of %s", opened.release_id, opened.as_of)
+        if before is not None:
+            before.give_back()
+
+
+def _earlier(releases: ReleaseStore, current: str) -> list[str]:
+    """Releases before the one that CURRENT names, newest first; never a newer one: it may have been rolled back."""
+    found: list[Release] = releases.list()
+    at = next((place for place, release in enumerate(found) if release.release_id == current), len(found))
+    return [release.release_id for release in reversed(found[:at])]

@@ -1,0 +1,86 @@
+"""One release, open for reading: its tables, what they hold, and how many requests still use it."""
+
+import logging
+import threading
+from datetime import datetime
+
+from infra.artifacts import open_artifact
+from infra.blobs import Ranking, decode_ranking
+from infra.errors import CorruptArtifact
+from infra.kv import META, RANKINGS, KeyValueReader
+from infra.lmdb_tables import LmdbTables
+from infra.releases import Release
+from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.store import ObjectStore
+from lookup_api.ranking.rules import CAPPED
+
+log = logging.getLogger(__name__)
+
+SERVING = "serving_tables"
+
+
+class ServedRelease:
+    """Immutable but for its count of users. as_of_s: seconds since 1970. popular: the popular list, decoded once."""
+
+    def __init__(self, release_id: str, as_of: str, tables: KeyValueReader) -> None:
+        self.release_id = release_id
+        self.as_of = as_of
+        self.as_of_s = datetime.fromisoformat(as_of).timestamp()
+        self.tables = tables
+        self.head = ServingHead.from_json(tables.get(META, HEAD_KEY))
+        self.popular = _popular(tables)
+        self._lock = threading.Lock()
+        self._users = 1
+        if self.head.caps != CAPPED:
+            raise CorruptArtifact(f"{release_id}: caps {self.head.caps}, this code knows {CAPPED}")
+        self._warm_up()
+
+    @classmethod
+    def open(cls, store: ObjectStore, release: Release) -> "ServedRelease":
+        """Verifies the release's serving tables and opens them.
+
+        Raises NotFound and CorruptArtifact; a release that does not fit together is corrupt.
+        """
+        entry = release.artifacts.get(SERVING)
+        if entry is None:
+            raise CorruptArtifact(f"{release.release_id}: has no {SERVING}", "Publish a whole release.")
+        artifact = open_artifact(store, SERVING, entry.artifact_id)
+        if artifact.manifest.content_hash != entry.content_hash or artifact.manifest.as_of != release.as_of:
+            raise CorruptArtifact(f"{release.release_id}: {entry.path} is not the artifact the release was made of")
+        tables = LmdbTables(artifact.path)
+        try:
+            return cls(release.release_id, release.as_of, tables)
+        except BaseException:
+            tables.close()
+            raise
+
+    def take(self) -> bool:
+        """Counts one more user; false when the release was closed already."""
+        with self._lock:
+            if self._users == 0:
+                return False
+            self._users += 1
+            return True
+
+    def give_back(self) -> None:
+        """One user less; the last one closes the tables."""
+        with self._lock:
+            self._users -= 1
+            closing = self._users == 0
+        if closing:
+            self.tables.close()
+            log.info("closed release %s", self.release_id)
+
+    def _warm_up(self) -> None:
+        """Reads what every request reads, and checks that there are as many rankings as users."""
+        found = self.tables.count(RANKINGS)
+        if found != self.head.users:
+            raise CorruptArtifact(f"{self.release_id}: {found} rankings for {self.head.users} users")
+        self.tables.get_many(RANKINGS, self.popular.ids)
+
+
+def _popular(tables: KeyValueReader) -> Ranking:
+    blob = tables.get(META, POPULAR_KEY)
+    if blob is None:
+        raise CorruptArtifact("serving tables: the popular list is missing", "Verify the release.")
+    return decode_ranking(blob)
