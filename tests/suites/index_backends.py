@@ -77,7 +77,7 @@ class IndexBackendSuite:
         np.testing.assert_array_equal(rows[:, 0], np.arange(ROWS)[::37])
         np.testing.assert_allclose(scores[:, 0], 1, atol=1e-6)
 
-    def test_a_repeatable_answer_depends_on_neither_the_batch_nor_the_threads(self, built: Backend, vectors: Any) -> None:
+    def test_a_repeatable_answer_depends_on_neither_batch_nor_threads(self, built: Backend, vectors: Any) -> None:
         rows, scores = built.search(vectors[:130], K)
         for step, threads in [(1, 1), (7, 1), (130, 2), (7, 2)]:
             parts = [built.search(vectors[i : min(i + step, 130)], K, threads) for i in range(0, 130, step)]
