@@ -52,7 +52,8 @@ class CandidateRecall:
 def choose_asked(graph: Graph, hidden: Csr, learn_users: int, seed: int) -> Int64:
     """Rows of at most MAX_ASKED users kept for the report who have candidates in the past view and a hidden friend."""
     listed = asked_users(graph, "past", learn_users, seed)
-    rows = listed[(np.asarray(graph.split)[listed] == REPORT) & (hidden.degrees()[listed] > 0)].astype(np.int64)
+    able = (np.asarray(graph.split)[listed] == REPORT) & (hidden.degrees()[listed] > 0)
+    rows: Int64 = listed[able].astype(np.int64)
     if len(rows) <= MAX_ASKED:
         return rows
     rng = np.random.default_rng(np.random.SeedSequence([seed, len(rows)]))

@@ -1,0 +1,67 @@
+"""The doctor names what is there and what is missing, and never raises."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jobs import doctor
+
+
+@pytest.mark.parametrize(
+    ("printed", "major"),
+    [
+        ('openjdk version "17.0.9" 2023-10-17', 17),
+        ('openjdk version "21" 2023-09-19', 21),
+        ('java version "1.8.0_292"', 8),
+        ("command not found", None),
+    ],
+)
+def test_the_java_version_is_read_from_what_it_prints(printed, major):
+    assert doctor.java_major(printed) == major
+
+
+def fake_java(folder, line):
+    program = folder / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\necho '{line}' >&2\n")
+    program.chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("version", "ok"), [("17.0.1", True), ("1.8.0_292", False)])
+def test_an_old_java_is_not_enough(tmp_path, monkeypatch, version, ok):
+    monkeypatch.setenv("JAVA_HOME", fake_java(tmp_path, f'openjdk version "{version}"'))
+    found = {f.name: f for f in doctor.check()}["Java"]
+    assert found.ok is ok
+    assert "17" in found.fix
+
+
+def test_a_machine_without_java_or_redis_is_told_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {f.name: f for f in doctor.check()}
+    assert not found["Java"].ok
+    assert found["redis-server"].ok, "the embedded store needs no Redis"
+    assert all(f.fix for f in found.values())
+
+
+def test_a_broken_java_home_is_a_finding(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    assert not {f.name: f for f in doctor.check()}["Java"].ok
+
+
+def test_a_missing_or_broken_package_is_a_finding(tmp_path, monkeypatch):
+    (tmp_path / "pymk_broken.py").write_text("raise OSError('libfoo.so: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    broken = doctor._package("pymk_broken", "a test", doctor._version)
+    assert not broken.ok
+    assert "libfoo.so" in broken.found
+    missing = doctor._package("pymk_missing", "a test", doctor._version)
+    assert not missing.ok
+    assert doctor._package("pymk_missing", "a test", doctor._version, optional=True).ok
+
+
+def test_asking_the_doctor_loads_no_heavy_module_before_it_looks():
+    code = "import sys, jobs.doctor; print([m for m in ('torch', 'pyspark', 'airflow', 'faiss') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
