@@ -6,6 +6,7 @@ folder/shard-00000/…           the backend's files
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from infra.settings import IndexSettings
 
 INDEX_FILE, SHARD_FILE = "index.json", "shard.json"
 VERSION = 1
+QUERY_BLOCK = 4096
+"""Queries searched at a time: re-ranking 1,000 of each then takes some 50 MiB a shard."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,17 @@ def shard_hash(vectors: Float32, spec: IndexSpec, shard: int) -> str:
 
 
 def build_shard(vectors: Float32, spec: IndexSpec, shard: int, folder: Path) -> ShardHead:
-    """Builds one shard of float32 [n, d] (a memory map will do) into its folder under `folder`, with one thread."""
+    """Builds one shard of float32 [n, d] (a memory map will do) into its folder under `folder`, with one thread.
+
+    Whatever the shard's folder held is replaced. Raises UsageError for a shard that there is none of.
+    """
     if not 0 <= shard < spec.shards:
         raise UsageError(f"shard {shard} of {spec.shards}: no such shard", f"Shards are 0 to {spec.shards - 1}.")
     own = shard_vectors(vectors, spec, shard)
     target = shard_folder(folder, shard)
     built = backend.backend_named(spec.backend).build(own, spec.parameters, spec.shard_seed(shard))
+    if target.exists():
+        shutil.rmtree(target)
     built.save(target)
     head = ShardHead(shard, spec.shards, len(own), vectors.shape[1], shard_hash(own, spec, shard))
     _write_json(target / SHARD_FILE, asdict(head))
@@ -142,6 +150,11 @@ class ShardedIndex:
         """
         backend.check_k(k)
         queries = backend.matrix(queries, self.dimensions, "queries")
+        starts = range(0, max(1, len(queries)), QUERY_BLOCK)
+        blocks = [self._search_block(queries[start : start + QUERY_BLOCK], k) for start in starts]
+        return np.concatenate([rows for rows, _ in blocks]), np.concatenate([scores for _, scores in blocks])
+
+    def _search_block(self, queries: Float32, k: int) -> Hits:
         found = [shard.search(queries, min(k, max(1, shard.rows)), self._threads) for shard in self._shards]
         width = max(rows.shape[1] for rows, _ in found)
         all_rows = np.full((len(found), len(queries), width), PAD_ROW, np.int32)
