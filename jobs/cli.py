@@ -144,7 +144,7 @@ def explain(
     from jobs.explain import explain as explain_pair
 
     made = explain_pair(open_release_folders(store, release), user, candidate)
-    output.show(made, json, lambda c: c.print(made))
+    output.show(made, json, lambda c: _print_explanation(c, made))
 
 
 @app.command()
@@ -259,6 +259,20 @@ def _print_run(c: Console, made: dict[str, Any]) -> None:
     c.print(table(f"as of {made['as_of']}", ["stage", "rows", "wall", "peak memory", "content"], rows))
     if "release_id" in made:
         c.print(f"release {made['release_id']}: {'published' if made['published'] else 'a newer one stays current'}")
+
+
+def _print_explanation(c: Console, made: dict[str, Any]) -> None:
+    c.print(made["summary"])
+    for reason in made["reasons"]:
+        c.print("  because", " ".join(f"{k}={v}" for k, v in reason.items() if v is not None))
+    if "sources" in made:
+        c.print(f"named by {', '.join(made['sources']) or 'no source'}")
+    if "pair_features" in made:
+        c.print(table("the pair", ["feature", "value"], list(made["pair_features"].items())))
+    if "user_features" in made:
+        one, other = made["user_features"]["user"], made["user_features"]["candidate"]
+        rows = [(name, one[name], other[name]) for name in one]
+        c.print(table("the two", ["feature", made["user_id"], made["candidate_id"]], rows))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ output = Output()
 
 
 def progress(line: str) -> None:
-    console.print(f"[dim]pymk[/dim] {line}")
+    console.print(f"[dim]pymk[/dim] {line}", soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
