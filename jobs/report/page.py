@@ -48,7 +48,7 @@ def draw(report: Mapping[str, Any]) -> dict[str, str]:
     """Every plot of the page; an empty text where there is nothing to show."""
     metrics = report["metrics"]
     bands = [band for band in metrics["bands"] if band["users"]]
-    methods = methods_of(metrics)
+    methods, sources = methods_of(metrics), metrics["candidates"]["sources"]
     return {
         "methods": plots.bars(COMPARED, {name: values[COMPARED] for name, values in methods.items()}, "pymk"),
         "bands": plots.grouped(
@@ -59,7 +59,7 @@ def draw(report: Mapping[str, Any]) -> dict[str, str]:
         "candidates": plots.bars(
             "Hidden friendships among the candidates",
             {"all sources": metrics["candidates"]["recall"]}
-            | {name: source["recall"] for name, source in metrics["candidates"]["sources"].items()},
+            | {name: source["recall"] for name, source in sources.items() if source["per_user"]},
             "all sources",
         ),
         "training": _training(report["stages"].get("encoder", {})),
