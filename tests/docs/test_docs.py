@@ -34,12 +34,14 @@ def test_every_stage_is_documented(stage: str) -> None:
     assert f"`{stage}`" in (DOCS / "architecture.md").read_text()
 
 
-def test_every_route_and_metric_is_documented() -> None:
+def test_every_route_and_metric_is_documented(tmp_path: Path) -> None:
     from lookup_api import metrics
     from lookup_api.app import create_app
 
     page = (DOCS / "api.md").read_text()
-    for rule in create_app().url_map.iter_rules():
+    app = create_app(str(tmp_path))
+    app.extensions["release_watch"].stop()
+    for rule in app.url_map.iter_rules():
         if rule.endpoint != "static":
             assert re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) in page, rule.rule
     source = Path(metrics.__file__).read_text()
