@@ -20,8 +20,8 @@ from infra.blob_writer import (
 )
 from infra.graph import Csr, Graph
 from jobs.scoring import Block, Pairs
+from lookup_api.ranking.capped_groups import CappedGroups, local_groups
 from lookup_api.ranking.popular import barred_places
-from lookup_api.ranking.rules import CappedGroups, local_groups
 from lookup_api.ranking.top import top_per_user
 
 Int32 = npt.NDArray[np.int32]

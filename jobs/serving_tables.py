@@ -30,9 +30,10 @@ from jobs.serving_blobs import (
     ranking_blobs,
     user_blobs,
 )
+from lookup_api.ranking.capped_groups import CappedGroups
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.ranking.popular import most_connected
-from lookup_api.ranking.rules import CAPPED, CappedGroups
+from lookup_api.ranking.rules import CAPPED
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 NOBODY = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Query:
     """A parsed request. limit: 1 .. 100."""
 
@@ -30,7 +30,7 @@ class Query:
     explain: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Offer:
     """What a rung would show, before the rules. bars: people this rung knows must not be shown to the user."""
 
@@ -38,7 +38,7 @@ class Offer:
     bars: tuple[Bar, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """source: the rung that answered, or none. degraded: a rung above it failed."""
 

@@ -53,14 +53,9 @@ def _items(outcome: Outcome) -> list[dict[str, Any]]:
     ranking = outcome.ranking
     if ranking is None:
         return []
-    ids, scores = ranking.ids, ranking.scores
+    ids, scores, reasons = ranking.ids, ranking.scores, ranking.reasons
     return [
-        {
-            "user_id": str(ids[place]),
-            "rank": rank,
-            "score": round(scores[place], DECIMALS),
-            "reasons": ranking.reasons(place),
-        }
+        {"user_id": str(ids[place]), "rank": rank, "score": round(scores[place], DECIMALS), "reasons": reasons(place)}
         for rank, place in enumerate(outcome.picked.places, 1)
     ]
 

@@ -16,7 +16,7 @@ _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 _NOBODY: frozenset[int] = frozenset()
 
 
-def parse_query(user_id: str, query_string: bytes) -> Query:
+def parse_query(user_id: str, query_string: str) -> Query:
     """Raises Problem (400) that names the parameter and the rule it breaks."""
     user = parse_id(user_id, "user_id")
     if not query_string:
@@ -39,11 +39,11 @@ def parse_id(text: str, name: str) -> int:
     raise bad_parameter(f"{name}: {_shown(text)} is not a 64-bit integer in canonical decimal form.")
 
 
-def _values(query_string: bytes) -> dict[str, str]:
+def _values(query_string: str) -> dict[str, str]:
     if len(query_string) > MAX_QUERY_BYTES:
         raise bad_parameter(f"The query is longer than {MAX_QUERY_BYTES} bytes.")
     try:
-        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+        pairs = parse_qsl(query_string, keep_blank_values=True, strict_parsing=True, errors="strict")
     except ValueError:
         raise bad_parameter("The query string is not well-formed.") from None
     values: dict[str, str] = {}

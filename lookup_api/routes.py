@@ -21,7 +21,8 @@ def register(app: Flask, watch: ReleaseWatch, lookup: Lookup, metrics: Metrics, 
 
     def recommendations(user_id: str) -> Response:
         start = time.perf_counter()
-        query = parse_query(user_id, request.query_string)
+        environ = request.environ
+        query = parse_query(user_id, environ.get("QUERY_STRING", ""))
         release = watch.take()
         if release is None:
             raise no_release(retry_after_s)
@@ -29,7 +30,7 @@ def register(app: Flask, watch: ReleaseWatch, lookup: Lookup, metrics: Metrics, 
             answer = lookup.answer(query, release)
         finally:
             release.give_back()
-        request_id = parse_request_id(request.headers.get("X-Request-Id"))
+        request_id = parse_request_id(environ.get("HTTP_X_REQUEST_ID"))
         answer["request_id"] = request_id
         headers = [("X-Request-Id", request_id), ("Cache-Control", NO_STORE)]
         response = Response(orjson.dumps(answer), 200, headers, content_type=JSON)

@@ -7,35 +7,26 @@ a group goes behind everybody else and comes back only where others run out.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from infra.blobs import Ranking
-from infra.graph import Csr, Graph
 from infra.settings import RulesSettings
-from lookup_api.ranking.groups import kinds_of, memberships
 
 CAPPED = ("company", "school")
 """Names of the caps; a blob's group_rules index this tuple."""
 SELF, EXCLUDE_PARAMETER, NOT_FOR_USER = "self", "exclude_parameter", "not_for_user"
 BARS = (SELF, EXCLUDE_PARAMETER, NOT_FOR_USER)
-UNCAPPED = 255
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Ids or places that one rule keeps from being shown."""
+    """Ids that one rule keeps from being shown."""
 
     rule: str
     ids: Collection[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Picked:
-    """places: of the ranking, in the order to show. dropped: how many each rule left out. demoted: by a cap."""
+    """places: of the ranking, in the order to show. dropped: of the whole ranking, by rule. demoted: by a cap."""
 
     places: list[int]
     dropped: dict[str, int]
@@ -49,80 +40,39 @@ def caps_of(settings: RulesSettings) -> tuple[int, ...]:
 
 def pick(ranking: Ranking, limit: int, bars: Sequence[Bar], caps: Sequence[int]) -> Picked:
     """The first `limit` of a ranking that no bar names, those over a cap behind the others."""
-    limits = [caps[rule] if rule < len(caps) else len(ranking.ids) for rule in ranking.group_rules]
-    used = [0] * len(limits)
-    capped = bool(ranking.group_counts)
+    barred, dropped = _barred(ranking.ids, bars)
+    ids = ranking.ids
+    counts, codes = ranking.group_counts or bytes(len(ids)), ranking.group_codes
+    left = [caps[rule] if rule < len(caps) else len(ids) for rule in ranking.group_rules]
     chosen: list[int] = []
     demoted: list[int] = []
-    dropped: dict[str, int] = {}
-    for place, candidate in enumerate(ranking.ids):
-        if len(chosen) == limit:
-            break
-        barred = next((bar.rule for bar in bars if candidate in bar.ids), None)
-        if barred is not None:
-            dropped[barred] = dropped.get(barred, 0) + 1
+    end = 0
+    for place, count in enumerate(counts):
+        end += count
+        if barred and ids[place] in barred:
             continue
-        groups = ranking.groups(place) if capped else ()
-        if any(used[group] >= limits[group] for group in groups):
-            demoted.append(place)
-            continue
+        groups = codes[end - count : end] if count else ()
         for group in groups:
-            used[group] += 1
-        chosen.append(place)
+            if not left[group]:
+                demoted.append(place)
+                break
+        else:
+            for group in groups:
+                left[group] -= 1
+            chosen.append(place)
+            if len(chosen) == limit:
+                break
     return Picked(chosen + demoted[: limit - len(chosen)], dropped, len(demoted))
 
 
-@dataclass(frozen=True)
-class CappedGroups:
-    """Companies and schools of every user: N rows of groups, and the rule of each group (an index of CAPPED)."""
-
-    of_user: Csr
-    rule: npt.NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, graph: Graph, settings: RulesSettings) -> "CappedGroups":
-        """Groups of the attributes and affiliation kinds that the settings call a company or a school."""
-        by_name = dict.fromkeys(settings.school_attributes, CAPPED.index("school"))
-        by_name |= dict.fromkeys(settings.company_attributes, CAPPED.index("company"))
-        kinds = (*graph.kinds, *graph.attributes)
-        rule_of_kind = np.array([by_name.get(kind, UNCAPPED) for kind in kinds], np.uint8)
-        kind_of_group = kinds_of(graph)
-        rule = rule_of_kind[kind_of_group] if len(kinds) else np.zeros(0, np.uint8)
-        every = memberships(graph, graph.now)
-        kept = rule[every.indices] != UNCAPPED if every.entries else np.zeros(0, bool)
-        before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-        return cls(Csr(before[every.indptr], every.indices[kept]), rule)
-
-
-@dataclass(frozen=True)
-class LocalGroups:
-    """Groups that at least two people of the same list share, numbered within the list.
-
-    counts uint8 [items]: groups of each item. codes int64 [m]: their numbers. per_list int64 [lists]: groups of each
-    list. rules uint8 [sum of per_list]. codes_per_list int64 [lists]: how many of the m are a list's.
-    """
-
-    counts: npt.NDArray[np.uint8]
-    codes: Int64
-    per_list: Int64
-    rules: npt.NDArray[np.uint8]
-    codes_per_list: Int64
-
-
-def local_groups(groups: CappedGroups, lists: Int64, people: Int32, number_of_lists: int) -> LocalGroups:
-    """Groups of ranked lists: item i is person people[i] of list lists[i], lists ascending."""
-    starts, ends = groups.of_user.indptr[people], groups.of_user.indptr[people + 1]
-    lengths = np.minimum(ends - starts, 255)
-    item = np.repeat(np.arange(len(people)), lengths)
-    within = np.arange(len(item)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    group = groups.of_user.indices[starts[item] + within].astype(np.int64)
-    size = max(len(groups.rule), 1)
-    keys, which, members = np.unique(lists[item] * size + group, return_inverse=True, return_counts=True)
-    shared = members >= 2
-    list_of = keys[shared] // size
-    per_list = np.bincount(list_of, minlength=number_of_lists).astype(np.int64)
-    number = np.cumsum(shared) - 1 - (np.cumsum(per_list) - per_list)[keys // size]
-    kept = shared[which]
-    counts = np.bincount(item[kept], minlength=len(people)).astype(np.uint8)
-    codes_per_list = np.bincount(lists[item[kept]], minlength=number_of_lists).astype(np.int64)
-    return LocalGroups(counts, number[which[kept]], per_list, groups.rule[keys[shared] % size], codes_per_list)
+def _barred(ids: Sequence[int], bars: Sequence[Bar]) -> tuple[set[int], dict[str, int]]:
+    """Who of `ids` any bar names, and how many each bar was the first to name."""
+    everybody = set(ids)
+    barred: set[int] = set()
+    dropped: dict[str, int] = {}
+    for bar in bars:
+        named = everybody.intersection(bar.ids) - barred
+        if named:
+            dropped[bar.rule] = len(named)
+            barred |= named
+    return barred, dropped
