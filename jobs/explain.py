@@ -74,7 +74,8 @@ def explain(folders: Mapping[str, Path], user_id: int, candidate_id: int) -> dic
         return _with_rank(answer, shown)
     if len(place):
         return _left_out(answer, _below_cut(release, pairs, int(place[0]), user_id))
-    return _left_out(answer, _no_candidate(release, graph, user, candidate))
+    by, pair = _no_candidate(release, graph, user, candidate)
+    return _left_out(answer | {"pair_features": pair}, by)
 
 
 def _with_rank(answer: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -184,8 +185,8 @@ def _cut(release: Release, user_id: int) -> tuple[int, str]:
     return table.num_rows, f"{pc.min(table['score']).as_py():.4f}"
 
 
-def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> dict[str, Any]:
-    """By which sources somebody who is no candidate was close, and what the ranker would have said."""
+def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """By which sources somebody who is no candidate was close, with a would-be score; and the pair's features."""
     from index.sharded import ShardedIndex
     from lookup_api.ranking.candidates import block_candidates
     from lookup_api.ranking.evidence import pair_features
@@ -216,9 +217,8 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
         close, place = [], None
         detail = f"no source names them among the first {reach:,}"
     detail += f"; the ranker would have given {score:.4f}"
-    features = _named(PAIR_FEATURES, pair[0])
-    more = {"place": place, "close_by": close, "would_be_score": score, "pair_features": features}
-    return _by("candidates", "not_a_candidate", detail, **more)
+    by = _by("candidates", "not_a_candidate", detail, place=place, close_by=close, would_be_score=score)
+    return by, _named(PAIR_FEATURES, pair[0])
 
 
 def _score_one(release: Release, user: int, candidate: int, pair: Any) -> float:

@@ -116,7 +116,7 @@ def user_events(net: Network, rng: np.random.Generator) -> pa.Table:
 
 
 def interactions(net: Network, rng: np.random.Generator) -> pa.Table:
-    """Messages between friends, profile views of friends of friends, and the invitations behind some friendships."""
+    """Messages between friends, profile views of friends of friends, and invitations, with and without success."""
     p, f = net.people, net.friendships
     friends = _some(rng, f.count, 2 * p.count)
     swap = rng.random(len(friends)) < 0.5
@@ -131,8 +131,9 @@ def interactions(net: Network, rng: np.random.Generator) -> pa.Table:
         f.at[asked] - net.clock.days(5) * rng.random(len(asked)),
         np.maximum(p.joined[f.user[asked]], p.joined[f.other[asked]]),
     )
-    parts = (messages, views, (f.user[asked], f.other[asked], sent))
-    kind = np.repeat(INTERACTION_KINDS, [len(part[0]) for part in parts])
+    accepted = (f.user[asked], f.other[asked], sent)
+    parts = (messages, views, accepted, _seen_strangers(net, rng, p.count // 4))
+    kind = np.repeat((*INTERACTION_KINDS, "invite_sent"), [len(part[0]) for part in parts])
     user, other, at = (np.concatenate([part[i] for part in parts]) for i in range(3))
     return _table(net, "interactions", user_id=user, other_id=other, kind=pa.array(kind).cast(pa.string()), at=at)
 

@@ -116,11 +116,12 @@ def test_somebody_no_source_kept_is_told_how_close_they_were(graph, folders):
     table = pq.read_table(sorted((folders["candidates"] / "now").glob("*.parquet"))[0])
     kept = set(table.filter(pa.compute.equal(table["user_row"], 4))["candidate_row"].to_pylist())
     outside = [r for r in range(graph.users) if r not in kept and r not in graph.now.connections.row(4) and r != 4]
-    by = asked(folders, graph.ids[4], graph.ids[outside[0]])["left_out_by"]
+    found = asked(folders, graph.ids[4], graph.ids[outside[0]])
+    by = found["left_out_by"]
     assert (by["stage"], by["rule"]) == ("candidates", "not_a_candidate")
     assert by["place"] is None or by["place"] > len(kept)
     assert np.isfinite(by["would_be_score"])
-    assert by["pair_features"]
+    assert found["pair_features"]
 
 
 def test_a_release_without_candidates_is_refused_by_name(folders):
