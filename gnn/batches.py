@@ -22,12 +22,14 @@ def link_batches(sampler: CsrSampler, pairs: Int64, batch_size: int) -> Iterator
     return iter(LinkLoader(data, sampler, edge_label_index=torch.from_numpy(pairs), batch_size=batch_size))
 
 
-def subgraph(inputs: Inputs, data: Data, device: torch.device) -> Subgraph:
-    """The sampled messages with what the nodes bring along; a hidden friendship does not count as a friend."""
+def subgraph(inputs: Inputs, data: Data, lonely: npt.NDArray[np.bool_], device: torch.device) -> Subgraph:
+    """The sampled messages with what the nodes bring along; a hidden friendship does not count as a friend.
+
+    lonely bool [seeds]: these seeds hear nobody, as if they had just joined.
+    """
     rows = data.n_id.numpy()
     degrees = inputs.degrees[rows].astype(np.float32)
-    degrees[: data.num_sampled_nodes[0]] -= _hidden_friends(data)
-    degrees = np.maximum(degrees, 0)
+    degrees[: len(lonely)] = np.where(lonely, 0, np.maximum(degrees[: len(lonely)] - _hidden_friends(data), 0))
     reach = np.cumsum(data.num_sampled_nodes)
     bags, feature_rows = compact_bags(inputs, rows, device)
     return Subgraph(
@@ -35,7 +37,7 @@ def subgraph(inputs: Inputs, data: Data, device: torch.device) -> Subgraph:
         reach=tuple(reach.tolist()),
         feature_rows=feature_rows,
         bags=bags,
-        friends=_sampled_friends(data, int(reach[-2]), degrees, device),
+        friends=_sampled_friends(data, degrees[: reach[-2]], inputs.degrees[rows], device),
         context=torch.from_numpy(inputs.context(rows, degrees)).to(device),
     )
 
@@ -50,13 +52,18 @@ def _hidden_friends(data: Data) -> npt.NDArray[np.int64]:
     return np.bincount(distinct.reshape(-1), minlength=seeds)
 
 
-def _sampled_friends(data: Data, listeners: int, degrees: npt.NDArray[np.float32], device: torch.device) -> SparseRows:
-    """Sampled edges, weighted so that their sum estimates the symmetrically normalised sum over all friends."""
+def _sampled_friends(
+    data: Data, listening: npt.NDArray[np.float32], degrees: Int64, device: torch.device
+) -> SparseRows:
+    """Sampled edges, weighted so that their sum estimates the symmetrically normalised sum over all friends.
+
+    listening float32 [listeners]: friends they have to hear; degrees int64 [n]: friends of every node.
+    """
     sender, listener = data.edge_index.numpy()
-    heard = np.bincount(listener, minlength=listeners)
-    scale = np.sqrt(degrees[:listeners]) / np.maximum(heard, 1)
+    heard = np.bincount(listener, minlength=len(listening))
+    scale = np.sqrt(listening) / np.maximum(heard, 1)
     weights = scale[listener] / np.sqrt(np.maximum(degrees[sender], 1))
-    indptr = np.zeros(listeners + 1, np.int64)
+    indptr = np.zeros(len(listening) + 1, np.int64)
     np.cumsum(heard, out=indptr[1:])
     return sparse_rows(indptr, sender, weights, device)
 

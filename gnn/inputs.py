@@ -19,7 +19,7 @@ ENTITY_BUCKETS = 1 << 17
 """Table rows of all entities at most; past it entities are hashed."""
 COUNT_BUCKETS = 16
 """Table rows for a count: one for each power of two."""
-AFFILIATIONS_A_USER = 64
+AFFILIATIONS_A_USER = 32
 """Affiliations of a user that are looked at, the most telling first."""
 COUNT_WEIGHT = np.float32(0.1)
 """Weight of the count rows, so that being popular describes a user less than where they belong."""
@@ -81,7 +81,8 @@ def bucket_of(values: npt.NDArray[Any], buckets: int) -> Int64:
 def feature_weights(vocabulary: Vocabulary, graph: Graph, view: View) -> Float32:
     """How telling each row of the feature table is: sqrt(log(N / users who have it)), float32 [rows].
 
-    The dot product of two bags then starts as the information that the two users share.
+    The dot product of two bags then starts as the information that the two users share. What at most one user has
+    weighs nothing: it cannot be shared, and most places have been seen by one user.
     """
     users = np.zeros(vocabulary.rows)
     for attribute, codes in enumerate(graph.attribute_codes):
@@ -91,6 +92,7 @@ def feature_weights(vocabulary: Vocabulary, graph: Graph, view: View) -> Float32
         users += np.bincount(vocabulary.entity_rows(view.affiliations.indices), minlength=vocabulary.rows)
     share = np.clip(users, 1, max(graph.users, 1)) / max(graph.users, 1)
     weights = np.sqrt(np.maximum(-np.log(share), 0.01)).astype(np.float32)
+    weights[users < 2] = 0
     weights[vocabulary.first_count :] = COUNT_WEIGHT
     return weights
 
@@ -131,6 +133,8 @@ def _attribute_entries(vocabulary: Vocabulary, weights: Float32, codes: Int32) -
     rows = np.stack([vocabulary.attribute_rows(a, column) for a, column in enumerate(codes)])
     user = np.nonzero(rows.T >= 0)[0]
     row = rows.T[rows.T >= 0]
+    telling = weights[row] > 0
+    user, row = user[telling], row[telling]
     return user, row, _unit_in_groups(weights[row], user)
 
 
@@ -143,6 +147,7 @@ def _affiliation_entries(
     entity = np.asarray(affiliations.indices)
     row = vocabulary.entity_rows(entity)
     kept = _heaviest(user, weights[row], affiliations.indptr)
+    kept = kept[weights[row[kept]] > 0]
     user, entity, row = user[kept], entity[kept], row[kept]
     kinds = int(entity_kind.max()) + 1
     return user, row, _unit_in_groups(weights[row], user * kinds + entity_kind[entity])

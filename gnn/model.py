@@ -109,10 +109,6 @@ class ResidualPropagation(nn.Module):
         self.maps = nn.ModuleList(_orthogonal(hidden, width) for _ in range(shape.layers + 1))
         self.gates = nn.Sequential(nn.Linear(CONTEXT, 16), nn.ReLU(), nn.Linear(16, shape.layers + 1))
         self.profile_share = nn.Parameter(torch.zeros(1))
-        self.bend = nn.Sequential(
-            nn.Linear(hidden * (shape.layers + 1), hidden), nn.ReLU(), nn.Linear(hidden, width, bias=False)
-        )
-        nn.init.zeros_(self.bend[2].weight)
         with torch.no_grad():
             same = self.maps[0].weight
             for one in self.maps:
@@ -137,10 +133,8 @@ class ResidualPropagation(nn.Module):
     def head(self, profiles: Tensor, levels: list[Tensor], context: Tensor) -> Tensor:
         heard = [F.normalize(level, eps=1e-8) for level in [profiles, *levels]]  # (layers + 1) x [n, hidden]
         gates = self.gates(context).softmax(dim=1)  # [n, layers + 1]
-        mixed = self.bend(torch.cat(heard, dim=1))
-        for i, (one, to_embedding) in enumerate(zip(heard, self.maps, strict=True)):
-            mixed = mixed + gates[:, i : i + 1] * to_embedding(one)
-        return F.normalize(mixed, eps=1e-8)
+        mapped = torch.stack([to_embedding(one) for one, to_embedding in zip(heard, self.maps, strict=True)], dim=1)
+        return F.normalize((gates.unsqueeze(2) * mapped).sum(1), eps=1e-8)
 
 
 MODELS = {"residual_propagation": ResidualPropagation}

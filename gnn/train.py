@@ -35,8 +35,16 @@ NEGATIVES_GROUP = 256
 """Friendships of a mini-batch that are each other's negatives: the loss costs batch x group, not batch squared."""
 TABLE_RATE = 1.0
 """Step size of the tables, as a multiple of that of the dense weights."""
-VALIDATIONS = 20
-"""Validations in a full run of max_steps."""
+EPOCHS = 8
+"""Times that a friendship is a target at most: small graphs are learnt by heart long before max_steps."""
+LONELY_SHARE = 0.1
+"""Share of a mini-batch's users who hear nobody, so that profiles alone learn to place a new user."""
+MESSAGES = 300_000
+"""Sampled messages a mini-batch up to which the fanout is raised."""
+RAISED_FANOUT = 4
+"""The fanout is raised to this multiple of the setting at most."""
+VALIDATIONS = 12
+"""Validations in a full run."""
 MIN_VALIDATION_PAIRS = 10
 """Fewer held-out pairs than this say nothing, and training runs to max_steps."""
 
@@ -58,7 +66,8 @@ def train(graph: Graph, settings: EncoderSettings, seed: int, progress: Callable
     encoder.to(device)
     inputs = Inputs.of(vocabulary, weights, graph, graph.past)
     metrics: dict[str, Any] = {"device": device.type, "parameters": sum(p.numel() for p in encoder.parameters())}
-    pairs = friendships_to_learn(inputs.connections, settings.max_steps * settings.batch_size, seed)
+    targets = min(settings.max_steps * settings.batch_size, EPOCHS * (inputs.connections.entries // 2))
+    pairs = friendships_to_learn(inputs.connections, targets, seed)
     if not pairs.shape[1]:
         return Trained(encoder, {**metrics, "trained": False, "steps": 0, "why": "no friendships in the past view"})
     validation = Validation.of(graph, seed)
@@ -83,6 +92,19 @@ def friendships_to_learn(connections: Csr, wanted: int, seed: int) -> Int64:
     return np.ascontiguousarray(pairs)
 
 
+def affordable_fanout(settings: EncoderSettings, users: int) -> int:
+    """The setting, or more where the graph is so small that the messages of a batch still fit MESSAGES."""
+    seeds = min(users, 3 * settings.batch_size)
+    for fanout in range(RAISED_FANOUT * settings.fanout, settings.fanout, -1):
+        listeners, messages = seeds, 0
+        for _ in range(settings.layers):
+            messages += listeners * fanout
+            listeners = min(users, listeners * (1 + fanout))
+        if messages <= MESSAGES:
+            return fanout
+    return settings.fanout
+
+
 class _Run:
     """One training run: the loop, early stopping, and what is reported of it."""
 
@@ -103,9 +125,9 @@ class _Run:
 
     def learn(self, pairs: Int64) -> None:
         settings = self.settings
-        fanouts = [settings.fanout, *[max(1, settings.fanout // 2)] * (settings.layers - 1)]
-        sampler = CsrSampler(self.inputs.connections, fanouts, hard_negatives=True)
-        interval = max(1, settings.max_steps // VALIDATIONS)
+        fanout = affordable_fanout(settings, self.inputs.users)
+        sampler = CsrSampler(self.inputs.connections, [fanout] * settings.layers, hard_negatives=True)
+        interval = -(-pairs.shape[1] // (settings.batch_size * VALIDATIONS))
         optimisers = self._optimisers()
         best, losses, stale = self._validated(0.0), [], 0
         kept = copy.deepcopy(self.encoder.state_dict())
@@ -147,7 +169,8 @@ class _Run:
         return [torch.optim.AdamW(dense, lr=rate), torch.optim.SparseAdam(tables, lr=TABLE_RATE * rate)]
 
     def _one_step(self, data: Data, optimisers: list[torch.optim.Optimizer]) -> float:
-        embedded = self.encoder(subgraph(self.inputs, data, self.device))
+        lonely = torch.rand(data.num_sampled_nodes[0]) < LONELY_SHARE
+        embedded = self.encoder(subgraph(self.inputs, data, lonely.numpy(), self.device))
         loss = self._loss(embedded, data)
         for optimiser in optimisers:
             optimiser.zero_grad()

@@ -44,11 +44,11 @@ class EncoderSettings(Section):
     dimensions: int = Field(128, ge=8, le=1024, description="Length of an embedding.")
     hidden: int = Field(128, ge=8, le=4096, description="Width of the hidden layers.")
     layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")
-    fanout: int = Field(10, ge=1, le=1000, description="Neighbours sampled for a node in each layer.")
+    fanout: int = Field(10, ge=1, le=1000, description="Neighbours sampled for a node in each layer, at least.")
     batch_size: int = Field(1024, ge=2, description="Target friendships in a mini-batch.")
     max_steps: int = Field(600, ge=1, description="Optimiser steps at most.")
     patience: int = Field(5, ge=1, description="Validations without improvement after which training stops.")
-    learning_rate: float = Field(3e-3, gt=0, description="Step size of AdamW.")
+    learning_rate: float = Field(1e-3, gt=0, description="Step size of AdamW.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where torch runs; auto takes a GPU if any.")
 
 
