@@ -82,27 +82,28 @@ def _others(ids, keys, k, draw):
 def _rankings(ids, keys, k, tag, draw):
     n = len(keys)
     scores = -np.sort(-draw.random((n, k), np.float32), axis=1)
-    texts = [
-        b'{"kind":"mutual_connections"}',
-        f'{{"kind":"same_attribute","attribute":"{TAG}","value":"{tag}"}}'.encode(),
-    ]
-    texts += [f'{{"kind":"same_affiliation","attribute":"school","value":"{i}"}}'.encode() for i in range(4)]
-    dictionary = np.frombuffer(b",".join(texts), np.uint8)
-    reasons = np.stack(np.broadcast_arrays(0, draw.integers(2, 6, (n, k)), 1), axis=-1)
-    numbers = np.stack(np.broadcast_arrays(draw.integers(1, 40, (n, k)), 0, 0), axis=-1)
+    texts = [b'{"kind":"mutual_connections"}', _reason("same_attribute", TAG, tag)]
+    texts += [_reason("same_affiliation", "school", str(i)) for i in range(4)]
+    dictionary = np.frombuffer(b"\n".join(texts), np.uint8)
+    shapes = np.array([[0, 2 + i, 1] for i in range(4)])
     return encode_rankings(
         RankingColumns(
             ids=Ragged.of_matrix(_others(ids, keys, k, draw)),
             scores=Ragged.of_matrix(scores),
+            shape=Ragged.of_matrix(draw.integers(0, len(shapes), (n, k))),
+            count=Ragged.of_matrix(draw.integers(1, 40, (n, k))),
             group_counts=Ragged.of_matrix(np.ones((n, k), np.uint8)),
             group_codes=Ragged.of_matrix(draw.integers(0, 20, (n, k))),
             group_rules=Ragged.of_matrix(np.tile(np.arange(20) % len(CAPPED), (n, 1))),
-            reason_counts=Ragged.of_matrix(np.full((n, k), 3)),
-            reason_index=Ragged.of_matrix(reasons.reshape(n, -1)),
-            reason_numbers=Ragged.of_matrix(numbers.reshape(n, -1)),
+            shape_lengths=Ragged.of_matrix(np.full((n, len(shapes)), 3)),
+            shapes=Ragged.of_matrix(np.tile(shapes.reshape(1, -1), (n, 1))),
             dictionary=Ragged.of_matrix(np.tile(dictionary, (n, 1))),
         )
     )
+
+
+def _reason(kind: str, attribute: str, value: str) -> bytes:
+    return f'{{"kind":"{kind}","attribute":"{attribute}","value":"{value}"}}'.encode()
 
 
 def publish(store: ObjectStore, users: int, as_of: datetime, tag: str, seed: int = 17) -> Release:

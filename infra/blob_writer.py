@@ -13,6 +13,7 @@ from infra.blobs import (
     CANDIDATES_LAYOUT,
     NEIGHBOURS_LAYOUT,
     RANKING_LAYOUT,
+    RECORDS,
     SIZES,
     USER_LAYOUT,
     Layout,
@@ -175,40 +176,65 @@ def _id_sections(ids: Ragged) -> tuple[Section, Section]:
 
 @dataclass(frozen=True)
 class RankingColumns:
-    """Ranked lists of a block of users, each best first.
+    """Ranked lists of a block of users, each best first. Ragged ends count a user's elements.
 
-    ids int64, scores float32: one an item. group_counts: groups of an item that another item of the same list has
-    too; group_codes: local to the list, 0 .. groups - 1; group_rules: rule of each local group.
-    reason_counts: reasons of an item; reason_index: into the list's dictionary; reason_numbers: 0 = no count.
-    dictionary: text of a list's JSON objects, comma between them. Ragged ends count a user's elements.
+    ids int64, scores float32, shape, count: one an item. group_counts: groups of an item that another item of the same
+    list has too; group_codes: local to the list, 0 .. groups - 1; group_rules: rule of each local group.
+    shape_lengths: reasons of each of a list's shapes; shapes: their places in the list's dictionary; count: of an
+    item's first reason, 0 for none. dictionary: a list's JSON objects as text, one a line.
     """
 
     ids: Ragged
     scores: Ragged
+    shape: Ragged
+    count: Ragged
     group_counts: Ragged
     group_codes: Ragged
     group_rules: Ragged
-    reason_counts: Ragged
-    reason_index: Ragged
-    reason_numbers: Ragged
+    shape_lengths: Ragged
+    shapes: Ragged
     dictionary: Ragged
 
 
 def encode_rankings(columns: RankingColumns) -> Blobs:
+    base, items = _item_sections(columns)
     return encode(
         RANKING_LAYOUT,
         [
-            *_id_sections(columns.ids),
-            Section.fixed("f", columns.scores),
+            base,
+            items,
             Section.fixed("B", columns.group_counts),
             Section.narrowest("BH", columns.group_codes),
             Section.fixed("B", columns.group_rules),
-            Section.fixed("B", columns.reason_counts),
-            Section.narrowest("BH", columns.reason_index),
-            Section.narrowest("BHI", columns.reason_numbers),
+            Section.fixed("B", columns.shape_lengths),
+            Section.narrowest("BH", columns.shapes),
             Section.fixed("s", columns.dictionary),
         ],
     )
+
+
+def _item_sections(columns: RankingColumns) -> tuple[Section, Section]:
+    """Items as records, in the narrowest form that holds a user's ids, shapes and counts."""
+    base, ids = _id_sections(columns.ids)
+    ends = columns.ids.ends
+    offsets = ids.choices[-1][1].values
+    values = (offsets, columns.scores.values, columns.shape.values, columns.count.values)
+    wide = (_largest(values[2].astype(np.uint64), ends) > 0xFF) | (_largest(values[3].astype(np.uint64), ends) > 0xFFFF)
+    choice = 2 * ids.choice + wide
+    choices = []
+    for number, (code, record) in enumerate(RECORDS.items()):
+        used = bool((choice == number).any())
+        choices.append((code, Ragged(_records(record, values) if used else np.zeros(0, np.uint8), ends)))
+    return base, Section(choices, choice)
+
+
+def _records(record: str, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Packed records [n], four columns in `record`'s types."""
+    dtype = np.dtype([(str(place), _dtype(code)) for place, code in enumerate(record[1:])])
+    rows = np.empty(len(values[0]), dtype)
+    for place, column in enumerate(values):
+        rows[str(place)] = column
+    return rows
 
 
 def encode_candidates(ids: Ragged, sources: Ragged, features: npt.NDArray[np.float16]) -> Blobs:

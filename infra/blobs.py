@@ -7,10 +7,9 @@ Bytes that break these rules raise CorruptArtifact; no input crashes the process
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,12 @@ from infra.errors import CorruptArtifact
 BLOB_VERSION = 1
 RANKING, CANDIDATES, USER, NEIGHBOURS = b"RCUN"
 
+RECORDS = {"1": "<IfBH", "2": "<IfHI", "3": "<QfBH", "4": "<QfHI"}
+"""An item of a ranking in its narrow and wide forms: id - base, score, shape of its reasons, count of the first."""
 SIZES = {"B": 1, "H": 2, "I": 4, "i": 4, "Q": 8, "q": 8, "e": 2, "f": 4, "s": 1}
-"""Bytes of an element by type code: the codes of `struct`, and s for text."""
-RAW = frozenset("Bes")
+SIZES |= {code: struct.calcsize(record) for code, record in RECORDS.items()}
+"""Bytes of an element by type code: the codes of `struct`, s for text, and the keys of RECORDS."""
+RAW = frozenset("Bes1234")
 """Element types that stay bytes when decoded."""
 
 Reason = dict[str, Any]
@@ -78,14 +80,12 @@ RANKING_LAYOUT = Layout(
     RANKING,
     "ranking",
     base="q",
-    ids="IQ",
-    scores="f",
+    items="1234",
     group_counts="B",
     group_codes="BH",
     group_rules="B",
-    reason_counts="B",
-    reason_index="BH",
-    reason_numbers="BHI",
+    shape_lengths="B",
+    shapes="BH",
     dictionary="s",
 )
 CANDIDATES_LAYOUT = Layout(CANDIDATES, "candidates", base="q", ids="IQ", sources="B", features="e")
@@ -93,55 +93,92 @@ USER_LAYOUT = Layout(USER, "user", features="f", attribute_codes="i", groups="I"
 NEIGHBOURS_LAYOUT = Layout(NEIGHBOURS, "neighbours", friends="I", base="q", ids="IQ", barred="H")
 
 
-@dataclass(slots=True)
-class Ranking:
-    """A ranked list, best first, never changed once decoded. n items, g groups that at least two of them share.
+Record = tuple[int, float, int, int]
+"""id - base, score, shape, count of the first reason (0 = none)."""
 
-    ids, scores: n numbers. group_rules: rule of each of the g groups (an index into the tables' rule names).
-    group_codes: the groups of item 0, then those of item 1, …; group_counts: how many each item has, empty when no two
-    items share a group. reason_index, reason_numbers: the same for reasons, those of item i end at reason_ends[i].
+_RECORD_OF_SIZE = {SIZES[code]: struct.Struct(record) for code, record in RECORDS.items()}
+
+
+class Ranking:
+    """A ranked list, best first, decoded only as far as it is read. n items; g groups that at least two items share.
+
+    items(): the records. group_counts: groups of each item, empty when no two items share one; group_codes: those of
+    item 0, then of item 1, …; group_rules: rule of each of the g groups (an index into the tables' rule names).
+    A shape is a list of reasons: indices into the dictionary of JSON objects.
     """
 
-    ids: Sequence[int]
-    scores: Sequence[float]
-    group_counts: Sequence[int]
-    group_codes: Sequence[int]
-    group_rules: Sequence[int]
-    reason_counts: Sequence[int]
-    reason_ends: Sequence[int]
-    reason_index: Sequence[int]
-    reason_numbers: Sequence[int]
-    dictionary: list[Reason]
+    __slots__ = ("_dictionary", "_lengths", "_record", "_records", "_shapes", "_texts", "base", "group_codes",
+                 "group_counts", "group_rules")  # fmt: skip
 
-    def reasons(self, item: int) -> list[Reason]:
-        """Reasons of one item as they are answered, strongest first; a count of 0 is no count."""
-        end = self.reason_ends[item]
-        start = end - self.reason_counts[item]
-        dictionary = self.dictionary
-        return [
-            {**dictionary[index], "count": number} if number else dictionary[index]
-            for index, number in zip(self.reason_index[start:end], self.reason_numbers[start:end], strict=True)
-        ]
+    def __init__(self, blob: bytes) -> None:
+        """Raises CorruptArtifact."""
+        layout = RANKING_LAYOUT
+        base, self._records, self.group_counts, self.group_codes, self.group_rules, lengths, shapes, text = (
+            layout.split(blob)
+        )
+        self._record = _RECORD_OF_SIZE[SIZES[chr(blob[_ITEMS_CODE_AT])]]
+        self._lengths, self._shapes = lengths, shapes
+        self._dictionary = _dictionary(layout, text)
+        self._texts: list[tuple[str, str] | None] = [None] * len(lengths)
+        if len(base) != 1:
+            raise layout.corrupt("it has no base")
+        self.base: int = base[0]
+        if self.base >= _FAR_BASE and max(self.ids(), default=0) >= 1 << 63:
+            raise layout.corrupt("its ids are not int64")
+        self._check(layout)
+
+    def _check(self, layout: Layout) -> None:
+        if self.group_counts and len(self.group_counts) != len(self):
+            raise layout.corrupt("its columns differ in length")
+        if len(self.group_codes) != sum(self.group_counts) or not _all_below(self.group_codes, len(self.group_rules)):
+            raise layout.corrupt("its groups do not match their counts")
+        if len(self._shapes) != sum(self._lengths) or 0 in self._lengths:
+            raise layout.corrupt("its reasons do not match their counts")
+        if not _all_below(self._shapes, len(self._dictionary)):
+            raise layout.corrupt("a reason is not in its dictionary")
+
+    def __len__(self) -> int:
+        return len(self._records) // self._record.size
+
+    def items(self) -> Iterator[Record]:
+        """Records from the best on; unpacked as they are asked for."""
+        return self._record.iter_unpack(self._records)  # type: ignore[return-value]
+
+    def ids(self) -> list[int]:
+        base = self.base
+        return [base + record[0] for record in self.items()]
+
+    def id_at(self, place: int) -> int:
+        return self.base + self._record.unpack_from(self._records, place * self._record.size)[0]
+
+    def reasons_json(self, shape: int, count: int) -> str:
+        """The reasons of an item as JSON objects with commas between; count: of the first of them, 0 for none."""
+        try:
+            head, tail = self._texts[shape] or self._render(shape)
+        except IndexError:
+            raise RANKING_LAYOUT.corrupt(f"shape {shape} is not among its {len(self._lengths)}") from None
+        return f'{head},"count":{count}}}{tail}' if count else f"{head}}}{tail}"
+
+    def reasons(self, record: Record) -> list[Reason]:
+        """The reasons of an item, strongest first."""
+        return list(orjson.loads(f"[{self.reasons_json(record[2], record[3])}]"))
+
+    def _render(self, shape: int) -> tuple[str, str]:
+        """The first reason without its closing brace, and the others."""
+        start = sum(self._lengths[:shape])
+        first, *rest = (self._dictionary[i] for i in self._shapes[start : start + self._lengths[shape]])
+        self._texts[shape] = rendered = (first[:-1], "".join(f",{text}" for text in rest))
+        return rendered
 
 
 def decode_ranking(blob: bytes) -> Ranking:
     """Raises CorruptArtifact."""
-    layout = RANKING_LAYOUT
-    base, offsets, scores, group_counts, group_codes, group_rules, counts, index, numbers, text = layout.split(blob)
-    ids = _ids(layout, base, offsets)
-    reason_ends = list(accumulate(counts))
-    if not len(ids) == len(scores) == len(counts) or len(group_counts) not in (0, len(ids)):
-        raise layout.corrupt("its columns differ in length")
-    if not len(index) == len(numbers) == (reason_ends[-1] if reason_ends else 0):
-        raise layout.corrupt("its reasons do not match their counts")
-    if len(group_codes) != sum(group_counts) or not _all_below(group_codes, len(group_rules)):
-        raise layout.corrupt("its groups do not match their counts")
-    dictionary = _dictionary(layout, text)
-    if not _all_below(index, len(dictionary)):
-        raise layout.corrupt("a reason is not in its dictionary")
-    return Ranking(
-        ids, scores, group_counts, group_codes, group_rules, counts, reason_ends, index, numbers, dictionary
-    )  # fmt: skip
+    return Ranking(blob)
+
+
+_ITEMS_CODE_AT = 2 + 5
+"""Where the head says how wide the items are."""
+_FAR_BASE = (1 << 62) - 1
 
 
 _BYTES = bytes(range(256))
@@ -153,14 +190,16 @@ def _all_below(values: bytes | tuple[int, ...], limit: int) -> bool:
     return max(values, default=-1) < limit
 
 
-def _dictionary(layout: Layout, text: bytes) -> list[Reason]:
+def _dictionary(layout: Layout, text: bytes) -> list[str]:
+    """JSON objects, one a line: no JSON text holds a bare line feed."""
     try:
-        entries = orjson.loads(b"[%b]" % text)
-    except orjson.JSONDecodeError as error:
+        lines = text.decode().split("\n") if text else []
+        found = orjson.loads(f"[{','.join(lines)}]")
+    except ValueError as error:
         raise layout.corrupt("its dictionary is not JSON") from error
-    if not all(type(entry) is dict for entry in entries):
+    if len(found) != len(lines) or not all(type(one) is dict and "kind" in one for one in found):
         raise layout.corrupt("its dictionary holds no reasons")
-    return entries
+    return lines
 
 
 def _ids(layout: Layout, base: tuple[int, ...], offsets: tuple[int, ...]) -> list[int]:

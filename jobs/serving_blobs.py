@@ -1,13 +1,10 @@
 """Encodes the serving tables of one block of users, and the popular list."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from infra.blob_writer import (
     Blobs,
@@ -19,6 +16,7 @@ from infra.blob_writer import (
     encode_users,
 )
 from infra.graph import Csr, Graph
+from jobs.reason_shapes import reason_columns
 from jobs.scoring import Block, Pairs
 from lookup_api.ranking.capped_groups import CappedGroups, local_groups
 from lookup_api.ranking.popular import barred_places
@@ -67,71 +65,16 @@ def ranking_blobs(graph: Graph, groups: CappedGroups, lists: Lists) -> Blobs:
     local = local_groups(groups, owner, lists.people, len(lists.lengths))
     ends = np.cumsum(lists.lengths)
     grouped = local.per_list > 0
-    counted = grouped[owner]
-    reasons = _reasons(lists, owner)
     return encode_rankings(
         RankingColumns(
             ids=Ragged(graph.ids[lists.people], ends),
             scores=Ragged(lists.scores, ends),
-            group_counts=Ragged.of_lengths(local.counts[counted], np.where(grouped, lists.lengths, 0)),
+            group_counts=Ragged.of_lengths(local.counts[grouped[owner]], np.where(grouped, lists.lengths, 0)),
             group_codes=Ragged.of_lengths(local.codes, local.codes_per_list),
             group_rules=Ragged.of_lengths(local.rules, local.per_list),
-            **reasons,
+            **reason_columns(lists.reasons, owner, lists.lengths),
         )
     )
-
-
-def _reasons(lists: Lists, owner: Int64) -> dict[str, Ragged]:
-    """The reasons columns: every list gets a dictionary of the distinct (kind, attribute, value) it uses."""
-    per_item = pc.list_value_length(lists.reasons).to_numpy(zero_copy_only=False).astype(np.int64)
-    texts, triple, numbers = _distinct(lists.reasons.flatten())
-    of_list = np.repeat(owner, per_item)
-    count = len(lists.lengths)
-    per_list = np.bincount(of_list, minlength=count).astype(np.int64)
-    size = max(len(texts), 1)
-    keys, which = np.unique(of_list * size + triple, return_inverse=True)
-    used = np.bincount(keys // size, minlength=count).astype(np.int64)
-    index = which - (np.cumsum(used) - used)[of_list]
-    return {
-        "reason_counts": Ragged(per_item, np.cumsum(lists.lengths)),
-        "reason_index": Ragged.of_lengths(index, per_list),
-        "reason_numbers": Ragged.of_lengths(numbers, per_list),
-        "dictionary": _joined(texts, keys % size, used),
-    }
-
-
-def _distinct(reasons: pa.StructArray) -> tuple[list[bytes], Int64, Int64]:
-    """JSON text of each distinct reason in byte order, which of them each reason is, and its count (0 = none)."""
-    codes, columns = np.zeros(len(reasons), np.int64), []
-    for name in ("kind", "attribute", "value"):
-        encoded = pc.struct_field(reasons, name).dictionary_encode()
-        index = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
-        columns.append([*encoded.dictionary.to_pylist(), None])
-        codes = codes * len(columns[-1]) + index
-    distinct, which = np.unique(codes, return_inverse=True)
-    texts = [_text(int(code), columns) for code in distinct]
-    order = sorted(range(len(texts)), key=texts.__getitem__)
-    place = np.empty(len(texts), np.int64)
-    place[order] = np.arange(len(texts))
-    numbers = pc.struct_field(reasons, "count").fill_null(0).to_numpy(zero_copy_only=False)
-    return [texts[i] for i in order], place[which], numbers.astype(np.int64)
-
-
-def _text(code: int, columns: list[list[str | None]]) -> bytes:
-    code, value = divmod(code, len(columns[2]))
-    kind, attribute = divmod(code, len(columns[1]))
-    fields = {"kind": columns[0][kind], "attribute": columns[1][attribute], "value": columns[2][value]}
-    return orjson.dumps({name: field for name, field in fields.items() if field is not None})
-
-
-def _joined(texts: list[bytes], chosen: Int64, lengths: Int64) -> Ragged:
-    """Chosen texts of each list with commas between them."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    pieces = pa.array(texts, pa.binary()).take(pa.array(chosen))
-    joined = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), pieces), b",")
-    ends = np.frombuffer(joined.buffers()[1], np.int32)[: len(lengths) + 1].astype(np.int64)
-    data: Any = joined.buffers()[2] or b""
-    return Ragged(np.frombuffer(data, np.uint8)[: ends[-1]], ends[1:])
 
 
 def candidate_blobs(graph: Graph, block: Block, pairs: Pairs, scores: Float32, keep: int) -> Blobs:

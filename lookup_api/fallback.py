@@ -75,9 +75,9 @@ class Popular:
         blob = release.tables.get(NEIGHBOURS, query.user_id)
         if blob is None:
             return Offer(release.popular)
-        ids = release.popular.ids
-        barred = {ids[place] for place in decode_neighbours(blob).barred if place < len(ids)}
-        return Offer(release.popular, (Bar(NOT_FOR_USER, barred),))
+        popular = release.popular
+        barred = {popular.id_at(place) for place in decode_neighbours(blob).barred if place < len(popular)}
+        return Offer(popular, (Bar(NOT_FOR_USER, barred),))
 
 
 LADDER: tuple[Rung, ...] = (Precomputed(), Popular())
@@ -103,7 +103,7 @@ def climb(
             continue
         picked = pick(offer.ranking, query.limit, own + offer.bars, caps)
         _count(metrics, picked)
-        if picked.places:
+        if picked.records:
             return Outcome(rung.source, offer.ranking, picked, degraded)
     return Outcome(NOBODY, None, Picked([], {}, 0), degraded)
 

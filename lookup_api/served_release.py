@@ -76,7 +76,7 @@ class ServedRelease:
         found = self.tables.count(RANKINGS)
         if found != self.head.users:
             raise CorruptArtifact(f"{self.release_id}: {found} rankings for {self.head.users} users")
-        self.tables.get_many(RANKINGS, self.popular.ids)
+        self.tables.get_many(RANKINGS, self.popular.ids())
 
 
 def _popular(tables: KeyValueReader) -> Ranking:

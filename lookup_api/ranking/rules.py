@@ -6,8 +6,9 @@ a group goes behind everybody else and comes back only where others run out.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
-from infra.blobs import Ranking
+from infra.blobs import Ranking, Record
 from infra.settings import RulesSettings
 
 CAPPED = ("company", "school")
@@ -26,9 +27,9 @@ class Bar:
 
 @dataclass(slots=True)
 class Picked:
-    """places: of the ranking, in the order to show. dropped: of the whole ranking, by rule. demoted: by a cap."""
+    """records: of the ranking, in the order to show. dropped: how many each bar left out. demoted: by a cap."""
 
-    places: list[int]
+    records: list[Record]
     dropped: dict[str, int]
     demoted: int
 
@@ -40,39 +41,29 @@ def caps_of(settings: RulesSettings) -> tuple[int, ...]:
 
 def pick(ranking: Ranking, limit: int, bars: Sequence[Bar], caps: Sequence[int]) -> Picked:
     """The first `limit` of a ranking that no bar names, those over a cap behind the others."""
-    barred, dropped = _barred(ranking.ids, bars)
-    ids = ranking.ids
-    counts, codes = ranking.group_counts or bytes(len(ids)), ranking.group_codes
-    left = [caps[rule] if rule < len(caps) else len(ids) for rule in ranking.group_rules]
-    chosen: list[int] = []
-    demoted: list[int] = []
+    base, codes = ranking.base, ranking.group_codes
+    left = [caps[rule] if rule < len(caps) else len(ranking) for rule in ranking.group_rules]
+    chosen: list[Record] = []
+    demoted: list[Record] = []
+    dropped: dict[str, int] = {}
     end = 0
-    for place, count in enumerate(counts):
+    for record, count in zip(ranking.items(), ranking.group_counts or repeat(0), strict=False):
         end += count
-        if barred and ids[place] in barred:
-            continue
-        groups = codes[end - count : end] if count else ()
-        for group in groups:
-            if not left[group]:
-                demoted.append(place)
+        candidate = base + record[0]
+        for bar in bars:
+            if candidate in bar.ids:
+                dropped[bar.rule] = dropped.get(bar.rule, 0) + 1
                 break
         else:
+            groups = codes[end - count : end] if count else ()
             for group in groups:
-                left[group] -= 1
-            chosen.append(place)
-            if len(chosen) == limit:
-                break
+                if not left[group]:
+                    demoted.append(record)
+                    break
+            else:
+                for group in groups:
+                    left[group] -= 1
+                chosen.append(record)
+                if len(chosen) == limit:
+                    break
     return Picked(chosen + demoted[: limit - len(chosen)], dropped, len(demoted))
-
-
-def _barred(ids: Sequence[int], bars: Sequence[Bar]) -> tuple[set[int], dict[str, int]]:
-    """Who of `ids` any bar names, and how many each bar was the first to name."""
-    everybody = set(ids)
-    barred: set[int] = set()
-    dropped: dict[str, int] = {}
-    for bar in bars:
-        named = everybody.intersection(bar.ids) - barred
-        if named:
-            dropped[bar.rule] = len(named)
-            barred |= named
-    return barred, dropped

@@ -1,0 +1,37 @@
+"""explain=1: where each shown person came from, and what the ranker saw."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from infra.blobs import Candidates, decode_candidates
+from infra.errors import PymkError
+from infra.kv import CANDIDATES
+from lookup_api.ranking.sources import POPULAR, names_of
+from lookup_api.served_release import ServedRelease
+
+log = logging.getLogger(__name__)
+
+
+def add_explanations(items: list[dict[str, Any]], user_id: int, release: ServedRelease) -> bool:
+    """Adds "explain" to each item; false when the stored candidates could not be read and nothing is known."""
+    try:
+        blob = release.tables.get(CANDIDATES, user_id)
+        stored = decode_candidates(blob) if blob is not None else None
+    except PymkError as error:
+        log.error("cannot explain in release %s: %s", release.release_id, error)
+        for item in items:
+            item["explain"] = {"sources": [], "features": {}}
+        return False
+    places = {str(candidate): place for place, candidate in enumerate(stored.ids)} if stored else {}
+    for item in items:
+        item["explain"] = _evidence(stored, places.get(item["user_id"]), release.head.pair_features)
+    return True
+
+
+def _evidence(stored: Candidates | None, place: int | None, names: Sequence[str]) -> dict[str, Any]:
+    """A popular person who is not among the user's candidates has no features."""
+    if stored is None or place is None:
+        return {"sources": list(names_of(POPULAR)), "features": {}}
+    features = dict(zip(names, stored.features[place].tolist(), strict=False))
+    return {"sources": list(names_of(stored.sources[place])), "features": features}
