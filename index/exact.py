@@ -4,7 +4,7 @@ from typing import Self
 
 from index import backend
 from index.backend import Float32, Parameters
-from index.faiss_base import FLAT, FaissBackend, flat_index, openmp_threads
+from index.faiss_base import FLAT, FaissBackend, flat_index, one_openmp_thread
 from infra.settings import IndexSettings
 
 
@@ -20,5 +20,5 @@ class Exact(FaissBackend):
 
     @classmethod
     def build(cls, vectors: Float32, parameters: Parameters, seed: int) -> Self:
-        with openmp_threads(1):
+        with one_openmp_thread():
             return cls(flat_index(backend.finite_matrix(vectors, "vectors")), FLAT, parameters)

@@ -1,11 +1,13 @@
 """What the FAISS backends share: files, threads, and exact scores of what FAISS found.
 
-FAISS starts OpenMP threads. A search in a forked child hangs if it wants more than one of them (FAISS issue 5206), so
-each call sets their number, one unless the caller asks for more, and puts the old one back.
+FAISS starts OpenMP threads. A search in a forked child hangs if it wants more than one of them (FAISS issue 5206), and
+on a busy machine they wait for each other spinning. So FAISS always gets one, and `threads` are Python's: FAISS and the
+kernels here release the interpreter lock.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,10 +28,10 @@ SLACK = 8
 
 
 @contextmanager
-def openmp_threads(threads: int) -> Iterator[None]:
-    """Sets the OpenMP threads of the calling thread for the block."""
+def one_openmp_thread() -> Iterator[None]:
+    """Keeps FAISS, called from this thread within the block, to this thread."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
+    faiss.omp_set_num_threads(1)
     try:
         yield
     finally:
@@ -86,14 +88,22 @@ class FaissBackend(ABC):
         queries = backend.matrix(queries, self.dimensions, "queries")
         if not (self.rows and len(queries)):
             return rescored(self._vectors, queries, np.empty((len(queries), 0), np.int32), k)
-        with openmp_threads(threads):
+        if threads == 1:
+            return self._search_part(queries, k)
+        with ThreadPoolExecutor(threads) as pool:
+            parts = np.array_split(queries, min(threads, len(queries)))
+            rows, scores = zip(*pool.map(lambda part: self._search_part(part, k), parts), strict=True)
+        return np.concatenate(rows), np.concatenate(scores)
+
+    def _search_part(self, queries: Float32, k: int) -> Hits:
+        with one_openmp_thread():
             found = self._candidates(queries, min(k + SLACK, self.rows))
         return rescored(self._vectors, queries, found.astype(np.int32), k)
 
     def add(self, vectors: Float32) -> None:
         if Capability.ADD not in self.capabilities:
             raise Unsupported(f"index.backend {self.name} cannot add rows to a built index", "Build the shard again.")
-        with openmp_threads(1):
+        with one_openmp_thread():
             self._index.add(backend.finite_matrix(backend.matrix(vectors, self.dimensions, "vectors"), "vectors"))
         self._attach()
 

@@ -6,7 +6,7 @@ import faiss
 
 from index import backend
 from index.backend import Float32, Int32, Parameters
-from index.faiss_base import FaissBackend, openmp_threads
+from index.faiss_base import FaissBackend, one_openmp_thread
 from infra.settings import IndexSettings
 
 
@@ -30,7 +30,7 @@ class FaissHnsw(FaissBackend):
         index = faiss.IndexHNSWFlat(vectors.shape[1], int(parameters["links"]), faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = int(parameters["ef_construction"])
         index.hnsw.rng = faiss.RandomGenerator(seed)
-        with openmp_threads(1):
+        with one_openmp_thread():
             index.add(vectors)
         return cls(index, "hnsw", parameters)
 

@@ -11,7 +11,7 @@ import faiss
 
 from index import backend
 from index.backend import Float32, Int32, Parameters
-from index.faiss_base import FLAT, FaissBackend, flat_index, openmp_threads
+from index.faiss_base import FLAT, FaissBackend, flat_index, one_openmp_thread
 from infra.settings import IndexSettings
 
 REFINED = "ivf_pq"
@@ -42,7 +42,7 @@ class FaissIvfPq(FaissBackend):
     @classmethod
     def build(cls, vectors: Float32, parameters: Parameters, seed: int) -> Self:
         vectors = backend.finite_matrix(vectors, "vectors")
-        with openmp_threads(1):
+        with one_openmp_thread():
             if len(vectors) < max(TRAIN_ROWS, int(parameters["exact_below"])):
                 return cls(flat_index(vectors), FLAT, parameters)
             return cls(_refined_index(vectors, seed), REFINED, parameters)
