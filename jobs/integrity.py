@@ -19,9 +19,10 @@ _COLUMNS = ("user_id", "candidate_id", "rank")
 
 
 def check_rankings(graph: Graph, folder: Path, seed: int) -> dict[str, Any]:
-    """{"ranked_share": share of users with a list or None, "faults": {name: count}, "checked_users"}.
+    """{"ranked_share": share with a list, None for nobody, "faults": {name: count}, "checked_users": int}.
 
-    Names of faults are those of jobs.gates.FAULTS. folder: data of a rankings artifact, parts in the order of users.
+    ranked_share and missing are of users who have somebody left to be shown.
+    faults: a count for each of jobs.gates.FAULTS. folder: data of a rankings artifact, parts in the order of users.
     """
     sampled = _sample(graph.users, seed)
     ranked = np.zeros(graph.users, bool)
@@ -34,8 +35,9 @@ def check_rankings(graph: Graph, folder: Path, seed: int) -> dict[str, Any]:
         chosen = (user >= 0) & sampled[user]
         for name, count in _pair_faults(graph, user[chosen], graph.rows_of(candidate_id[chosen])).items():
             faults[name] += count
-    faults["missing"] = int((~ranked & _has_somebody(graph)).sum())
-    share = float(ranked.mean()) if graph.users else None
+    able = _has_somebody(graph)
+    faults["missing"] = int((~ranked & able).sum())
+    share = float(ranked[able].mean()) if able.any() else None
     return {"ranked_share": share, "faults": faults, "checked_users": int(sampled.sum())}
 
 
