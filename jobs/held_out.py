@@ -72,7 +72,7 @@ def rank_past(graph: Graph, features: Path, ranker: Path, hidden: Csr, asked: In
     lists = np.full((len(asked), DEPTH), -1, np.int32)
     recall = CandidateRecall()
     for pairs in _pairs_of(features, place >= 0):
-        hit = contains(np.asarray(hidden.indptr), np.asarray(hidden.indices), pairs.user, pairs.candidate)
+        hit = contains(hidden, pairs.user, pairs.candidate)
         recall.count(pairs.user, pairs.sources, hit)
         top = top_per_user(pairs.user, pairs.candidate, scorer.score(pairs), DEPTH)
         lists[place[pairs.user[top.order]], top.rank - 1] = pairs.candidate[top.order]

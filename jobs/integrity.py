@@ -72,19 +72,21 @@ def _pair_faults(graph: Graph, user: Int64, candidate: Int64) -> dict[str, int]:
     return {
         "unknown_candidate": int((~known).sum()),
         "itself": int((user == candidate).sum()),
-        "friend": _count_entries(graph.now.connections, user[known], candidate[known]),
-        "excluded": _count_entries(graph.excluded, user[known], candidate[known]),
+        "friend": int(contains(graph.now.connections, user[known], candidate[known]).sum()),
+        "excluded": int(contains(graph.excluded, user[known], candidate[known]).sum()),
         "twice": len(pairs) - len(np.unique(pairs)),
     }
 
 
-def _count_entries(rows: Csr, row: Int64, column: Int64) -> int:
-    return int(contains(np.asarray(rows.indptr), np.asarray(rows.indices), row, column).sum())
+def contains(rows: Csr, row: npt.NDArray[Any], column: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether each (row, column) is an entry, bool [n]."""
+    keys = (row.astype(np.int64), column.astype(np.int64))
+    found: npt.NDArray[np.bool_] = _contains(np.asarray(rows.indptr), np.asarray(rows.indices), *keys)
+    return found
 
 
 @numba.njit(cache=True, nogil=True)
-def contains(indptr: Int64, indices: npt.NDArray[np.int32], row: npt.NDArray[Any], column: npt.NDArray[Any]) -> Any:
-    """Whether each (row, column) is an entry, bool [n]."""
+def _contains(indptr: Int64, indices: npt.NDArray[np.int32], row: Int64, column: Int64) -> Any:
     found = np.zeros(len(row), np.bool_)
     for i in range(len(row)):
         begin, end = indptr[row[i]], indptr[row[i] + 1]
