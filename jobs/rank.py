@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infra.graph import Graph, ViewName
-from infra.hashing import TableHash
 from infra.schemas import RANKINGS
+from jobs.blocks import RunAll, hash_parts, part_path, write_part
 from jobs.context import StageContext, StageResult
 from jobs.reason_rows import ReasonNames
 from jobs.scoring import Block, Pairs, Scorer, blocks_of, open_graph, open_scorer
-from jobs.spark import run_blocks
 from lookup_api.ranking import sources
 from lookup_api.ranking.popular import fill_popular, most_connected
 from lookup_api.ranking.reasons import ReasonFinder
@@ -111,7 +109,7 @@ def rank_part(task: Task, number: int) -> dict[str, Any]:
     scorer = open_scorer(task.features, task.ranker, "now")
     pairs = block.pairs()
     ranked = rank_block(graph, "now", scorer, popular, block, pairs, task.per_user)
-    pq.write_table(rows_of(graph, ranked, finder, names), part_path(task.out, number), compression="zstd")
+    write_part(rows_of(graph, ranked, finder, names), part_path(task.out, number))
     users = np.unique(ranked.user)
     return {
         "pairs": len(pairs),
@@ -120,17 +118,20 @@ def rank_part(task: Task, number: int) -> dict[str, Any]:
     }
 
 
-def part_path(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05d}.parquet"
-
-
 def run(ctx: StageContext) -> StageResult:
+    from jobs.spark import run_blocks
+
+    return make(ctx, partial(run_blocks, ctx.spark()))
+
+
+def make(ctx: StageContext, run_all: RunAll) -> StageResult:
+    """The stage, with `run_all` to run its blocks."""
     graph_path, features = ctx.inputs["graph"].path, ctx.inputs["features"].path
     users = Graph.open(graph_path).users
     blocks = blocks_of(features / "now", users)
     task = Task(graph_path, features, ctx.inputs["ranker"].path, blocks, ctx.data, ctx.settings.rank.per_user)
-    counts = run_blocks(ctx.spark(), partial(rank_part, task), len(blocks))
-    digest = _hash(ctx.data, len(blocks))
+    counts = run_all(partial(rank_part, task), len(blocks))
+    digest = hash_parts(ctx.data)
     totals = {name: sum(count[name] for count in counts) for name in ("pairs", "users", "popular_users")}
     metrics = {
         "pairs_scored": totals["pairs"],
@@ -140,12 +141,3 @@ def run(ctx: StageContext) -> StageResult:
     }
     ctx.progress(f"ranked {totals['users']:,} of {users:,} users from {totals['pairs']:,} pairs")
     return StageResult(digest.rows, digest.hexdigest(), metrics)
-
-
-def _hash(folder: Path, parts: int) -> TableHash:
-    digest = TableHash()
-    for number in range(parts):
-        with pq.ParquetFile(part_path(folder, number)) as file:
-            for batch in file.iter_batches(1 << 18):
-                digest.update(batch)
-    return digest

@@ -19,8 +19,8 @@ from infra.kv import CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS, KeyValueWrit
 from infra.lmdb_tables import LmdbWriter
 from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
 from infra.settings import ServingSettings
+from jobs.blocks import part_path
 from jobs.context import StageContext, StageResult
-from jobs.rank import part_path
 from jobs.scoring import Block, Scorer, blocks_of
 from jobs.serving_blobs import (
     candidate_blobs,
