@@ -60,6 +60,8 @@ class Backend(Protocol):
 
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
+    parameters: dict[str, int | float]
+    """Those it was built with, the search widened where recall asked for it."""
 
     @property
     def rows(self) -> int: ...
@@ -129,10 +131,10 @@ def open_backend(folder: Path) -> Backend:
     return backend_named(name).open(folder)
 
 
-def write_head(folder: Path, backend: Backend, parameters: Parameters) -> None:
+def write_head(folder: Path, backend: Backend) -> None:
     """Writes the head, last, over the files that the backend has just saved."""
     files = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.name != HEAD}
-    head = Head(backend.name, backend.structure, backend.rows, backend.dimensions, dict(parameters), files)
+    head = Head(backend.name, backend.structure, backend.rows, backend.dimensions, backend.parameters, files)
     (folder / HEAD).write_text(json.dumps({"version": HEAD_VERSION, **asdict(head)}, indent=1, sort_keys=True))
 
 

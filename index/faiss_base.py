@@ -49,7 +49,7 @@ class FaissBackend(ABC):
     def __init__(self, index: Any, structure: str, parameters: Parameters) -> None:
         self._index = index
         self.structure = structure
-        self._parameters = dict(parameters)
+        self.parameters = dict(parameters)
         self._attach()
 
     @property
@@ -71,7 +71,7 @@ class FaissBackend(ABC):
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         faiss.write_index(self._index, str(folder / FILE))
-        backend.write_head(folder, self, self._parameters)
+        backend.write_head(folder, self)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

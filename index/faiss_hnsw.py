@@ -6,6 +6,7 @@ import faiss
 
 from index import backend
 from index.backend import Float32, Int32, Parameters
+from index.effort import widen_search
 from index.faiss_base import FaissBackend, one_openmp_thread
 from infra.settings import IndexSettings
 
@@ -22,6 +23,7 @@ class FaissHnsw(FaissBackend):
             "links": settings.hnsw_links,
             "ef_construction": settings.hnsw_ef_construction,
             "ef_search": settings.hnsw_ef_search,
+            "target_recall": settings.target_recall,
         }
 
     @classmethod
@@ -32,11 +34,13 @@ class FaissHnsw(FaissBackend):
         index.hnsw.rng = faiss.RandomGenerator(seed)
         with one_openmp_thread():
             index.add(vectors)
-        return cls(index, "hnsw", parameters)
+        built = cls(index, "hnsw", parameters)
+        widen_search(built, vectors, {"ef_search": len(vectors)}, float(parameters["target_recall"]), seed)
+        return built
 
     def _flat(self) -> Any:
         return faiss.downcast_index(self._index.storage)
 
     def _candidates(self, queries: Float32, k: int) -> Int32:
-        beam = max(k, int(self._parameters["ef_search"]))
+        beam = max(k, int(self.parameters["ef_search"]))
         return self._index.search(queries, k, params=faiss.SearchParametersHNSW(efSearch=beam))[1]

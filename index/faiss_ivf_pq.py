@@ -11,6 +11,7 @@ import faiss
 
 from index import backend
 from index.backend import Float32, Int32, Parameters
+from index.effort import widen_search
 from index.faiss_base import FLAT, FaissBackend, flat_index, one_openmp_thread
 from infra.settings import IndexSettings
 
@@ -37,6 +38,7 @@ class FaissIvfPq(FaissBackend):
             "exact_below": settings.exact_below,
             "probe_share": settings.ivf_probe_share,
             "rerank": settings.rerank,
+            "target_recall": settings.target_recall,
         }
 
     @classmethod
@@ -45,7 +47,10 @@ class FaissIvfPq(FaissBackend):
         with one_openmp_thread():
             if len(vectors) < max(TRAIN_ROWS, int(parameters["exact_below"])):
                 return cls(flat_index(vectors), FLAT, parameters)
-            return cls(_refined_index(vectors, seed), REFINED, parameters)
+            built = cls(_refined_index(vectors, seed), REFINED, parameters)
+        limits = {"probe_share": 1.0, "rerank": len(vectors)}
+        widen_search(built, vectors, limits, float(parameters["target_recall"]), seed)
+        return built
 
     def _flat(self) -> Any:
         return self._index if self.structure == FLAT else faiss.downcast_index(self._index.refine_index)
@@ -58,7 +63,7 @@ class FaissIvfPq(FaissBackend):
     def _candidates(self, queries: Float32, k: int) -> Int32:
         if self.structure == FLAT:
             return super()._candidates(queries, k)
-        rerank = min(max(k, int(self._parameters["rerank"])), self.rows)
+        rerank = min(max(k, int(self.parameters["rerank"])), self.rows)
         lists = int(faiss.downcast_index(self._index.base_index).nlist)
         found = self._probe(queries, k, rerank, self._probes(rerank, lists))
         short = (found < 0).any(axis=1)
@@ -78,7 +83,7 @@ class FaissIvfPq(FaissBackend):
         Where many rows are equal, all lists looked into can still be empty; those queries look into every list.
         """
         enough = math.ceil(2 * rerank * lists / self.rows)
-        return min(lists, max(enough, math.ceil(float(self._parameters["probe_share"]) * lists)))
+        return min(lists, max(enough, math.ceil(float(self.parameters["probe_share"]) * lists)))
 
 
 def _refined_index(vectors: Float32, seed: int) -> Any:

@@ -9,6 +9,7 @@ from scann.scann_ops.py import scann_ops_pybind as scann
 
 from index import backend
 from index.backend import Capability, Float32, Hits, Int32, Parameters, Unsupported
+from index.effort import widen_search
 from index.ranked import rescored
 from infra.errors import CorruptArtifact
 from infra.settings import IndexSettings
@@ -47,7 +48,7 @@ class ScannBackend:
         self._searcher = searcher
         self._vectors = vectors
         self.structure = structure
-        self._parameters = dict(parameters)
+        self.parameters = dict(parameters)
 
     @property
     def rows(self) -> int:
@@ -63,6 +64,7 @@ class ScannBackend:
             "exact_below": settings.exact_below,
             "search_share": settings.scann_search_share,
             "rerank": settings.rerank,
+            "target_recall": settings.target_recall,
         }
 
     @classmethod
@@ -73,13 +75,17 @@ class ScannBackend:
         tree = len(vectors) >= max(TRAIN_ROWS, int(parameters["exact_below"]))
         config = _tree_config(vectors, seed) if tree else _flat_config(vectors)
         searcher = scann.create_searcher(vectors, config, training_threads=1)
-        return cls(searcher, vectors, "tree_ah" if tree else "flat", parameters)
+        built = cls(searcher, vectors, "tree_ah" if tree else "flat", parameters)
+        if tree:
+            limits = {"search_share": 1.0, "rerank": len(vectors)}
+            widen_search(built, vectors, limits, float(parameters["target_recall"]), seed)
+        return built
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if self._searcher is not None:
             self._searcher.serialize(str(folder), relative_path=True)
-        backend.write_head(folder, self, self._parameters)
+        backend.write_head(folder, self)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -126,10 +132,10 @@ class ScannBackend:
         """Rows to re-rank and leaves to search; enough leaves to hold twice what is re-ranked."""
         if self.structure != "tree_ah":
             return ()
-        rerank = min(max(k, int(self._parameters["rerank"])), self.rows)
+        rerank = min(max(k, int(self.parameters["rerank"])), self.rows)
         leaves = _leaves(self.rows)
         enough = math.ceil(2 * rerank * leaves / self.rows)
-        return rerank, min(leaves, max(enough, math.ceil(float(self._parameters["search_share"]) * leaves)))
+        return rerank, min(leaves, max(enough, math.ceil(float(self.parameters["search_share"]) * leaves)))
 
 
 def _leaves(rows: int) -> int:

@@ -91,7 +91,7 @@ def _measure(folder: Path, settings: Settings, now: Any) -> dict[str, Any]:
     queries = sampled_rows(len(now), options.recall_queries, settings.run.seed)
     recall = recall_at(index, now, queries, RECALL_K)
     if recall < options.min_recall:
-        fix = "Raise index.rerank and the share or beam that index.backend searches, or lower index.min_recall."
+        fix = "Raise index.target_recall, or choose another index.backend, or lower index.min_recall."
         what = f"index ({options.backend}): recall@{RECALL_K} is {recall:.4f}, index.min_recall is {options.min_recall}"
         raise GateRefused(what, fix)
     return {"recall_at_100": recall, "bytes": _bytes(folder), "structures": sorted(set(index.structures))}

@@ -120,8 +120,10 @@ def test_a_missing_or_foreign_shard_is_refused(tmp_path: Path, views: tuple[Any,
 def test_low_recall_is_refused_with_both_numbers_and_a_remedy(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).standard_normal((6000, 64)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    ctx = context(tmp_path, noise, noise, rerank=1, ivf_probe_share=0.01)
-    with pytest.raises(GateRefused, match=r"recall@100 is 0\.\d+, index\.min_recall is 0\.95\. Raise index\.rerank"):
+    ctx = context(tmp_path, noise, noise, rerank=1, ivf_probe_share=0.01, target_recall=0)
+    with pytest.raises(
+        GateRefused, match=r"recall@100 is 0\.\d+, index\.min_recall is 0\.95\. Raise index\.target_recall"
+    ):
         run(ctx)
 
 

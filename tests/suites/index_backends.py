@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from index.backend import Backend, Capability, Unsupported, open_backend
+from index.recall import recall_at
 from infra.errors import CorruptArtifact, UsageError
 
 ROWS, DIMENSIONS, K = 3000, 32, 10
@@ -62,6 +63,18 @@ class IndexBackendSuite:
         found = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(rows, expected, strict=True)])
         assert built.structure == self.large
         assert found >= 0.97
+
+    def test_the_search_is_widened_until_recall_is_the_target(self) -> None:
+        noise = np.random.default_rng(1).standard_normal((4000, DIMENSIONS)).astype(np.float32)
+        narrow = dict.fromkeys(("probe_share", "search_share"), 0.02) | {"rerank": 100, "ef_search": 10}
+        parameters = {name: narrow.get(name, value) for name, value in self.parameters.items()}
+        rows = np.arange(0, 4000, 20)
+        asked = [
+            recall_at(self.backend.build(noise, parameters | {"target_recall": target}, 3), noise, rows, 100)
+            for target in (0.0, 0.99)
+        ]
+        assert asked[1] > 0.98
+        assert asked[0] < asked[1] or self.large == "flat"
 
     def test_scores_are_true_inner_products_in_descending_order(self, built: Backend, vectors: Any) -> None:
         queries = clustered(50, DIMENSIONS, 9) * 3
