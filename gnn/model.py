@@ -7,6 +7,7 @@ short paths and shared attributes, and training bends it from there. Nobody's ow
 other than through friends: a user is who they know and where they belong, so a new user embeds like any other.
 """
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -106,13 +107,10 @@ class ResidualPropagation(nn.Module):
         hidden, width = shape.hidden, shape.dimensions
         self.features = _unit_table(shape.vocabulary.rows, hidden)
         self.vectors = _unit_table(min(max(1, shape.users), VECTOR_ROWS), hidden)
-        self.maps = nn.ModuleList(_orthogonal(hidden, width) for _ in range(shape.layers + 1))
+        start = _orthogonal(hidden, width)
+        self.maps = nn.ModuleList(copy.deepcopy(start) for _ in range(shape.layers + 1))
         self.gates = nn.Sequential(nn.Linear(CONTEXT, 16), nn.ReLU(), nn.Linear(16, shape.layers + 1))
         self.profile_share = nn.Parameter(torch.zeros(1))
-        with torch.no_grad():
-            same = self.maps[0].weight
-            for one in self.maps:
-                one.weight.copy_(same)
         self.register_buffer("feature_weights", torch.zeros(shape.vocabulary.rows))
 
     def forward(self, batch: Subgraph) -> Tensor:
@@ -148,6 +146,7 @@ def _unit_table(rows: int, width: int) -> nn.Embedding:
 
 
 def _orthogonal(inputs: int, outputs: int) -> nn.Linear:
+    """The map every hop starts from, so that at first hops are compared with each other as they are."""
     linear = nn.Linear(inputs, outputs, bias=False)
     nn.init.orthogonal_(linear.weight)
     return linear

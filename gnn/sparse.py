@@ -22,9 +22,10 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None, Tensor]:
-        arrays = (tensor.cpu().numpy() for tensor in ctx.saved_tensors)
-        flipped = (torch.from_numpy(array).to(grads[0].device) for array in transpose(*arrays, ctx.rows))
-        return None, None, None, _bag(*flipped, grads[0].contiguous())
+        indptr, indices, weights = (tensor.cpu().numpy() for tensor in ctx.saved_tensors)
+        flipped = transpose(indptr, indices, weights, ctx.rows)
+        indptr, indices, weights = (torch.from_numpy(array).to(grads[0].device) for array in flipped)
+        return None, None, None, _bag(indptr, indices, weights, grads[0].contiguous())
 
 
 def sparse_product(indptr: Tensor, indices: Tensor, weights: Tensor, dense: Tensor) -> Tensor:

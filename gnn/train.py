@@ -22,6 +22,7 @@ from gnn.inputs import Inputs, Vocabulary, feature_weights
 from gnn.kernels import friends_within
 from gnn.loss import in_batch_loss, pairwise_loss
 from gnn.model import EncoderShape, ResidualPropagation
+from gnn.optimise import RowAdam
 from gnn.runtime import device_of
 from gnn.sampler import CsrSampler
 from gnn.validate import Validation
@@ -39,7 +40,7 @@ EPOCHS = 8
 """Times that a friendship is a target at most: small graphs are learnt by heart long before max_steps."""
 LONELY_SHARE = 0.1
 """Share of a mini-batch's users who hear nobody, so that profiles alone learn to place a new user."""
-MESSAGES = 300_000
+MESSAGES = 200_000
 """Sampled messages a mini-batch up to which the fanout is raised."""
 RAISED_FANOUT = 4
 """The fanout is raised to this multiple of the setting at most."""
@@ -92,17 +93,20 @@ def friendships_to_learn(connections: Csr, wanted: int, seed: int) -> Int64:
     return np.ascontiguousarray(pairs)
 
 
-def affordable_fanout(settings: EncoderSettings, users: int) -> int:
-    """The setting, or more where the graph is so small that the messages of a batch still fit MESSAGES."""
-    seeds = min(users, 3 * settings.batch_size)
-    for fanout in range(RAISED_FANOUT * settings.fanout, settings.fanout, -1):
+def fanouts_of(settings: EncoderSettings, users: int) -> list[int]:
+    """Fanout of each layer: the setting, half of it past the first layer; more where the graph is so small that the
+    messages of a batch still fit MESSAGES, up to RAISED_FANOUT times the setting."""
+    seeds, affordable = min(users, 3 * settings.batch_size), 1
+    for fanout in range(RAISED_FANOUT * settings.fanout, 1, -1):
         listeners, messages = seeds, 0
         for _ in range(settings.layers):
             messages += listeners * fanout
             listeners = min(users, listeners * (1 + fanout))
         if messages <= MESSAGES:
-            return fanout
-    return settings.fanout
+            affordable = fanout
+            break
+    deeper = max(-(-settings.fanout // 2), affordable)
+    return [max(settings.fanout, affordable), *[deeper] * (settings.layers - 1)]
 
 
 class _Run:
@@ -125,8 +129,8 @@ class _Run:
 
     def learn(self, pairs: Int64) -> None:
         settings = self.settings
-        fanout = affordable_fanout(settings, self.inputs.users)
-        sampler = CsrSampler(self.inputs.connections, [fanout] * settings.layers, hard_negatives=True)
+        fanouts = fanouts_of(settings, self.inputs.users)
+        sampler = CsrSampler(self.inputs.connections, fanouts, hard_negatives=True)
         interval = -(-pairs.shape[1] // (settings.batch_size * VALIDATIONS))
         optimisers = self._optimisers()
         best, losses, stale = self._validated(0.0), [], 0
@@ -166,7 +170,7 @@ class _Run:
         tables = [self.encoder.features.weight, self.encoder.vectors.weight]
         dense = [p for p in self.encoder.parameters() if all(p is not t for t in tables)]
         rate = self.settings.learning_rate
-        return [torch.optim.AdamW(dense, lr=rate), torch.optim.SparseAdam(tables, lr=TABLE_RATE * rate)]
+        return [torch.optim.AdamW(dense, lr=rate), RowAdam(tables, lr=TABLE_RATE * rate)]
 
     def _one_step(self, data: Data, optimisers: list[torch.optim.Optimizer]) -> float:
         lonely = torch.rand(data.num_sampled_nodes[0]) < LONELY_SHARE

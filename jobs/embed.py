@@ -1,5 +1,7 @@
 """embed: unit vectors of everyone in both views, by one encoder."""
 
+from typing import Any
+
 import numpy as np
 
 from gnn.embed import embed
@@ -18,6 +20,6 @@ def run(ctx: StageContext) -> StageResult:
     device = device_of(ctx.settings.encoder.device)
     for view in VIEWS:
         np.save(ctx.data / f"{view}.npy", embed(ctx.inputs["encoder"].path, graph, view, device.type))
-    embeddings = {view: open_array(ctx.data / f"{view}.npy") for view in VIEWS}
+    embeddings: dict[str, Any] = {view: open_array(ctx.data / f"{view}.npy") for view in VIEWS}
     metrics = {"device": device.type, "dimensions": ctx.settings.encoder.dimensions}
     return StageResult(graph.users, hash_arrays(embeddings), metrics)

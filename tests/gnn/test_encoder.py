@@ -14,7 +14,7 @@ from gnn.embed import check_unit_rows, embed, embed_profile, embed_rows
 from gnn.inputs import Inputs
 from gnn.model import EncoderShape
 from gnn.runtime import prepare
-from gnn.train import MODEL, train
+from gnn.train import MODEL, fanouts_of, train
 from infra.errors import CorruptArtifact, InputError
 from infra.graph import REPORT, VALIDATE, Csr
 from infra.settings import EncoderSettings
@@ -120,6 +120,21 @@ def test_a_user_without_friends_embeds_as_a_new_user_with_that_profile_does(resu
     assert np.allclose(again, new, atol=1e-6)
 
 
+def test_profiles_alone_learn_which_values_go_together():
+    """Friends have opposite values here, which nothing says before training."""
+    draw, users = np.random.default_rng(8), 200
+    value = np.arange(users) % 4
+    partner = (value[:, None] + 2) % 4 == value[None, :]
+    pairs = np.argwhere(np.triu(partner & (draw.random((users, users)) < 0.2), 1))
+    split = np.zeros(users, np.uint8)
+    graph = assemble(pairs, pairs[:0], value[None].astype(np.int32), (4,), Csr.empty(users, np.float32), split)
+    learnt = trained(graph, SETTINGS.model_copy(update={"learning_rate": 0.01})).encoder
+    new = embed_profile(learnt, np.arange(4, dtype=np.int32)[None], Csr.empty(4, np.float32), graph.entity_kind)
+    alike = new @ new.T
+    for one in range(4):
+        assert alike[one, (one + 2) % 4] > max(alike[one, (one + 1) % 4], alike[one, (one + 3) % 4]) + 0.2
+
+
 def test_report_users_held_out_friends_are_never_looked_at(graph, result):
     """Other held-out pairs of report users leave the same weights."""
     kept = ~(graph.split[graph.held_out] == REPORT).any(axis=1)
@@ -215,6 +230,13 @@ def test_an_encoder_of_another_graph_is_refused(result, tmp_path):
 
 def test_a_shape_survives_json(result):
     assert EncoderShape.from_json(result.encoder.shape.to_json()) == result.encoder.shape
+
+
+def test_small_graphs_hear_more_friends_and_large_ones_what_the_setting_says():
+    settings = EncoderSettings(fanout=10, layers=2, batch_size=1024)
+    assert fanouts_of(settings, 500) == [40, 40]
+    assert fanouts_of(settings, 10**9) == [10, 7]
+    assert fanouts_of(settings.model_copy(update={"batch_size": 10_000}), 10**9) == [10, 5]
 
 
 def test_rows_that_are_not_unit_are_refused():
