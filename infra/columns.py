@@ -93,7 +93,9 @@ def _to_int64(values: pa.Array) -> Converted:
         return _float_to_int64(values.cast(pa.float64()))
     if pa.types.is_decimal(kind):
         values = pc.replace_substring_regex(values.cast(pa.string()), r"\.0*$", "")
-    return _text_to_int64(_clean(values).values)
+    cleaned = _clean(values)
+    whole = _text_to_int64(cleaned.values)
+    return Converted(whole.values, cleaned.faults + whole.faults)
 
 
 def _float_to_int64(values: pa.Array) -> Converted:

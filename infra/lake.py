@@ -159,13 +159,13 @@ def merge_attributes(shapes: Sequence[FileShape]) -> dict[str, Target]:
 def cut_pieces(table: str, key: str, shape: FileShape) -> list[Piece]:
     """Pieces of about PIECE_ROWS rows that cover the file."""
     pieces: list[Piece] = []
-    rows = PIECE_ROWS
-    for group, count in enumerate(shape.group_rows):
-        if rows + count > PIECE_ROWS:
+    room = 0
+    for group, rows in enumerate(shape.group_rows):
+        if rows > room or not pieces:
             pieces.append(Piece(table, key, ()))
-            rows = 0
+            room = PIECE_ROWS
         pieces[-1] = Piece(table, key, (*pieces[-1].groups, group))
-        rows += count
+        room -= rows
     return pieces
 
 

@@ -32,6 +32,7 @@ TASKS_PER_CORE = 16
 warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
 
 _MATH_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+_SHARED = ("AWS_", "PYMK_")
 _FAILED = "PYMK-TASK-FAILED"
 _FAILURE = re.compile(_FAILED + r" (\{.*\}) END")
 
@@ -97,6 +98,7 @@ def run_blocks(spark: SparkSession, function: Callable[[int], dict[str, Any]], b
     """
     if blocks == 0:
         return []
+    _share_environment(spark.sparkContext)
 
     def call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -150,6 +152,17 @@ def _readable(message: str) -> PymkError:
     return PymkError(f"Spark failed: {message.strip().splitlines()[0]}")
 
 
+def _share_environment(context: SparkContext) -> None:
+    """Gives local workers this process's credentials and folders as they are now, not as they were at Spark's start.
+
+    Workers of a cluster have credentials of their own, and theirs are not to travel.
+    """
+    if (context.master or "").startswith("local"):
+        kept = {name: value for name, value in context.environment.items() if not name.startswith(_SHARED)}
+        shared = {name: value for name, value in os.environ.items() if name.startswith(_SHARED)}
+        context.environment = kept | shared
+
+
 def _require_java() -> None:
     home = os.environ.get("JAVA_HOME")
     if not (home and (Path(home) / "bin" / "java").exists()) and shutil.which("java") is None:
@@ -178,6 +191,8 @@ def _configuration(settings: Settings, folder: Path) -> SparkConf:
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(settings.spark.partitions),
+        # Plans here are a shuffle or two with sizes known beforehand: re-planning costs more jobs than it saves.
+        "spark.sql.adaptive.enabled": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "500000",
         "spark.executorEnv.PYTHONPATH": worker_path,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.settings import Settings, load
+from infra.settings import Settings, SparkSettings, load
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,7 +25,7 @@ def spark() -> Iterator["SparkSession"]:
     """The suite's one Spark session."""
     from jobs.spark import start_session, stop_session
 
-    session = start_session(Settings())
+    session = start_session(Settings(spark=SparkSettings(partitions=2)))
     yield session
     stop_session(session)
 

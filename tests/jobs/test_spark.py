@@ -35,6 +35,16 @@ def test_workers_see_the_project_from_any_folder_with_one_math_thread(spark: Spa
     assert answer["pid"] != os.getpid()
 
 
+def test_workers_have_the_credentials_of_the_moment(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(block: int) -> dict[str, Any]:
+        return {"endpoint": os.environ.get("AWS_ENDPOINT_URL")}
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert run_blocks(spark, look, 1) == [{"endpoint": "http://127.0.0.1:1"}]
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert run_blocks(spark, look, 1) == [{"endpoint": None}]
+
+
 def test_an_exception_names_its_block(spark: SparkSession) -> None:
     def fail(block: int) -> dict[str, Any]:
         return {"ratio": 1 / (3 - block)}
