@@ -1,0 +1,164 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.errors import PymkError
+from infra.graph import Csr, Graph
+from infra.hashing import hash_tables
+from infra.schemas import RANKINGS
+from infra.settings import RankSettings, Settings
+from jobs import rank
+from jobs.context import Parent
+from jobs.scoring import Pairs, Scorer, blocks_of
+from lookup_api.ranking.top import top_per_user
+from tests.suites.planted import planted_graph
+from tests.suites.small_release import SETTINGS, context, small_release
+
+
+def lonely_graph() -> Graph:
+    """Planted, and its last users have no friends, attributes or affiliations at all."""
+    graph = planted_graph(240)
+    codes = graph.attribute_codes.copy()
+    codes[:, -20:] = -1
+    excluded = Csr.from_pairs(240, np.array([239, 238]), np.array([0, 1]))
+    return replace(graph, attribute_codes=codes, past=cut(graph.past, 220), now=cut(graph.now, 220), excluded=excluded)
+
+
+def cut(view, users):
+    def kept(rows: Csr, columns: bool) -> Csr:
+        row = np.repeat(np.arange(rows.rows), rows.degrees())
+        keep = (row < users) & ((rows.indices < users) if columns else True)
+        values = None if rows.values is None else rows.values[keep]
+        return Csr.from_pairs(rows.rows, row[keep], rows.indices[keep], values)
+
+    return replace(view, connections=kept(view.connections, True), affiliations=kept(view.affiliations, False))
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return lonely_graph()
+
+
+@pytest.fixture(scope="module")
+def made(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Parent]:
+    return small_release(tmp_path_factory.mktemp("release"), graph)
+
+
+@pytest.fixture(scope="module")
+def rankings(made: dict[str, Parent]) -> pa.Table:
+    return pq.read_table(made["rankings"].path)
+
+
+def here(function, count):
+    return [function(number) for number in range(count)]
+
+
+def test_rankings_have_their_schema_and_order(rankings: pa.Table) -> None:
+    assert rankings.schema.equals(RANKINGS)
+    assert rankings.sort_by([("user_id", "ascending"), ("rank", "ascending")]).equals(rankings)
+
+
+def test_every_active_user_is_ranked_from_one_on_best_first(graph: Graph, rankings: pa.Table) -> None:
+    user, position, score = (rankings[name].to_numpy() for name in ("user_id", "rank", "score"))
+    assert np.unique(user).tolist() == graph.ids.tolist()
+    starts = np.flatnonzero(np.diff(user, prepend=user[0] - 1))
+    assert (position[starts] == 1).all()
+    same = user[1:] == user[:-1]
+    assert (np.diff(position)[same] == 1).all()
+    assert (np.diff(score)[same] <= 0).all()
+
+
+def test_nobody_is_shown_themselves_a_friend_or_somebody_excluded(graph: Graph, rankings: pa.Table) -> None:
+    user = graph.rows_of(rankings["user_id"].to_numpy())
+    candidate = graph.rows_of(rankings["candidate_id"].to_numpy())
+    assert (user != candidate).all()
+    for rows in (graph.now.connections, graph.excluded):
+        known = {(u, int(v)) for u in range(graph.users) for v in rows.row(u)}
+        assert not known & set(zip(user.tolist(), candidate.tolist(), strict=True))
+
+
+def test_ranks_are_those_of_sorting_every_pair_by_score_then_id(
+    graph: Graph, made: dict[str, Parent], rankings: pa.Table
+) -> None:
+    """Beside a sort of all pairs of a user, one user at a time."""
+    folder = made["features"].path / "now"
+    pairs = [Pairs.read(path) for path in sorted(folder.glob("part-*.parquet"))]
+    scorer = Scorer.open(made["features"].path, made["ranker"].path, "now")
+    user = np.concatenate([p.user for p in pairs])
+    candidate = np.concatenate([p.candidate for p in pairs])
+    score = np.concatenate([scorer.score(p) for p in pairs])
+    shown = rankings["user_id"].to_numpy()
+    for row in np.unique(user)[::17]:
+        mine = np.flatnonzero(user == row)
+        expected = sorted(mine, key=lambda i: (-score[i], graph.ids[candidate[i]]))[:100]
+        at = shown == graph.ids[row]
+        assert rankings["candidate_id"].to_numpy()[at].tolist() == graph.ids[candidate[expected]].tolist()
+        np.testing.assert_array_equal(rankings["score"].to_numpy()[at], score[expected])
+
+
+def test_a_user_without_candidates_gets_the_most_connected_people(graph: Graph, made: dict[str, Parent]) -> None:
+    block = blocks_of(made["features"].path / "now", graph.users)[-1]
+    none = replace(block, path=None)
+    scorer = Scorer.open(made["features"].path, made["ranker"].path, "now")
+    popular = rank.most_connected(graph.now.connections)
+    ranked = rank.rank_block(graph, "now", scorer, popular, none, none.pairs(), 10)
+    for row in (230, 239):
+        barred = set(graph.excluded.row(row).tolist())
+        expected = [p for p in popular.tolist() if p not in barred][:10]
+        assert ranked.candidate[ranked.user == row].tolist() == expected
+    assert (ranked.place == -1).all()
+
+
+def test_reasons_are_the_names_and_values_of_the_lake(graph: Graph, rankings: pa.Table) -> None:
+    """Shared schools against the graph's codes."""
+    user = graph.rows_of(rankings["user_id"].to_numpy())
+    candidate = graph.rows_of(rankings["candidate_id"].to_numpy())
+    checked = 0
+    for row, reasons in enumerate(rankings["reasons"].to_pylist()):
+        assert 1 <= len(reasons) <= 3
+        for reason in reasons:
+            if reason["attribute"] == "school":
+                code = graph.attribute_codes[0, user[row]]
+                assert code == graph.attribute_codes[0, candidate[row]]
+                assert reason == {
+                    "kind": "same_attribute",
+                    "attribute": "school",
+                    "value": f"school-{code}",
+                    "count": None,
+                }
+                checked += 1
+    assert checked > 100
+
+
+def test_the_stage_gives_the_same_hash_however_the_features_are_cut(
+    made: dict[str, Parent], graph: Graph, rankings: pa.Table, tmp_path: Path
+) -> None:
+    whole = pa.concat_tables(pq.read_table(p) for p in sorted((made["features"].path / "now").glob("*.parquet")))
+    recut = tmp_path / "features" / "now"
+    recut.mkdir(parents=True)
+    np.save(recut / "user_features.npy", np.load(made["features"].path / "now" / "user_features.npy"))
+    rows = whole["user_row"].to_numpy()
+    for number, (first, last) in enumerate([(0, 31), (31, 32), (32, 200), (200, 240)]):
+        start, end = np.searchsorted(rows, [first, last])
+        pq.write_table(whole.slice(start, end - start), recut / f"part-{number:05d}.parquet")
+    inputs = {**made, "features": Parent("features-2", tmp_path / "features", "", {})}
+    result = rank.make(context(inputs, tmp_path / "data"), here)
+    assert result.content_hash == hash_tables([rankings])
+    assert (result.rows, result.metrics["users_ranked"]) == (rankings.num_rows, graph.users)
+
+
+def test_fewer_a_user_are_the_first_of_more(made: dict[str, Parent], rankings: pa.Table, tmp_path: Path) -> None:
+    settings = Settings(rank=RankSettings(per_user=7), candidates=SETTINGS.candidates)
+    rank.make(context(made, tmp_path / "data", settings), here)
+    few = pq.read_table(tmp_path / "data")
+    assert few.equals(rankings.filter(pa.compute.less_equal(rankings["rank"], 7)))
+
+
+def test_a_score_that_is_not_finite_is_refused() -> None:
+    one = np.zeros(1, np.int32)
+    with pytest.raises(PymkError, match="not finite"):
+        top_per_user(one, one, np.array([np.nan], np.float32), 5)
