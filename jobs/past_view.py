@@ -19,18 +19,18 @@ def choose_cutoff(days: Int32, share: float) -> int | None:
     """The day from which on friendships are held out, so that they are closest to `share` of all; None without times.
 
     days: int32, one a friendship. None when under MIN_DATED of them carry a time, when there are fewer than MIN_DAYS
-    different days, or when even the newest day alone holds more than MAX_SHARE.
+    different days, or when even the newest day alone holds more than MAX_SHARE. Of equally close days the later.
     """
     dated = days[days != NO_DAY]
     found, counts = np.unique(dated, return_counts=True)
     if len(days) == 0 or len(dated) < MIN_DATED * len(days) or len(found) < MIN_DAYS:
         return None
-    newest = np.cumsum(counts[::-1])[::-1] / len(days)  # share of friendships from that day on
-    allowed = newest <= MAX_SHARE
+    newest = np.cumsum(counts[::-1])  # friendships from a day on, the last day first
+    allowed = newest <= MAX_SHARE * len(days)
     if not allowed.any():
         return None
-    distance = np.where(allowed, np.abs(newest - share), np.inf)
-    return int(found[len(found) - 1 - np.argmin(distance[::-1])])
+    distance = np.where(allowed, np.abs(newest - share * len(days)), np.inf)
+    return int(found[::-1][np.argmin(distance)])
 
 
 def held_out_entries(
