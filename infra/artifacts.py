@@ -176,6 +176,7 @@ def _local_data(store: ObjectStore, prefix: str, manifest: Manifest) -> Path:
         if not target.exists():
             store.download(f"{prefix}/{entry.path}", target)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder.parent / MANIFEST).write_bytes(manifest.to_json())
     return folder
 
 
