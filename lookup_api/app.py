@@ -32,7 +32,7 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     metrics = Metrics()
     watch = ReleaseWatch(uri, known.api.poll_s, metrics)
     app = Flask("lookup_api", static_folder=None)
-    app.url_map.strict_slashes = True
+    app.url_map.merge_slashes = False
     problems.register(app, metrics.failed)
     routes.register(app, watch, Lookup(caps_of(known.rules), metrics), metrics, known.api.retry_after_s)
     app.extensions["release_watch"] = watch

@@ -1,0 +1,46 @@
+"""A store with generated serving tables, for tests of the lookup API."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from benchmarks.serving_rows import publish
+from infra.releases import Release
+from infra.settings import ApiSettings, Settings
+from infra.store import ObjectStore, open_store
+from lookup_api.app import create_app
+from lookup_api.release_watch import ReleaseWatch
+
+USERS = 300
+AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
+SETTINGS = Settings(api=ApiSettings(poll_s=3600))
+"""So long between looks that a test decides when to look."""
+
+
+def new_store(folder: Path) -> ObjectStore:
+    return open_store(str(folder / "store"), create=True)
+
+
+def publish_day(store: ObjectStore, day: int, users: int = USERS) -> Release:
+    """The release of the day-th night, whose items all carry the tag `day-<day>`."""
+    return publish(store, users, AS_OF + timedelta(days=day), tag_of(day), seed=day)
+
+
+def tag_of(day: int) -> str:
+    return f"day-{day}"
+
+
+def app_on(store: ObjectStore, **settings: Any) -> Flask:
+    known = SETTINGS.model_copy(update=settings)
+    return create_app(store.uri, known)
+
+
+def watch_of(app: Flask) -> ReleaseWatch:
+    watch: ReleaseWatch = app.extensions["release_watch"]
+    return watch
+
+
+Getter = Callable[..., Any]
