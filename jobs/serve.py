@@ -29,6 +29,7 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
             workers=workers,
             blocking_threads=THREADS,
             factory=True,
+            websockets=False,
             respawn_failed_workers=True,
         ).serve()
 

@@ -28,7 +28,8 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     if not uri:
         raise UsageError(f"{STORE_VARIABLE} is not set", "Use `pymk serve --store URI`, or set it to the store's URI.")
     known = settings or settings_module.load()[0]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("lookup_api").setLevel(logging.INFO)
+    logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     metrics = Metrics()
     watch = ReleaseWatch(uri, known.api.poll_s, metrics)
     app = Flask("lookup_api", static_folder=None)
