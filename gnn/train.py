@@ -46,8 +46,8 @@ RAISED_FANOUT = 4
 """The fanout is raised to this multiple of the setting at most."""
 VALIDATIONS = 12
 """Validations in a full run."""
-MIN_VALIDATION_PAIRS = 10
-"""Fewer held-out pairs than this say nothing, and training runs to max_steps."""
+MIN_VALIDATION_PAIRS = 200
+"""Fewer held-out pairs than this are mostly noise, and training runs to the end."""
 
 
 @dataclass(frozen=True)
