@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import reduce
 
 import pyarrow as pa
+from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -54,7 +55,7 @@ class Facts:
     def forget(self) -> None:
         """Gives back the memory and disk of the rows."""
         for rows in self.judged.values():
-            with suppress(Exception):  # a session that failed has none to give back
+            with suppress(Py4JError):  # a session that failed has none to give back
                 rows.unpersist()
 
 

@@ -26,7 +26,7 @@ from infra.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS_PER_CORE = 16
-"""Tasks a core gets at most in run_blocks: enough that uneven blocks even out, few enough to start quickly."""
+"""Tasks a core gets at most: enough that uneven pieces even out, few enough to start quickly."""
 
 # Pandas only moves a few small frames here, and Spark's own tests run with 3.
 warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
@@ -107,10 +107,14 @@ def run_blocks(spark: SparkSession, function: Callable[[int], dict[str, Any]], b
                     answer = json.dumps(function(block))
                 yield pa.RecordBatch.from_pydict({"block": pa.array([block], pa.int64()), "answer": [answer]})
 
-    tasks = min(blocks, TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
-    numbered = spark.range(0, blocks, 1, tasks)
+    numbered = spark.range(0, blocks, 1, tasks_for(spark, blocks))
     answers = collect(numbered.mapInArrow(call, "block long, answer string")).sort_by("block")
     return [json.loads(answer) for answer in answers["answer"].to_pylist()]
+
+
+def tasks_for(spark: SparkSession, pieces: int) -> int:
+    """Tasks into which so many pieces of work are cut: one each, or small groups where there are very many."""
+    return min(pieces, TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
 
 
 def collect(frame: DataFrame) -> pa.Table:

@@ -11,7 +11,7 @@ from infra.columns import Target
 from infra.lake import FileShape, Lake, Piece, cut_pieces, describe_file, merge_attributes, output_schema, read_piece
 from infra.schemas import LAKE_TABLES, LakeTable
 from infra.store import open_store
-from jobs.spark import explained, run_blocks
+from jobs.spark import explained, run_blocks, tasks_for
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def survey(spark: SparkSession, lake: Lake) -> dict[str, TableFiles]:
 
 
 def read_table(spark: SparkSession, uri: str, files: TableFiles) -> DataFrame:
-    """The table's rows in the columns of infra.lake.output_schema, one task a piece."""
+    """The table's rows in the columns of infra.lake.output_schema."""
     pieces, attributes = files.pieces, files.attributes
     schema = from_arrow_schema(output_schema(files.table, attributes))
     if not pieces:
@@ -61,4 +61,4 @@ def read_table(spark: SparkSession, uri: str, files: TableFiles) -> DataFrame:
             with explained(f"{uri}/{pieces[number].key}"):
                 yield from read_piece(store, pieces[number], attributes)
 
-    return spark.range(0, len(pieces), 1, len(pieces)).mapInArrow(read, schema)
+    return spark.range(0, len(pieces), 1, tasks_for(spark, len(pieces))).mapInArrow(read, schema)
