@@ -197,6 +197,8 @@ def _configuration(settings: Settings, folder: Path) -> SparkConf:
         "spark.sql.shuffle.partitions": str(settings.spark.partitions),
         # Plans here are a shuffle or two with sizes known beforehand: re-planning costs more jobs than it saves.
         "spark.sql.adaptive.enabled": "false",
+        # Kept rows are read a handful of times within minutes; packing them takes longer than that saves.
+        "spark.sql.inMemoryColumnarStorage.compressed": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "500000",
         "spark.executorEnv.PYTHONPATH": worker_path,
