@@ -78,7 +78,7 @@ class CandidateSettings(Section):
 
 class RankerSettings(Section):
     trees: int = Field(300, ge=1, le=5000, description="Boosting rounds at most.")
-    depth: int = Field(5, ge=1, le=12, description="Depth of a tree.")
+    depth: int = Field(4, ge=1, le=12, description="Depth of a tree.")
     learning_rate: float = Field(0.05, gt=0, le=1, description="Shrinkage.")
 
 

@@ -16,9 +16,12 @@ from infra.settings import Settings
 from jobs.blocks import VIEWS, RunAll, hash_parts, part_path, parts_of, write_part
 from jobs.context import StageContext, StageResult
 from lookup_api.ranking.evidence import pair_features, user_features
+from lookup_api.ranking.factors import factorise
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.ranking.network import open_network
 
+FACTORS = "factors.npy"
+"""Friendship factors of every row, while a view's blocks are worked on; no part of the artifact."""
 SCHEMA = pa.schema([*CANDIDATES, *(pa.field(name, pa.float16(), nullable=False) for name in PAIR_FEATURES)])
 
 
@@ -49,8 +52,12 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         out.mkdir()
         candidates = ctx.inputs["candidates"].path / view
         work = Work(view, graph, embeddings, candidates, out, ctx.settings)
+        network = open_network(graph, view)
+        factors = factorise(network.friends, ctx.settings.run.seed, ctx.settings.run.threads)
+        np.save(out / FACTORS, np.stack(factors))
         run_all(partial(feature_block, work), len(parts_of(candidates)))
-        users = user_features(open_network(graph, view))
+        (out / FACTORS).unlink()
+        users = user_features(network)
         np.save(out / "user_features.npy", users)
         parts = hash_parts(out)
         digest.text(view, parts.hexdigest()).array(f"{view}.users", users)
@@ -66,13 +73,14 @@ def feature_block(work: Work, number: int) -> dict[str, int]:
     users, first = np.unique(rows, return_index=True)
     offsets = np.append(first, len(rows)).astype(np.int64)
     network = open_network(work.graph, work.view)
-    settings, vectors = work.settings, _vectors(work.embeddings, work.view)
-    pairs = pair_features(network, users, offsets, candidates, vectors, settings.candidates, settings.run.seed)
+    settings, vectors = work.settings, _vectors(work.embeddings / f"{work.view}.npy")
+    factors = _vectors(work.out / FACTORS)
+    pairs = pair_features(network, users, offsets, candidates, vectors, factors, settings.candidates, settings.run.seed)
     columns = [*(named[name] for name in CANDIDATES.names), *(pa.array(column) for column in pairs.T.copy())]
     write_part(pa.table(columns, schema=SCHEMA), part_path(work.out, number))
     return {"rows": named.num_rows}
 
 
-@lru_cache(maxsize=1)
-def _vectors(folder: Path, view: ViewName) -> npt.NDArray[np.float32]:
-    return open_array(folder / f"{view}.npy")
+@lru_cache(maxsize=2)
+def _vectors(path: Path) -> npt.NDArray[np.float32]:
+    return open_array(path)

@@ -14,7 +14,7 @@ from jobs.context import StageContext, StageResult
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
 from lookup_api.ranking.learning import Lists, learn, refuse_leak
 
-MAX_PAIRS = 2_000_000
+MAX_PAIRS = 1_000_000
 """Pairs of one split held in memory; beyond them whole users are left out, evenly."""
 
 

@@ -24,12 +24,14 @@ def pair_features(
     offsets: Int64,
     candidates: Int32,
     embeddings: Float32,
+    factors: Float32,
     settings: CandidateSettings,
     seed: int,
 ) -> Float16:
     """PAIR_FEATURES of candidates[offsets[i]:offsets[i + 1]] as seen by users[i], float16 [n, P].
 
-    users int32 [B], offsets int64 [B + 1], candidates int32 [n], embeddings float32 [N, D] unit rows.
+    users int32 [B], offsets int64 [B + 1], candidates int32 [n], embeddings float32 [N, D] unit rows; factors
+    float32 [2, N, K]: users as viewers and as candidates.
     """
     out = np.zeros((len(candidates), len(PAIR_FEATURES)), np.float32)
     column = {name: out[:, at] for at, name in enumerate(PAIR_FEATURES)}
@@ -46,11 +48,15 @@ def pair_features(
     _walk_at(*asked, together(network.friends, g), settings.walk_budget, column["joint_walk"])
     for name in ("walk", "joint_walk"):
         column[name][:] = WALK_SCALE * np.sqrt(column[name])
-    _dots(*asked, readonly(embeddings), column["embedding_dot"])
+    vectors = readonly(embeddings)
+    _dots(*asked, vectors, vectors, column["embedding_dot"])
+    viewers, shown = readonly(factors[0]), readonly(factors[1])
+    _dots(*asked, viewers, shown, column["factors"])
+    _dots(*asked, shown, viewers, column["factors_back"])
     at = PAIR_FEATURES.index("shared_attributes")
     size = readonly(np.diff(g.members.indptr))
-    tellings = (size, g.entities, readonly(g.rarity), readonly(g.lift), network.users)
-    _group_evidence(*asked, friends, of_user, *tellings, out[:, at : at + 7])
+    tellings = (size, g.entities, readonly(g.lift), network.users)
+    _group_evidence(*asked, friends, of_user, *tellings, out[:, at : at + 6])
     _acts(*asked, network.acted, column["acted"])
     _acts(*asked, network.acted_on, column["acted_on"])
     return out.astype(np.float16)
@@ -86,11 +92,11 @@ def _walk_at(users, offsets, candidates, paths, budget, out):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def _dots(users, offsets, candidates, vectors, out):  # type: ignore[no-untyped-def]
+def _dots(users, offsets, candidates, viewers, shown, out):  # type: ignore[no-untyped-def]
     for i in range(len(users)):
-        own = vectors[users[i]]
+        own = viewers[users[i]]
         for at in range(offsets[i], offsets[i + 1]):
-            other = vectors[candidates[at]]
+            other = shown[candidates[at]]
             total = np.float32(0)
             for d in range(len(own)):
                 total += own[d] * other[d]
@@ -110,8 +116,8 @@ def _looked_up(users, offsets, candidates, indptr, indices, values, out):  # typ
 
 
 @njit(cache=True, nogil=True)
-def _group_evidence(users, offsets, candidates, friends, groups, size, entities, rarity, lift, reach, out):  # type: ignore[no-untyped-def]
-    """Seven columns: shared, lift and affinity of attributes; shared, rarity, lift and affinity of affiliations."""
+def _group_evidence(users, offsets, candidates, friends, groups, size, entities, lift, reach, out):  # type: ignore[no-untyped-def]
+    """Six columns: shared, lift and affinity of attributes, then of affiliations."""
     mine = np.zeros(len(size), np.bool_)
     among = np.zeros(len(size), np.float32)
     for i in range(len(users)):
@@ -130,11 +136,10 @@ def _group_evidence(users, offsets, candidates, friends, groups, size, entities,
                         out[at, 0] += 1
                         out[at, 1] += lift[group]
                 else:
-                    out[at, 6] += max(like, 0.0)
+                    out[at, 5] += max(like, 0.0)
                     if mine[group]:
                         out[at, 3] += 1
-                        out[at, 4] += rarity[group]
-                        out[at, 5] += lift[group]
+                        out[at, 4] += lift[group]
         _count_groups(user, friends, groups, mine, among, False)
 
 

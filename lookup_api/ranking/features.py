@@ -15,11 +15,12 @@ PAIR_FEATURES = (
     "walk",
     "joint_walk",
     "embedding_dot",
+    "factors",
+    "factors_back",
     "shared_attributes",
     "attribute_lift",
     "attribute_affinity",
     "shared_affiliations",
-    "affiliation_rarity",
     "affiliation_lift",
     "affiliation_affinity",
     "acted",
@@ -28,10 +29,10 @@ PAIR_FEATURES = (
 """Columns stored for a pair, float16.
 
 common_neighbours: log(1 + count). resource_allocation, fresh_allocation: SQUARE_SCALE * sqrt. walk, joint_walk:
-WALK_SCALE * sqrt. embedding_dot: cosine. shared_*: counts of shared attributes and affiliations; *_rarity: sum of
-log(N / size) over shared groups; *_lift: sum over shared groups of log(friendship likelier than by chance);
-*_affinity: how much more often the viewer's friends are in the candidate's groups than by chance. acted, acted_on:
-log(1 + interactions of viewer on candidate, of candidate on viewer).
+WALK_SCALE * sqrt. embedding_dot: cosine. factors, factors_back: dot products of friendship factors, viewer on candidate
+and candidate on viewer. shared_*: counts of shared attributes and affiliations. *_lift: sum over shared groups of
+log(friendship likelier than by chance). *_affinity: how much more often the viewer's friends are in the candidate's
+groups than by chance. acted, acted_on: log(1 + interactions of viewer on candidate, of candidate on viewer).
 """
 
 USER_FEATURES = (

@@ -26,7 +26,7 @@ Float64 = npt.NDArray[np.float64]
 class Groups:
     """N users, G groups, the first `entities` of them affiliations. of_user: rows of groups. members: rows of users.
 
-    rarity float32 [G]: log(N / size). lift float32 [G]: log of how much likelier two members are friends than two
+    lift float32 [G]: log of how much likelier two members are friends than two
     users at random, clipped to +-MAX_LIFT. draw float32 [G]: friends that a member has inside beyond chance, which is
     what the group weighs to a walker next to one friend; 0 for groups of one. pull float32 [N]: sum
     of draw over a user's groups.
@@ -35,7 +35,6 @@ class Groups:
     of_user: Csr
     members: Csr
     entities: int
-    rarity: Float32
     lift: Float32
     draw: Float32
     pull: Float32
@@ -58,7 +57,6 @@ class Groups:
             of_user,
             members,
             len(graph.entity_kind),
-            np.log(graph.users / np.maximum(size, 1.0)).astype(np.float32),
             np.clip(lift, -MAX_LIFT, MAX_LIFT).astype(np.float32),
             draw,
             _sums(of_user, draw),

@@ -2,7 +2,7 @@
 
 The prior is a softmax over a user's candidates (a conditional logit, McFadden 1974; ListNet's top-one loss, Cao et al.,
 ICML 2007) whose weights are drawn towards defaults that hold on many networks: with few labels it stays near them. The
-trees start from its scores, and stop where users kept apart no longer gain.
+trees start from its scores, and stop where users kept apart no longer gain, if there are enough of them to tell.
 """
 
 from dataclasses import dataclass
@@ -23,30 +23,37 @@ Float64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 PRIOR = {
-    "log_joint": 0.6,
-    "log_walk": 0.3,
-    "log_allocation": 0.3,
-    "common_neighbours": 0.5,
-    "log_walk_back": 0.1,
+    "log_joint": 0.5,
     "log_joint_back": 0.0,
-    "attribute_lift": 0.1,
+    "log_walk": 0.3,
+    "log_walk_back": 0.2,
+    "log_allocation": 0.0,
+    "common_neighbours": 0.8,
+    "salton": 0.0,
+    "attribute_lift": 0.0,
     "attribute_affinity": 0.0,
     "affiliation_lift": 0.0,
     "affiliation_affinity": 0.0,
-    "salton": 0.0,
-    "embedding_dot": 0.0,
+    "embedding_dot": 0.5,
+    "factors": 0.3,
+    "factors_back": 0.3,
 }
 """Default weights of the linear prior; only these columns are part of it."""
 PRIOR_STRENGTH = 3.0
 """Curvature that holds each weight at its default, in the unit of one user's list."""
 MIN_LISTS = 20
-"""Lists with a held-out friend below which the defaults are kept, and validation lists below which no tree is grown."""
+"""Lists with a held-out friend below which the defaults are kept and no tree is grown."""
+TRUSTED_LISTS = 400
+"""Validation lists from which on they may say when to stop; fewer are too noisy to tell good from lucky."""
+USUAL_TREES = 120
+"""Trees grown where too few lists can say when to stop, and at least."""
 SIGNALS = {
     "common_neighbours": "common_neighbours",
     "resource_allocation": "resource_allocation",
     "personalised_pagerank": "log_walk",
     "joint_walk": "log_joint",
     "embedding": "embedding_dot",
+    "factors": "factors",
 }
 """Single features that the ranker is compared with: name in the metrics -> column."""
 
@@ -139,7 +146,7 @@ def fit_prior(lists: Lists, columns: npt.NDArray[np.int64], start: Float64, stre
 
 
 def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, threads: int, seed: int) -> xgb.Booster:
-    """Trees on top of the prior; none where either side has too few lists, or where `check` does not gain."""
+    """Trees on top of the prior; none where there are too few lists, or where `check` clearly loses by them."""
     params = {
         "objective": "rank:ndcg",
         "eval_metric": "ndcg@20",
@@ -156,16 +163,30 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
         "nthread": threads,
         "seed": seed,
     }
-    if min(len(train.held), len(check.held)) < MIN_LISTS:
+    if len(train.held) < MIN_LISTS:
         return without_trees(params)
-    data, watch = _matrix(train, prior), _matrix(check, prior)
-    booster = xgb.train(
-        params, data, settings.trees, evals=[(watch, "check")], early_stopping_rounds=40, verbose_eval=False
-    )
-    before = ndcg(check, linear(check.matrix, prior))
-    grown = booster[: booster.best_iteration + 1]
-    after = ndcg(check, Ranker(grown, prior).score(check.matrix))
-    return grown if after > before else without_trees(params)
+    data = _matrix(train, prior)
+    if len(check.held) < TRUSTED_LISTS:
+        booster = xgb.train(params, data, min(USUAL_TREES, settings.trees))
+    else:
+        booster = xgb.train(
+            params,
+            data,
+            settings.trees,
+            evals=[(_matrix(check, prior), "check")],
+            early_stopping_rounds=USUAL_TREES // 2,
+            verbose_eval=False,
+        )
+        booster = booster[: max(booster.best_iteration + 1, min(USUAL_TREES, booster.num_boosted_rounds()))]
+    return without_trees(params) if _loses(booster, prior, check) else booster
+
+
+def _loses(booster: xgb.Booster, prior: Float64, check: Lists) -> bool:
+    """Whether nDCG falls, by more than its standard error, from the prior alone to the prior with trees."""
+    if len(check.held) < 2:
+        return False
+    gain = ndcgs(check, Ranker(booster, prior).score(check.matrix)) - ndcgs(check, linear(check.matrix, prior))
+    return bool(gain.mean() < -gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def without_trees(params: dict[str, Any]) -> xgb.Booster:
@@ -243,8 +264,13 @@ def recall(lists: Lists, score: Float32, k: int = 20) -> float:
 
 def ndcg(lists: Lists, score: Float32, k: int = 20) -> float:
     """Mean over users of binary nDCG at k, the ideal over all held-out friends."""
+    return float(ndcgs(lists, score, k).mean()) if len(lists.held) else 0.0
+
+
+def ndcgs(lists: Lists, score: Float32, k: int = 20) -> Float64:
+    """nDCG at k of each list, float64 [Q]."""
     rank = ranks(lists, score)
     hit = lists.label & (rank < k)
     found = np.bincount(lists.query[hit], 1 / np.log2(rank[hit] + 2), minlength=len(lists.held))
     ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
-    return float((found / ideal[np.clip(lists.held, 1, k) - 1]).mean()) if len(lists.held) else 0.0
+    return np.asarray(found / ideal[np.clip(lists.held, 1, k) - 1])
