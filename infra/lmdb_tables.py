@@ -84,6 +84,7 @@ class _SharedFile:
             raise CorruptArtifact(f"{path}: LMDB cannot open it: {error}", "Verify the release.") from error
         try:
             self.tables = {name: self.env.open_db(name.encode(), create=False) for name in SERVING_TABLES}
+            self._snapshots = threading.local()
         except lmdb.Error as error:
             self.env.close()
             raise CorruptArtifact(f"{path}: a serving table is missing: {error}", "Verify the release.") from error
@@ -105,21 +106,27 @@ class _SharedFile:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:
-            with self.env.begin(db=self._table(table)) as txn:
-                return txn.get(key)
+            return self._snapshot().get(key, db=self._table(table))
         except lmdb.Error as error:
             raise self._failed(error) from error
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         try:
-            with self.env.begin(db=self._table(table)) as txn:
-                return [txn.get(key) for key in keys]
+            snapshot, found = self._snapshot(), self._table(table)
+            return [snapshot.get(key, db=found) for key in keys]
         except lmdb.Error as error:
             raise self._failed(error) from error
 
     def count(self, table: str) -> int:
-        with self.env.begin() as txn:
-            return int(txn.stat(self._table(table))["entries"])
+        return int(self._snapshot().stat(self._table(table))["entries"])
+
+    def _snapshot(self) -> "lmdb.Transaction[bytes]":
+        """The thread's one read transaction: the file never changes, so beginning one a read would be for nothing."""
+        try:
+            return self._snapshots.txn  # type: ignore[no-any-return]
+        except AttributeError:
+            self._snapshots.txn = self.env.begin()
+            return self._snapshots.txn
 
     def _failed(self, error: Exception) -> StoreError:
         return StoreError(f"{self.path}: cannot be read: {error}", "Verify the release.")

@@ -54,7 +54,8 @@ def register(app: Flask, count: Callable[[int], None]) -> None:
         return problem.response(request.path, parse_request_id(request.headers.get("X-Request-Id")))
 
     def unforeseen(error: Exception) -> Response:
-        log.error("request failed: %s", request.path, exc_info=error)
+        request.environ["HTTP_X_REQUEST_ID"] = found = parse_request_id(request.headers.get("X-Request-Id"))
+        log.error("request %s failed: %s", found, request.path, exc_info=error)
         return answer(Problem(500, "internal", "The server failed to answer. The failure was logged."))
 
     app.register_error_handler(Problem, answer)
