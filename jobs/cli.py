@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -180,6 +181,8 @@ def doctor(json: Json = False) -> None:
 
 def main() -> None:
     """Entry point: maps every outcome to an exit code, and every failure to a message that says what to do."""
+    # Math threads that spin while they wait slow each other down where there are more of them than cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output.claim_stdout()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
