@@ -182,11 +182,11 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
 
 
 def _loses(booster: xgb.Booster, prior: Float64, check: Lists) -> bool:
-    """Whether nDCG falls, by more than its standard error, from the prior alone to the prior with trees."""
+    """Whether nDCG falls, by more than twice its standard error, from the prior alone to the prior with trees."""
     if len(check.held) < 2:
         return False
     gain = ndcgs(check, Ranker(booster, prior).score(check.matrix)) - ndcgs(check, linear(check.matrix, prior))
-    return bool(gain.mean() < -gain.std(ddof=1) / np.sqrt(len(gain)))
+    return bool(gain.mean() < -2 * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def without_trees(params: dict[str, Any]) -> xgb.Booster:
