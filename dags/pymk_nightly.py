@@ -19,8 +19,9 @@ Workers need `PYMK_LAKE`, `PYMK_STORE` and, if there is a settings file, `PYMK_C
 from datetime import datetime, timedelta
 
 from airflow.sdk import Param, dag, task
-from jobs.stages import PUBLISH, STAGES
 from stage_task import run_stage
+
+from jobs.stages import PUBLISH, STAGES
 
 GRAPH = "build_graph"
 

@@ -44,7 +44,7 @@ class EncoderSettings(Section):
     dimensions: int = Field(128, ge=8, le=1024, description="Length of an embedding.")
     hidden: int = Field(128, ge=8, le=4096, description="Width of the hidden layers.")
     layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")
-    fanout: int = Field(10, ge=1, le=1000, description="Neighbours sampled for a node in the first layer; half in others.")
+    fanout: int = Field(10, ge=1, le=1000, description="Neighbours sampled in the first layer; half in others.")
     batch_size: int = Field(1024, ge=2, description="Target friendships in a mini-batch.")
     max_steps: int = Field(600, ge=1, description="Optimiser steps at most.")
     patience: int = Field(5, ge=1, description="Validations without improvement after which training stops.")

@@ -206,7 +206,8 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
 
     rows, bits = block_candidates(network, users, wide, seed, nearest if settings.ann else None)
     offsets, one = np.array([0, 1], np.int64), np.array([candidate], np.int32)
-    pair = pair_features(network, users, offsets, one, vectors, settings, seed)
+    factors = open_array(release.folders["features"] / "now" / "factors.npy")
+    pair = pair_features(network, users, offsets, one, vectors, factors, settings, seed)
     score = _score_one(release, user, candidate, pair)
     named = np.flatnonzero(rows[0] == candidate)
     if len(named):

@@ -21,7 +21,7 @@ from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.ranking.network import open_network
 
 FACTORS = "factors.npy"
-"""Friendship factors of every row, while a view's blocks are worked on; no part of the artifact."""
+"""Friendship factors of every row, float32 [2, N, K]: for pairs that are looked at after the night."""
 SCHEMA = pa.schema([*CANDIDATES, *(pa.field(name, pa.float16(), nullable=False) for name in PAIR_FEATURES)])
 
 
@@ -56,7 +56,6 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         factors = factorise(network.friends, ctx.settings.run.seed, ctx.settings.run.threads)
         np.save(out / FACTORS, np.stack(factors))
         run_all(partial(feature_block, work), len(parts_of(candidates)))
-        (out / FACTORS).unlink()
         users = user_features(network)
         np.save(out / "user_features.npy", users)
         parts = hash_parts(out)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from lookup_api.ranking.ranker import Ranker
 
 from infra.graph import Graph, ViewName, open_array
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
+from lookup_api.ranking.ranker import Ranker
 
 CHUNK = 32_768
 """Pairs scored at a time: the ranker's input stays in cache and memory stays flat."""
