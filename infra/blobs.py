@@ -151,23 +151,29 @@ class Ranking:
     def id_at(self, place: int) -> int:
         return self.base + self._record.unpack_from(self._records, place * self._record.size)[0]
 
-    def reasons_json(self, shape: int, count: int) -> str:
-        """The reasons of an item as JSON objects with commas between; count: of the first of them, 0 for none."""
+    def text_of(self, shape: int) -> tuple[str, str]:
+        """The reasons of a shape as JSON objects with commas between, cut where the first one's count goes: before its
+        closing brace. Raises CorruptArtifact."""
         try:
-            head, tail = self._texts[shape] or self._render(shape)
+            return self._texts[shape] or self._render(shape)
         except IndexError:
             raise RANKING_LAYOUT.corrupt(f"shape {shape} is not among its {len(self._lengths)}") from None
-        return f'{head},"count":{count}}}{tail}' if count else f"{head}}}{tail}"
 
     def reasons(self, record: Record) -> list[Reason]:
         """The reasons of an item, strongest first."""
-        return list(orjson.loads(f"[{self.reasons_json(record[2], record[3])}]"))
+        (head, tail), count = self.text_of(record[2]), record[3]
+        try:
+            return list(orjson.loads(f'[{head},"count":{count}{tail}]' if count else f"[{head}{tail}]"))
+        except orjson.JSONDecodeError as error:
+            raise RANKING_LAYOUT.corrupt("its dictionary is not JSON") from error
 
     def _render(self, shape: int) -> tuple[str, str]:
-        """The first reason without its closing brace, and the others."""
         start = sum(self._lengths[:shape])
-        first, *rest = (self._dictionary[i] for i in self._shapes[start : start + self._lengths[shape]])
-        self._texts[shape] = rendered = (first[:-1], "".join(f",{text}" for text in rest))
+        texts = [self._dictionary[i] for i in self._shapes[start : start + self._lengths[shape]]]
+        for text in texts:
+            if not (text.startswith("{") and text.endswith("}")):
+                raise RANKING_LAYOUT.corrupt(f"its dictionary holds {text[:40]!r}")
+        self._texts[shape] = rendered = (texts[0][:-1], "".join(["}", *(f",{text}" for text in texts[1:])]))
         return rendered
 
 
@@ -193,13 +199,9 @@ def _all_below(values: bytes | tuple[int, ...], limit: int) -> bool:
 def _dictionary(layout: Layout, text: bytes) -> list[str]:
     """JSON objects, one a line: no JSON text holds a bare line feed."""
     try:
-        lines = text.decode().split("\n") if text else []
-        found = orjson.loads(f"[{','.join(lines)}]")
-    except ValueError as error:
-        raise layout.corrupt("its dictionary is not JSON") from error
-    if len(found) != len(lines) or not all(type(one) is dict and "kind" in one for one in found):
-        raise layout.corrupt("its dictionary holds no reasons")
-    return lines
+        return text.decode().split("\n") if text else []
+    except UnicodeDecodeError as error:
+        raise layout.corrupt("its dictionary is not text") from error
 
 
 def _ids(layout: Layout, base: tuple[int, ...], offsets: tuple[int, ...]) -> list[int]:

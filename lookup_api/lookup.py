@@ -54,12 +54,13 @@ def items_json(outcome: Outcome) -> str:
     ranking = outcome.ranking
     if ranking is None:
         return "[]"
-    base, reasons = ranking.base, ranking.reasons_json
+    base, text_of = ranking.base, ranking.text_of
     items = []
     for rank, (offset, score, shape, count) in enumerate(outcome.picked.records, 1):
         if not -LARGEST_SCORE < score < LARGEST_SCORE:
             raise CorruptArtifact(f"ranking blob: score {score}", "Verify the release.")
-        items.append(
-            f'{{"user_id":"{base + offset}","rank":{rank},"score":{score:.7g},"reasons":[{reasons(shape, count)}]}}'
-        )
+        head, tail = text_of(shape)
+        if count:
+            head = f'{head},"count":{count}'
+        items.append(f'{{"user_id":"{base + offset}","rank":{rank},"score":{score:.7g},"reasons":[{head}{tail}]}}')
     return f"[{','.join(items)}]"

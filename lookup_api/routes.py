@@ -32,8 +32,8 @@ def register(app: Flask, watch: ReleaseWatch, lookup: Lookup, metrics: Metrics, 
             release.give_back()
         request_id = parse_request_id(environ.get("HTTP_X_REQUEST_ID"))
         answer["request_id"] = request_id
-        headers = [("X-Request-Id", request_id), ("Cache-Control", NO_STORE)]
-        response = Response(orjson.dumps(answer), 200, headers, content_type=JSON)
+        headers = [("Content-Type", JSON), ("X-Request-Id", request_id), ("Cache-Control", NO_STORE)]
+        response = Response(orjson.dumps(answer), 200, headers)
         metrics.answered(answer["source"], time.perf_counter() - start)
         return response
 

@@ -46,24 +46,23 @@ def pick(ranking: Ranking, limit: int, bars: Sequence[Bar], caps: Sequence[int])
     chosen: list[Record] = []
     demoted: list[Record] = []
     dropped: dict[str, int] = {}
+    barred = {person: bar.rule for bar in reversed(bars) for person in bar.ids}
     end = 0
     for record, count in zip(ranking.items(), ranking.group_counts or repeat(0), strict=False):
         end += count
-        candidate = base + record[0]
-        for bar in bars:
-            if candidate in bar.ids:
-                dropped[bar.rule] = dropped.get(bar.rule, 0) + 1
+        if base + record[0] in barred:
+            rule = barred[base + record[0]]
+            dropped[rule] = dropped.get(rule, 0) + 1
+            continue
+        groups = codes[end - count : end] if count else ()
+        for group in groups:
+            if not left[group]:
+                demoted.append(record)
                 break
         else:
-            groups = codes[end - count : end] if count else ()
             for group in groups:
-                if not left[group]:
-                    demoted.append(record)
-                    break
-            else:
-                for group in groups:
-                    left[group] -= 1
-                chosen.append(record)
-                if len(chosen) == limit:
-                    break
+                left[group] -= 1
+            chosen.append(record)
+            if len(chosen) == limit:
+                break
     return Picked(chosen + demoted[: limit - len(chosen)], dropped, len(demoted))
