@@ -70,7 +70,7 @@ class IndexSettings(Section):
 class CandidateSettings(Section):
     per_user: int = Field(300, ge=1, le=5000, description="Candidates kept for a user.")
     hub_cap: int = Field(2000, ge=10, description="Friends of a friend looked at; beyond it a seeded sample.")
-    walk_budget: int = Field(50_000, ge=1000, description="Edges a personalised PageRank walk may touch for a user.")
+    walk_budget: int = Field(30_000, ge=1000, description="Edges a personalised PageRank walk may touch for a user.")
     ann: int = Field(100, ge=0, le=5000, description="Nearest neighbours asked of the index for a user.")
     block: int = Field(2048, ge=1, description="Users a Spark task handles at a time.")
     learn_users: int = Field(50_000, ge=10, description="Users at most whose past candidates the ranker learns from.")

@@ -7,7 +7,6 @@ budget, the rows that hold the least mass an edge are dropped. On dense graphs t
 says more about friendship.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from lookup_api.ranking.groups import Groups
 
 ALPHA = 0.15
 STEPS = 6
-_BINS = 80
+_LEVELS = 80
 
 
 def alone(friends: Csr) -> Any:
@@ -50,6 +49,7 @@ def scratch_for(paths):  # type: ignore[no-untyped-def]
         np.empty((2, rows), np.int32),
         np.zeros(groups, np.float32),
         np.empty(groups, np.int32),
+        np.empty(max(rows, groups), np.uint8),
     )
 
 
@@ -59,118 +59,118 @@ def walk(user, paths, budget, scratch):  # type: ignore[no-untyped-def]
 
     paths: from `alone` or `together`. A row without friends and groups keeps its walker.
     """
-    score, nodes, mass, lists, group_mass, group_list = scratch
+    score, nodes, mass, lists, group_mass, group_list, levels = scratch
     members, spans = paths[2], paths[5]
     here, there, frontier, fresh = mass[0], mass[1], lists[0], lists[1]
     here[user] = 1.0
     frontier[0] = user
-    size, count, decay, left = 1, 0, 1.0, budget
+    size, count, decay, left = 1, 0, np.float32(1.0), budget
     for step in range(STEPS):
-        for i in range(size):
-            count = _add(frontier[i], ALPHA * decay * here[frontier[i]], score, nodes, count)
-        share = left // (STEPS - step)
-        cut, spare = _cut(frontier, size, here, spans, share) if step else (_BINS, share)
+        count = _settle(frontier, size, here, np.float32(ALPHA) * decay, score, nodes, count)
+        share = left // (STEPS - step) if step else spans[user + 1] - spans[user]
+        cut, spare = _cut(frontier, size, here, spans, share, levels)
         arrived, listed, touched = _leave(
-            paths, frontier, size, here, cut, spare, there, fresh, group_mass, group_list
+            paths, frontier, size, here, levels, cut, spare, there, fresh, group_mass, group_list
         )  # fmt: skip
-        cut, spare = _cut(group_list, listed, group_mass, members[0], share)
-        arrived, more = _enter(members, group_list, listed, group_mass, cut, spare, there, fresh, arrived)
+        cut, spare = _cut(group_list, listed, group_mass, members[0], left // (STEPS - step), levels)
+        arrived, more = _enter(members, group_list, listed, group_mass, levels, cut, spare, there, fresh, arrived)
         left = max(left - touched - more, 0)
-        decay *= 1 - ALPHA
+        decay *= np.float32(1 - ALPHA)
         here, there = there, here
         frontier, fresh = fresh, frontier
         size = arrived
+    count = _settle(frontier, size, here, decay, score, nodes, count)
     for i in range(size):
-        node = frontier[i]
-        count = _add(node, decay * here[node], score, nodes, count)
-        here[node] = 0.0
+        here[frontier[i]] = 0
     return count
 
 
 @njit(cache=True, nogil=True)
-def _leave(paths, frontier, size, here, cut, spare, there, fresh, group_mass, group_list):  # type: ignore[no-untyped-def]
+def _settle(frontier, size, here, factor, score, nodes, count):  # type: ignore[no-untyped-def]
+    """Adds factor times the walker's distribution to the scores."""
+    for i in range(size):
+        count = _add(frontier[i], factor * here[frontier[i]], score, nodes, count)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _leave(paths, frontier, size, here, levels, cut, spare, there, fresh, group_mass, group_list):  # type: ignore[no-untyped-def]
     """Moves the mass of the frontier's users on to their friends and into their groups."""
     friends, groups, _, draw, pull, spans = paths
     arrived, listed, touched = 0, 0, 0
     for i in range(size):
         node = frontier[i]
         amount = here[node]
-        kept, spare = _keeps(node, here, spans, cut, spare)
-        here[node] = 0.0
-        if not kept:
+        here[node] = 0
+        span = spans[node + 1] - spans[node]
+        if levels[i] > cut or (levels[i] == cut and span > spare):
             continue
-        total = friends[0][node + 1] - friends[0][node] + pull[node]
+        if levels[i] == cut:
+            spare -= span
+        total = np.float32(friends[0][node + 1] - friends[0][node]) + pull[node]
         if total == 0:
             arrived = _add(node, amount, there, fresh, arrived)
             continue
-        touched += spans[node + 1] - spans[node]
+        touched += span
+        amount /= total
         for at in range(friends[0][node], friends[0][node + 1]):
-            arrived = _add(friends[1][at], amount / total, there, fresh, arrived)
+            arrived = _add(friends[1][at], amount, there, fresh, arrived)
         if pull[node] > 0:
             for at in range(groups[0][node], groups[0][node + 1]):
                 group = groups[1][at]
-                listed = _add(group, amount * draw[group] / total, group_mass, group_list, listed)
+                listed = _add(group, amount * draw[group], group_mass, group_list, listed)
     return arrived, listed, touched
 
 
 @njit(cache=True, nogil=True)
-def _enter(members, group_list, listed, group_mass, cut, spare, there, fresh, arrived):  # type: ignore[no-untyped-def]
+def _enter(members, group_list, listed, group_mass, levels, cut, spare, there, fresh, arrived):  # type: ignore[no-untyped-def]
     """Spreads the mass inside groups over their members."""
     touched = 0
     for i in range(listed):
         group = group_list[i]
         amount = group_mass[group]
-        kept, spare = _keeps(group, group_mass, members[0], cut, spare)
-        group_mass[group] = 0.0
-        if kept:
-            held = members[0][group + 1] - members[0][group]
-            touched += held
-            for at in range(members[0][group], members[0][group + 1]):
-                arrived = _add(members[1][at], amount / held, there, fresh, arrived)
+        group_mass[group] = 0
+        span = members[0][group + 1] - members[0][group]
+        if levels[i] > cut or (levels[i] == cut and span > spare):
+            continue
+        if levels[i] == cut:
+            spare -= span
+        touched += span
+        amount /= np.float32(span)
+        for at in range(members[0][group], members[0][group + 1]):
+            arrived = _add(members[1][at], amount, there, fresh, arrived)
     return arrived, touched
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _add(node, amount, mass, listed, count):  # type: ignore[no-untyped-def]
     """Adds mass to a node, and the node to the list if it had none."""
     if amount <= 0:
         return count
-    if mass[node] == 0:
+    held = mass[node]
+    if held == 0:
         listed[count] = node
         count += 1
-    mass[node] += amount
+    mass[node] = held + amount
     return count
 
 
 @njit(cache=True, nogil=True)
-def _cut(listed, count, mass, spans, budget):  # type: ignore[no-untyped-def]
-    """The bin of mass an edge that no longer fits the budget, and the edges left for it."""
-    edges = np.zeros(_BINS, np.int64)
+def _cut(listed, count, mass, spans, budget, levels):  # type: ignore[no-untyped-def]
+    """Sorts rows into levels, powers of two of mass an edge, the most first, by writing levels uint8 [count].
+
+    Returns the level that no longer fits the budget whole, and the edges left for it: lower levels are expanded.
+    """
+    edges = np.zeros(_LEVELS, np.int64)
     for i in range(count):
         node = listed[i]
-        size = spans[node + 1] - spans[node]
-        edges[_bin(mass[node], size)] += size
-    for b in range(_BINS):
-        if edges[b] > budget:
-            return b, budget
-        budget -= edges[b]
-    return _BINS, budget
-
-
-@njit(cache=True, nogil=True)
-def _bin(mass, size):  # type: ignore[no-untyped-def]
-    """Powers of two of mass an edge, the most first."""
-    _, exponent = math.frexp(mass / max(size, 1))
-    return min(max(1 - exponent, 0), _BINS - 1)
-
-
-@njit(cache=True, nogil=True)
-def _keeps(node, mass, spans, cut, spare):  # type: ignore[no-untyped-def]
-    """Whether the node is expanded, and the edges still free in the marginal bin."""
-    size = spans[node + 1] - spans[node]
-    b = _bin(mass[node], size)
-    if b < cut:
-        return True, spare
-    if b == cut and size <= spare:
-        return True, spare - size
-    return False, spare
+        span = spans[node + 1] - spans[node]
+        exponent = np.float32(mass[node] / np.float32(max(span, 1))).view(np.int32) >> 23
+        level = int(min(max(127 - exponent, 0), _LEVELS - 1))
+        levels[i] = level
+        edges[level] += span
+    for level in range(_LEVELS):
+        if edges[level] > budget:
+            return level, budget
+        budget -= edges[level]
+    return _LEVELS, budget
