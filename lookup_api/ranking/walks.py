@@ -165,12 +165,12 @@ def _cut(listed, count, mass, spans, budget, levels):  # type: ignore[no-untyped
     for i in range(count):
         node = listed[i]
         span = spans[node + 1] - spans[node]
-        exponent = np.float32(mass[node] / np.float32(max(span, 1))).view(np.int32) >> 23
-        level = int(min(max(127 - exponent, 0), _LEVELS - 1))
+        exponent: Any = np.float32(mass[node] / np.float32(max(span, 1))).view(np.int32) >> 23
+        level: Any = min(max(127 - exponent, 0), _LEVELS - 1)
         levels[i] = level
         edges[level] += span
-    for level in range(_LEVELS):
-        if edges[level] > budget:
-            return level, budget
-        budget -= edges[level]
+    for last in range(_LEVELS):
+        if edges[last] > budget:
+            return last, budget
+        budget -= edges[last]
     return _LEVELS, budget
