@@ -111,7 +111,7 @@ def test_features_stand_beside_the_candidates(stages: tuple[Stages, dict[str, St
             assert other.select(CANDIDATES.names).equals(one)
             assert other.column_names == [*CANDIDATES.names, *PAIR_FEATURES]
         assert np.load(measured / "user_features.npy").shape == (made.graph.users, len(USER_FEATURES))
-        assert not (measured / features.FACTORS).exists()
+        assert np.load(measured / features.FACTORS).shape[:2] == (2, made.graph.users)
 
 
 def test_how_the_work_is_cut_changes_nothing(stages: tuple[Stages, dict[str, StageResult]], tmp_path: Path) -> None:
