@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.graph import LEARN, VALIDATE, Graph, Int32, Int64, open_array
+from infra.graph import LEARN, VALIDATE, Csr, Graph, Int32, Int64, open_array
 from infra.hashing import ContentHash
 from jobs.blocks import parts_of
 from jobs.context import StageContext, StageResult
@@ -36,8 +36,15 @@ def run(ctx: StageContext) -> StageResult:
 
 
 def read_lists(graph: Graph, features: Path, split: int, max_pairs: int = MAX_PAIRS) -> Lists:
-    """Candidate lists on past of the users of one split, with what the ranker sees and the held-out friends marked."""
-    friends = graph.held_out_of()
+    """Candidate lists on past of the users of one split, with what the ranker sees and the held-out friends marked.
+
+    Only friendships between two people who had friends in past: how newcomers choose their first is another matter,
+    and what tells it would mislead the rest.
+    """
+    settled = graph.past.connections.degrees() > 0
+    pairs_held = np.asarray(graph.held_out)[settled[graph.held_out].all(axis=1)]
+    both = np.concatenate([pairs_held, pairs_held[:, ::-1]])
+    friends = Csr.from_pairs(graph.users, both[:, 0], both[:, 1])
     wanted = np.flatnonzero((graph.split == split) & (friends.degrees() > 0))
     users = open_array(features / "user_features.npy")
     parts = [_chosen(path, wanted) for path in parts_of(features)]
