@@ -21,7 +21,7 @@ from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.ranking.network import open_network
 
 FACTORS = "factors.npy"
-"""Friendship factors of every row, float32 [2, N, K]: for pairs that are looked at after the night."""
+"""Friendship factors of every row, float32 [2, N, K]; those of now stay, for pairs looked at after the night."""
 SCHEMA = pa.schema([*CANDIDATES, *(pa.field(name, pa.float16(), nullable=False) for name in PAIR_FEATURES)])
 
 
@@ -56,6 +56,8 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         factors = factorise(network.friends, ctx.settings.run.seed, ctx.settings.run.threads)
         np.save(out / FACTORS, np.stack(factors))
         run_all(partial(feature_block, work), len(parts_of(candidates)))
+        if view == "past":
+            (out / FACTORS).unlink()
         users = user_features(network)
         np.save(out / "user_features.npy", users)
         parts = hash_parts(out)

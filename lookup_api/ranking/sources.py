@@ -6,7 +6,6 @@ ANN = 4
 AFFILIATION = 8
 POPULAR = 16
 JOINT_WALK = 32
-SIMILAR = 64
 
 NAMES = {
     TWO_HOP: "two_hop",
@@ -15,7 +14,6 @@ NAMES = {
     AFFILIATION: "affiliation",
     POPULAR: "popular",
     JOINT_WALK: "joint_walk",
-    SIMILAR: "similar",
 }
 """Name of each bit, as shown by `pymk explain` and counted in metrics."""
 
