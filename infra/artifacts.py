@@ -24,6 +24,7 @@ from infra.times import format_time
 MANIFEST_VERSION = 1
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ def artifact_id(
     values = [kind, dict(parents), dict(settings), format_time(as_of), code_version, MANIFEST_VERSION]
     digest = hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return f"{as_of:%Y%m%dT%H%M%SZ}-{digest[:16]}"
+
+
+def is_artifact_id(name: str) -> bool:
+    """Whether `artifact_id` could have made the name."""
+    return _ID.fullmatch(name) is not None
 
 
 def check_name(name: str, what: str) -> str:

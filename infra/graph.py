@@ -2,8 +2,8 @@
 
 A user has a `user_id` (any int64) and a `row` (0 .. N-1, the rank of the id among all active users). The *now* view
 holds every fact before the as-of; the *past* view lacks the newest slice of friendships (`held_out`) and, where
-facts carry times, everything that came after the cutoff. Models are learnt on past against held_out and applied to
-now.
+facts carry times, the affiliations and interactions that came after the cutoff. Profiles have no history that could be
+cut: attributes and join days are the same in both views. Models are learnt on past against held_out and applied to now.
 """
 
 import json
@@ -117,7 +117,7 @@ class Graph:
     """Both views and what they share. N users, A attributes, E entities, H held-out friendships.
 
     ids: int64 [N], ascending. split: uint8 [N]. joined_day: int32 [N].
-    attribute_codes: int32 [A, N], -1 where missing; attributes: their names; cardinalities: codes of each.
+    attribute_codes: int32 [A, N], -1 where missing, of the latest profile, in both views; attributes: their names; cardinalities: codes of each.
     entity_kind: int16 [E], an index into `kinds`.
     held_out: int32 [H, 2] rows, smaller first. held_out_day: int32 [H].
     excluded: rows that must never be shown to a row (blocks in both directions, dismissals), now only.

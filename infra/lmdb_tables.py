@@ -118,7 +118,10 @@ class _SharedFile:
             raise self._failed(error) from error
 
     def count(self, table: str) -> int:
-        return int(self._snapshot().stat(self._table(table))["entries"])
+        try:
+            return int(self._snapshot().stat(self._table(table))["entries"])
+        except lmdb.Error as error:
+            raise CorruptArtifact(f"{self.path}: cannot be read: {error}", "Verify the release.") from error
 
     def _snapshot(self) -> "lmdb.Transaction[bytes]":
         """The thread's one read transaction: the file never changes, so beginning one a read would be for nothing."""

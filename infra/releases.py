@@ -10,11 +10,12 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from infra.artifacts import Manifest, check_name, drop_cached, find_manifest, open_artifact, prefix_of
+from infra.artifacts import Manifest, check_name, drop_cached, find_manifest, is_artifact_id, open_artifact, prefix_of
 from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError
 from infra.store import ObjectStore
 
@@ -48,8 +49,8 @@ class Release:
     schema_version: int = RELEASE_VERSION
 
     @property
-    def order(self) -> tuple[str, int]:
-        return (self.as_of, self.delta)
+    def order(self) -> tuple[datetime, int]:
+        return (datetime.fromisoformat(self.as_of), self.delta)
 
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
@@ -70,22 +71,35 @@ class Release:
 
 @dataclass(frozen=True)
 class Pointer:
-    """The content of CURRENT. history: releases named before, newest first."""
+    """The content of CURRENT.
+
+    history: releases that it named before and may go back to, newest first. withdrawn: releases that were rolled back
+    from; they are not published again unless forced.
+    """
 
     release_id: str
     history: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Pointer":
         try:
             values = json.loads(data)
-            return cls(check_name(values["release_id"], "release id"), tuple(values.get("history", ())))
+            release_id = check_name(values["release_id"], "release id")
+            return cls(release_id, tuple(values.get("history", ())), tuple(values.get("withdrawn", ())))
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptArtifact(f"{where}: not a release pointer: {error}") from error
 
     def moved_to(self, release_id: str) -> "Pointer":
-        kept = [self.release_id, *(r for r in self.history if r != self.release_id)]
-        return Pointer(release_id, tuple(r for r in kept if r != release_id)[:HISTORY])
+        """Forward, to a release that is published now."""
+        kept = [r for r in (self.release_id, *self.history) if r != release_id]
+        return Pointer(release_id, tuple(kept[:HISTORY]), tuple(r for r in self.withdrawn if r != release_id))
+
+    def back_to(self, release_id: str) -> "Pointer":
+        """Back, to a release that was served before; the one served now is withdrawn."""
+        at = self.history.index(release_id) + 1 if release_id in self.history else 0
+        left = [r for r in (self.release_id, *self.withdrawn) if r != release_id]
+        return Pointer(release_id, self.history[at:], tuple(left[:HISTORY]))
 
 
 class ReleaseStore:
@@ -142,7 +156,10 @@ class ReleaseStore:
         return self.get(release_id) if release_id else None
 
     def publish(self, release: Release, *, force: bool = False) -> bool:
-        """Points CURRENT at the release; false when a newer one is served and `force` is not given."""
+        """Points CURRENT at the release.
+
+        False, and CURRENT stays, when a newer release is served or this one was withdrawn and `force` is not given.
+        """
         self._refuse_without_conditions()
         while True:
             found = self._pointer()
@@ -150,25 +167,26 @@ class ReleaseStore:
                 pointer, _ = found
                 if pointer.release_id == release.release_id:
                     return True
-                if not force and self.get(pointer.release_id).order > release.order:
+                newer_served = self.get(pointer.release_id).order > release.order
+                if not force and (newer_served or release.release_id in pointer.withdrawn):
                     return False
-            if self._swap(found, release.release_id):
+            if self._swap(found, found[0].moved_to(release.release_id) if found else Pointer(release.release_id)):
                 return True
 
     def rollback(self, to: str | None = None) -> Release:
-        """Points CURRENT at `to`, or at the release it named before, once that verifies."""
+        """Points CURRENT back at `to`, or at the release it named before, once that verifies."""
         self._refuse_without_conditions()
-        while True:
+        found = self._pointer()
+        if not found:
+            raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
+        target = to or next(iter(found[0].history), None)
+        if target is None:
+            raise PymkError(f"{self.store.uri}: CURRENT has no earlier release", "Name one with --to ID.")
+        release = self.get(target)
+        self.verify(release)
+        while found and found[0].release_id != target and not self._swap(found, found[0].back_to(target)):
             found = self._pointer()
-            if not found:
-                raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
-            target = to or next(iter(found[0].history), None)
-            if target is None:
-                raise PymkError(f"{self.store.uri}: CURRENT has no earlier release", "Name one with --to ID.")
-            release = self.get(target)
-            self.verify(release)
-            if self._swap(found, target):
-                return release
+        return release
 
     def verify(self, release: Release) -> None:
         """Reads every byte of the release. Raises CorruptArtifact or NotFound naming what is wrong."""
@@ -186,8 +204,9 @@ class ReleaseStore:
     def clean(self, keep: int, grace_s: float = 86_400.0) -> dict[str, Sequence[str]]:
         """Deletes old releases and artifacts that no kept release names.
 
-        Kept: the newest `keep` releases, CURRENT, the release before it, and whatever is younger than `grace_s`
-        seconds (a run may be about to use it). Returns {"releases": [...], "artifacts": [...]}, what was deleted.
+        Kept: the newest `keep` releases, CURRENT, the release before it, and every artifact younger than `grace_s`
+        seconds (a run may be about to use it). Folders that are no artifacts are never touched.
+        Returns {"releases": [...], "artifacts": [...]}, what was deleted.
         """
         releases = self.list()
         found = self._pointer()
@@ -198,26 +217,26 @@ class ReleaseStore:
         doomed = [r for r in releases if r.release_id not in kept_ids]
         for release in doomed:
             self.store.delete(_key(release.release_id))
-        removed = list(self._remove_artifacts(_named(doomed), _named(kept), grace_s))
+        removed = list(self._remove_artifacts(_named(kept), grace_s))
         self.store.clean_scratch(grace_s)
         return {"releases": [r.release_id for r in doomed], "artifacts": removed}
 
-    def _remove_artifacts(
-        self, doomed: set[tuple[str, str]], kept: set[tuple[str, str]], grace_s: float
-    ) -> Iterator[str]:
-        """Deletes what is not kept and was either named by a doomed release or is old; yields what it deleted."""
+    def _remove_artifacts(self, kept: set[tuple[str, str]], grace_s: float) -> Iterator[str]:
+        """Deletes artifacts that are not kept and did not change for `grace_s` seconds; yields their paths."""
         now = time.time()
         for kind in self.store.folders(""):
-            for artifact in self.store.folders(f"{kind}/") if kind != FOLDER else ():
+            for artifact in self.store.folders(f"{kind}/"):
+                if (kind, artifact) in kept or not is_artifact_id(artifact):
+                    continue
                 prefix = f"{prefix_of(kind, artifact)}/"
                 newest = max((i.modified_s for i in self.store.list(prefix)), default=0.0)
-                if (kind, artifact) not in kept and ((kind, artifact) in doomed or now - newest >= grace_s):
+                if now - newest >= grace_s:
                     self.store.delete_folder(prefix)
                     drop_cached(self.store, kind, artifact)
                     yield prefix.rstrip("/")
 
-    def _swap(self, found: tuple[Pointer, str] | None, release_id: str) -> bool:
-        pointer = found[0].moved_to(release_id) if found else Pointer(release_id)
+    def _swap(self, found: tuple[Pointer, str] | None, pointer: Pointer) -> bool:
+        """Writes CURRENT if it still is what was found."""
         data = orjson.dumps(asdict(pointer), option=orjson.OPT_INDENT_2)
         try:
             if found:

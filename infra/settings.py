@@ -27,7 +27,7 @@ class RunSettings(Section):
 
 
 class SparkSettings(Section):
-    master: str = Field("local[2]", min_length=1, description="Spark master URL.")
+    master: str = Field("local[2]", min_length=1, description="Spark on this machine: local, local[N] or local[*].")
     memory: str = Field("2g", pattern=r"^\d+[gm]$", description="Memory of the Spark driver, and so of local mode.")
     partitions: int = Field(8, ge=1, le=100_000, description="Shuffle partitions of build_graph.")
 

@@ -130,13 +130,14 @@ class FolderStore:
         remove_stale(self.root / INTERNAL / "tmp", min_age_s)
 
     def commit_folder(self, folder: Path, prefix: str, last: str) -> bool:
-        del last  # the rename shows all files at once
         target = self._path(prefix.rstrip("/"))
         with _explained(f"{self.uri}/{prefix}"):
             for path in folder.rglob("*"):
                 if path.is_file():
                     _sync_file(path)
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and not (target / last).exists():  # half a copy, which no writer of ours leaves
+                self.delete_folder(prefix)
             try:
                 os.rename(folder, target)
             except OSError as error:

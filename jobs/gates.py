@@ -24,6 +24,10 @@ FAULTS = {
 """What each count in the report's `faults` means; any above zero refuses a release."""
 
 
+INTEGRITY = "integrity"
+"""The gate that no force passes."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A gate that is not met. refuses: the release must not be published; else it is a warning."""
@@ -48,9 +52,9 @@ def check(
 def _faults(metrics: Mapping[str, Any]) -> list[Refusal]:
     faults = metrics.get("faults")
     if faults is None:
-        return [Refusal("integrity", "the report does not say whether the rankings are sound", True)]
+        return [Refusal(INTEGRITY, "the report does not say whether the rankings are sound", True)]
     return [
-        Refusal("integrity", f"rankings: {count:,} {FAULTS.get(name, name)}", True)
+        Refusal(INTEGRITY, f"rankings: {count:,} {FAULTS.get(name, name)}", True)
         for name, count in faults.items()
         if count
     ]

@@ -79,14 +79,20 @@ class Pipeline:
         """Runs the stages from `first` to `until`; those before `first` must be finished.
 
         Returns {"as_of", "stages": {name: {"artifact_id", "content_hash", "found", "cost"}}, "release_id",
-        "published"}; the last two only after publishing.
+        "published"}; the last two only when the last stage is part of it. publish: false writes the release and leaves
+        CURRENT alone.
         """
         names = _between(first, until)
         made = {name: self.ensure(stage_named(name)) for name in names if name != PUBLISH}
         answer: dict[str, Any] = {"as_of": format_time(self.as_of), "stages": made}
-        if publish and PUBLISH in names:
-            answer |= self.publish()
+        if PUBLISH in names:
+            answer |= self.publish() if publish else self._unpublished()
         return answer
+
+    def _unpublished(self) -> dict[str, Any]:
+        release, _ = self.make_release()
+        self.progress(f"release {release.release_id}: written, CURRENT stays as it is")
+        return {"release_id": release.release_id, "published": False, "warnings": []}
 
     def ensure(self, stage: Stage, shard: int | None = None) -> dict[str, Any]:
         """Finds the stage's artifact or makes it."""
@@ -109,17 +115,23 @@ class Pipeline:
         }
 
     def publish(self, *, force: bool = False) -> dict[str, Any]:
-        """Checks the gates, writes the release and moves CURRENT unless a newer release is served.
+        """Writes the release, checks the gates and moves CURRENT.
 
-        Raises GateRefused listing every gate that refused; CURRENT is left alone then.
+        CURRENT stays where a newer release is served or this one was withdrawn by a rollback, unless forced. Raises
+        GateRefused listing every gate that refused; force passes the quality gates, never those of integrity.
         """
         releases = ReleaseStore(self.store)
-        manifests = {stage.kind: self._open(stage.kind).manifest for stage in STAGES}
-        warnings = self._check_gates(manifests, releases.current())
-        release = releases.make(manifests)
+        release, manifests = self.make_release()
+        warnings = self._check_gates(release, manifests, releases.current(), force)
         published = releases.publish(release, force=force)
-        self.progress(f"release {release.release_id}: {'published' if published else 'a newer release stays current'}")
+        said = "published" if published else "not published: a newer release is served, or this one was withdrawn"
+        self.progress(f"release {release.release_id}: {said}")
         return {"release_id": release.release_id, "published": published, "warnings": warnings}
+
+    def make_release(self) -> tuple[Release, dict[str, Manifest]]:
+        """Writes the release of this run's artifacts and leaves CURRENT alone."""
+        manifests = {stage.kind: self._open(stage.kind).manifest for stage in STAGES}
+        return ReleaseStore(self.store).make(manifests), manifests
 
     def artifact_id(self, kind: str) -> str:
         return self._identity(stage_of(kind), None)[1]
@@ -217,17 +229,20 @@ class Pipeline:
                 ) from None
         return self._opened[kind]
 
-    def _check_gates(self, manifests: Mapping[str, Manifest], served: Release | None) -> list[str]:
-        from jobs.gates import check
+    def _check_gates(
+        self, release: Release, manifests: Mapping[str, Manifest], served: Release | None, force: bool
+    ) -> list[str]:
+        from jobs.gates import INTEGRITY, check
 
-        comparable = served is not None and served.as_of <= format_time(self.as_of)
+        comparable = served is not None and served.order <= release.order
         before = manifests_of(self.store, served)["report"].metrics if served and comparable else None
         findings = check(manifests["report"].metrics, before, self.settings.gates)
-        refused = [f for f in findings if f.refuses]
+        refused = [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)]
         if refused:
             raise GateRefused(
-                "not published: " + "; ".join(f"{f.gate}: {f.detail}" for f in refused),
-                "CURRENT is unchanged. `pymk report` shows the metrics.",
+                f"{release.release_id} is not published: " + "; ".join(f"{f.gate}: {f.detail}" for f in refused),
+                f"CURRENT is unchanged. See `pymk report --release {release.release_id}`; "
+                f"`pymk release publish {release.release_id}` serves it all the same.",
             )
         for finding in findings:
             self.progress(f"warning: {finding.gate}: {finding.detail}")

@@ -112,3 +112,12 @@ def test_a_write_that_fails_says_where_and_what_may_be_wrong(tmp_path: Path, mon
     value = np.zeros(1 << 18, np.uint8)
     with LmdbWriter(tmp_path / "t", 1) as writer, pytest.raises(PymkError, match="Is the disk full"):
         writer.put(USERS, np.array([1]), value, np.array([len(value)]))
+
+
+def test_a_file_that_fails_when_it_is_counted_is_corrupt_not_a_crash(tmp_path: Path) -> None:
+    write(tmp_path, {USERS: {1: b"x"}})
+    reader = LmdbTables(tmp_path)
+    reader._parts[0].env.close()
+    with pytest.raises(CorruptArtifact, match=r"part-00000.lmdb: cannot be read.*Verify the release"):
+        reader.count(USERS)
+    reader.close()

@@ -137,6 +137,47 @@ def test_a_manifest_cannot_name_files_outside_its_artifact(store: ObjectStore) -
         find_manifest(store, "graph", graph.artifact_id)
 
 
+def test_a_second_rollback_goes_further_back_and_never_forward(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    made = [make_release(store, days) for days in range(3)]
+    for release in made:
+        releases.publish(release)
+    assert releases.rollback() == made[1]
+    assert releases.rollback() == made[0]
+    with pytest.raises(PymkError, match="no earlier release"):
+        releases.rollback()
+
+
+def test_a_withdrawn_release_comes_back_only_by_force_or_by_name(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    good, bad = make_release(store), make_release(store, days=1)
+    releases.publish(good)
+    releases.publish(bad)
+    releases.rollback()
+    assert not releases.publish(bad)
+    assert releases.current() == good
+    assert releases.publish(make_release(store, days=2)), "the next night is served"
+    releases.rollback(good.release_id)
+    assert releases.publish(bad, force=True)
+    assert releases.current() == bad
+
+
+def test_a_fraction_of_a_second_newer_is_newer(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    older = releases.make(make_family(store, DAY))
+    newer = releases.make(make_family(store, DAY + timedelta(milliseconds=500)))
+    assert releases.publish(newer)
+    assert not releases.publish(older)
+
+
+def test_clean_never_touches_folders_that_are_no_artifacts(store: ObjectStore) -> None:
+    store.put("lake/connections/part-00000.parquet", b"rows")
+    store.put("notes/2026/readme", b"text")
+    ReleaseStore(store).clean(keep=1, grace_s=0)
+    assert store.exists("lake/connections/part-00000.parquet")
+    assert store.exists("notes/2026/readme")
+
+
 def test_clean_keeps_the_newest_current_and_the_one_before(store: ObjectStore) -> None:
     releases = ReleaseStore(store)
     made = [make_release(store, days) for days in range(6)]
@@ -145,11 +186,13 @@ def test_clean_keeps_the_newest_current_and_the_one_before(store: ObjectStore) -
     releases.rollback(made[1].release_id)
     unfinished = make_family(store, DAY + timedelta(days=30))["graph"]
     removed = releases.clean(keep=2)
-    assert [r.release_id for r in releases.list()] == [made[i].release_id for i in (1, 4, 5)]
-    assert set(removed["releases"]) == {made[i].release_id for i in (0, 2, 3)}
-    assert len(removed["artifacts"]) == 6
+    assert [r.release_id for r in releases.list()] == [made[i].release_id for i in (0, 1, 4, 5)]
+    assert set(removed["releases"]) == {made[i].release_id for i in (2, 3)}
+    assert removed["artifacts"] == [], "young artifacts stay: a run may be about to use them"
     for release in releases.list():
         releases.verify(release)
-    assert find_manifest(store, "graph", unfinished.artifact_id), "young artifacts of no release stay"
-    releases.clean(keep=2, grace_s=0)
+    assert find_manifest(store, "graph", unfinished.artifact_id), "an unfinished run's artifacts stay"
+    assert len(releases.clean(keep=2, grace_s=0)["artifacts"]) == 6
+    for release in releases.list():
+        releases.verify(release)
     assert not find_manifest(store, "graph", unfinished.artifact_id)

@@ -102,6 +102,15 @@ class ObjectStoreSuite:
         assert store.get("kind/id/data/part").data == b"first"
         assert store.get("kind/id/manifest.json").data == b"first"
 
+    def test_half_a_folder_without_its_last_file_is_replaced(self, store: ObjectStore) -> None:
+        store.put("kind/id/data/part", b"half")
+        folder = store.scratch()
+        (folder / "data").mkdir()
+        (folder / "data" / "part").write_bytes(b"whole")
+        (folder / "manifest.json").write_bytes(b"{}")
+        assert store.commit_folder(folder, "kind/id", "manifest.json")
+        assert store.get("kind/id/data/part").data == b"whole"
+
     def test_scratch_is_invisible_and_stale_scratch_is_removed(self, store: ObjectStore) -> None:
         folder = store.scratch()
         (folder / "half").write_bytes(b"x")
