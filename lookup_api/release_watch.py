@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 60.0
 """Time between tries of a release that was refused, at most."""
+MOST_DOUBLINGS = 10
+"""Of the time between tries: without a bound the power of two leaves the range of a float after a day of failures."""
 
 
 class ReleaseWatch:
@@ -102,7 +104,7 @@ class ReleaseWatch:
         try:
             opened = ServedRelease.open(releases.store, releases.get(release_id))
         except (PymkError, OSError) as error:
-            wait = min(LONGEST_WAIT_S, self._poll_s * 2**failures)
+            wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, MOST_DOUBLINGS))
             self._refused[release_id] = (failures + 1, self._clock() + wait)
             self._metrics.refused.inc()
             log.error("refused release %s, next try in %.0f s: %s", release_id, wait, error)

@@ -17,7 +17,7 @@ from infra.settings import Settings
 from infra.store import ObjectStore, open_store
 from lookup_api.app import create_app
 from lookup_api.metrics import Metrics
-from lookup_api.release_watch import ReleaseWatch
+from lookup_api.release_watch import LONGEST_WAIT_S, ReleaseWatch
 from tests.suites.served_store import AS_OF, SETTINGS, USERS, app_on, new_store, publish_day, tag_of, watch_of
 
 
@@ -197,6 +197,22 @@ def test_a_refused_release_is_tried_again_ever_more_rarely(store: ObjectStore) -
     now[0] = 40
     watch.look()
     assert watch.ready
+    watch.stop()
+
+
+def test_a_release_that_stays_broken_for_days_is_still_tried(store: ObjectStore) -> None:
+    """2.0 ** 1024 is no float: the time between tries must not be computed from it."""
+    now, tries = [0.0], 1100
+    metrics = Metrics()
+    watch = ReleaseWatch(store.uri, 1.0, metrics, clock=lambda: now[0])
+    release = make_release(store, USERS, AS_OF, "broken")
+    (Path(store.uri) / release.artifacts["serving_tables"].path).parent.joinpath("manifest.json").unlink()
+    ReleaseStore(store).publish(release)
+    for _ in range(tries):
+        watch.look()
+        now[0] += LONGEST_WAIT_S
+    assert metrics.refused._value.get() == tries
+    assert metrics.poll_failures._value.get() == 0
     watch.stop()
 
 
