@@ -1,4 +1,4 @@
-"""explain=1: where each shown person came from, and what the ranker saw."""
+"""explain=1: where each shown person came from, and what the ranker saw of the pair, but for the other's own doings."""
 
 import logging
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ from lookup_api.ranking.sources import POPULAR, names_of
 from lookup_api.served_release import ServedRelease
 
 log = logging.getLogger(__name__)
+
+KEPT_BACK = frozenset({"acted_on"})
+"""Features that are not told: what the candidate did to the viewer, such as visits of the profile, is theirs alone."""
 
 
 def add_explanations(items: list[dict[str, Any]], user_id: int, release: ServedRelease) -> bool:
@@ -33,5 +36,6 @@ def _evidence(stored: Candidates | None, place: int | None, names: Sequence[str]
     """A popular person who is not among the user's candidates has no features."""
     if stored is None or place is None:
         return {"sources": list(names_of(POPULAR)), "features": {}}
-    features = dict(zip(names, stored.features[place].tolist(), strict=False))
+    values = zip(names, stored.features[place].tolist(), strict=False)
+    features = {name: value for name, value in values if name not in KEPT_BACK}
     return {"sources": list(names_of(stored.sources[place])), "features": features}
