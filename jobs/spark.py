@@ -21,7 +21,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import DataFrame, SparkSession
 
 from infra import errors
-from infra.errors import PymkError
+from infra.errors import PymkError, UsageError
 from infra.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -32,6 +32,7 @@ TASKS_PER_CORE = 16
 warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
 
 _MATH_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+_LOCAL = re.compile(r"local(\[([1-9]\d*|\*)\])?")
 _SHARED = ("AWS_", "PYMK_")
 _FAILED = "PYMK-TASK-FAILED"
 _FAILURE = re.compile(_FAILED + r" (\{.*\}) END")
@@ -65,8 +66,9 @@ def start_session(settings: Settings) -> SparkSession:
     """Starts Spark as the settings say, with everything temporary in a folder that goes when the process ends.
 
     Python workers use this interpreter, see the project's packages whatever their folder, and have one math thread
-    each. Raises PymkError where there is no Java.
+    each. Raises PymkError where there is no Java, UsageError for a master that is not this machine.
     """
+    _require_local(settings.spark.master)
     _require_java()
     if SparkContext._active_spark_context is None:
         folder = Path(tempfile.mkdtemp(prefix="pymk-spark-"))
@@ -157,14 +159,17 @@ def _readable(message: str) -> PymkError:
 
 
 def _share_environment(context: SparkContext) -> None:
-    """Gives local workers this process's credentials and folders as they are now, not as they were at Spark's start.
+    """Gives the workers this process's credentials and folders as they are now, not as they were at Spark's start."""
+    kept = {name: value for name, value in context.environment.items() if not name.startswith(_SHARED)}
+    shared = {name: value for name, value in os.environ.items() if name.startswith(_SHARED)}
+    context.environment = kept | shared
 
-    Workers of a cluster have credentials of their own, and theirs are not to travel.
-    """
-    if (context.master or "").startswith("local"):
-        kept = {name: value for name, value in context.environment.items() if not name.startswith(_SHARED)}
-        shared = {name: value for name, value in os.environ.items() if name.startswith(_SHARED)}
-        context.environment = kept | shared
+
+def _require_local(master: str) -> None:
+    """Tasks write into folders of this machine, and the driver listens on 127.0.0.1 alone."""
+    if not _LOCAL.fullmatch(master):
+        fix = "Spark runs on one machine so far: give local, local[N] for N cores, or local[*] for all."
+        raise UsageError(f"spark.master: {master!r} is not this machine", fix)
 
 
 def _require_java() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from infra.errors import GateRefused, PymkError
-from infra.settings import Settings
+from infra.errors import GateRefused, PymkError, UsageError
+from infra.settings import Settings, SparkSettings
 from jobs import spark as spark_module
 from jobs.spark import run_blocks, start_session
 
@@ -77,3 +77,16 @@ def test_missing_java_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(PymkError, match="apt-get install openjdk-17-jre-headless"):
         start_session(Settings())
+
+
+@pytest.mark.parametrize("master", ["spark://host:7077", "yarn", "k8s://host", "local-cluster[2,1,1024]", "local[0]"])
+def test_a_master_that_is_not_this_machine_is_refused_with_those_that_work(master: str) -> None:
+    with pytest.raises(UsageError, match="local\\[N\\]") as caught:
+        start_session(Settings(spark=SparkSettings(master=master)))
+    assert f"spark.master: '{master}'" in caught.value.what
+
+
+@pytest.mark.parametrize("master", ["local", "local[1]", "local[16]", "local[*]"])
+def test_every_form_of_this_machine_is_a_master(spark: SparkSession, master: str) -> None:
+    settings = Settings(spark=SparkSettings(master=master))
+    assert start_session(settings).sparkContext is spark.sparkContext, "the one that runs is kept"
