@@ -117,7 +117,8 @@ class Graph:
     """Both views and what they share. N users, A attributes, E entities, H held-out friendships.
 
     ids: int64 [N], ascending. split: uint8 [N]. joined_day: int32 [N].
-    attribute_codes: int32 [A, N], -1 where missing, of the latest profile, in both views; attributes: their names; cardinalities: codes of each.
+    attribute_codes: int32 [A, N], of the latest profile, -1 where missing; attributes: their names; cardinalities:
+    codes of each.
     entity_kind: int16 [E], an index into `kinds`.
     held_out: int32 [H, 2] rows, smaller first. held_out_day: int32 [H].
     excluded: rows that must never be shown to a row (blocks in both directions, dismissals), now only.

@@ -167,7 +167,9 @@ def user_features(network: Network) -> Float32:
     out[:, 2] = network.groups.of_user.degrees()
     out[:, 3] = _means(indptr, np.log1p(degree)[indices])
     joined = np.asarray(network.joined_day)
-    out[:, 4] = np.where(joined == NO_DAY, -1, np.maximum(network.today - joined.astype(np.int64), 0))
+    since = network.today - joined.astype(np.int64)
+    # Nobody who joined later exists for the view: a 0 here would mark in past who made friends after its end.
+    out[:, 4] = np.where((joined == NO_DAY) | (since <= 0), -1, since)
     age = np.where(network.days == NO_DAY, -1, network.today - network.days.astype(np.int64))
     out[:, 5] = _youngest(indptr, readonly(age))
     for at, window in ((6, 90), (7, 365)):

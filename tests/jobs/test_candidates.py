@@ -119,7 +119,9 @@ def test_features_stand_beside_the_candidates(stages: tuple[Stages, dict[str, St
             assert other.select(CANDIDATES.names).equals(one)
             assert other.column_names == [*CANDIDATES.names, *PAIR_FEATURES]
         assert np.load(measured / "user_features.npy").shape == (made.graph.users, len(USER_FEATURES))
-        assert np.load(measured / features.FACTORS).shape[:2] == (2, made.graph.users)
+    # The factors of past have served once its pairs are measured; new users are ranked with those of now.
+    assert np.load(measured / features.FACTORS).shape[:2] == (2, made.graph.users)
+    assert not (made.paths["features"] / "past" / features.FACTORS).exists()
 
 
 def test_how_the_work_is_cut_changes_nothing(stages: tuple[Stages, dict[str, StageResult]], tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from infra.graph import NO_DAY
 from infra.settings import CandidateSettings
 from lookup_api.ranking.evidence import pair_features, user_features
 from lookup_api.ranking.factors import factorise
@@ -137,3 +140,12 @@ def test_user_features_count_friends_and_days() -> None:
     assert seen["days_since_friend"][5] == age.min()
     assert seen["friends_last_year"][5] == (age <= 365).sum()
     assert seen["days_since_friend"][-1] == -1
+
+
+def test_who_joined_after_the_end_of_past_is_a_user_of_unknown_age_there() -> None:
+    """A clamped 0 would tell the ranker who could only have made friends in the window it is asked about."""
+    past = Network.build(GRAPH, "past")
+    joined = np.full(GRAPH.users, past.today - 10, np.int32)
+    joined[:3] = past.today, past.today + 1, NO_DAY
+    ages = user_features(replace(past, joined_day=joined))[:, USER_FEATURES.index("days_since_joined")]
+    np.testing.assert_array_equal(ages, [-1, -1, -1, *[10] * (GRAPH.users - 3)])
