@@ -71,7 +71,7 @@ def serve_and_ask(store: Path, port: int, once: bool) -> None:
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(f"{url}/readyz", server)
-        url = f"{url}/v1/users/{_someone(store)}/recommendations?limit=2"
+        url = f"{url}/v1/users/{_someone(store)}/recommendations?limit=1"
         with urllib.request.urlopen(url, timeout=10) as answer:
             found = json.load(answer)
         print(f"\n$ curl '{url}'\n{json.dumps(found, indent=2)}", flush=True)

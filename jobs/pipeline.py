@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
 from infra.cost import CostMeter
-from infra.errors import CorruptArtifact, GateRefused, NotFound, PymkError, UsageError
+from infra.errors import CorruptArtifact, GateRefused, InputError, NotFound, PymkError, UsageError
 from infra.releases import Release, ReleaseStore, manifests_of
 from infra.settings import Settings
 from infra.store import ObjectStore
@@ -188,6 +188,7 @@ class Pipeline:
                     shard=shard,
                 )
                 result: StageResult = _module_of(stage).run(context)
+            self._refuse_moved_lake(stage)
             manifest = Manifest(
                 kind=kind,
                 artifact_id=wanted,
@@ -205,6 +206,13 @@ class Pipeline:
             return write_artifact(self.store, scratch, manifest)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _refuse_moved_lake(self, stage: Stage) -> None:
+        """A graph's id names the lake it was built from, so that lake must still be what it was."""
+        from infra.lake import lake_fingerprint
+
+        if not stage.parents and lake_fingerprint(self.lake) != self._lake_fingerprint:
+            raise InputError(f"{self.lake}: changed while it was read", "Run again once its writers have finished.")
 
     def _inputs(self, stage: Stage, shard: int | None) -> dict[str, Parent]:
         inputs = {kind: _parent(self._open(kind)) for kind in stage.parents}

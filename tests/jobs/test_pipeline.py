@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from infra.errors import PymkError, UsageError
+from infra.errors import InputError, PymkError, UsageError
 from infra.releases import ReleaseStore
 from infra.store import open_store
 from infra.times import parse_as_of
@@ -160,3 +162,17 @@ def test_the_as_of_is_a_date_or_a_time_with_an_offset() -> None:
     for text in ("2026-13-01", "yesterday", "2026-01-01T00:00:00", ""):
         with pytest.raises(UsageError, match="RFC 3339"):
             parse_as_of(text)
+
+
+def test_a_lake_that_changes_while_it_is_read_is_refused(spark: "SparkSession", tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    (lake / "connections").mkdir(parents=True)
+    first = pa.table({"user_id": [1, 2, 3], "other_id": [2, 3, 4]})
+    pq.write_table(first, lake / "connections" / "a.parquet")
+    store = tmp_path / "store"
+    with small_pipeline(str(lake), str(store), spark) as pipeline:
+        assert pipeline._lake_fingerprint
+        pq.write_table(first, lake / "connections" / "b.parquet")
+        with pytest.raises(InputError, match="changed while it was read"):
+            pipeline.run(until="build_graph")
+    assert not list(store.glob("graph/*"))
