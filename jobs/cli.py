@@ -14,7 +14,7 @@ from rich.console import Console
 from infra import settings as settings_module
 from infra.errors import ExitCode, PymkError, UsageError
 from infra.settings import Settings
-from infra.store import ObjectStore, open_store
+from infra.store import open_store
 from infra.times import parse_as_of
 from jobs.cli_config import config_app
 from jobs.cli_output import console, output, progress, table
@@ -36,6 +36,7 @@ Store = Annotated[str, typer.Option(help="Folder or s3:// URI of artifacts and r
 AsOf = Annotated[str, typer.Option(help="Date (00:00 UTC) or RFC 3339 time; only facts strictly before it exist.")]
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over file and environment.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Delete the tables that the lake holds.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 
 
@@ -47,13 +48,14 @@ def sample(
     end: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Every fact is before this date.")] = datetime(
         2026, 1, 1
     ),
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """Generate a believable social network as lake tables."""
+    from jobs.lake_writer import lake_writer
     from jobs.sample import generate
 
-    store = _empty_lake(lake)
-    made = generate(users, lambda key, path: store.upload(path, key), seed, date(end.year, end.month, end.day))
+    made = generate(users, lake_writer(lake, replace), seed, date(end.year, end.month, end.day))
     output.show(made, json, lambda c: c.print(f"{users:,} users in {lake}: {made}"))
 
 
@@ -61,13 +63,14 @@ def sample(
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder of CSV or CSV.gz files named as the lake's tables.")],
     lake: Lake,
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """Import CSV files as lake tables; other files are named and ignored."""
     from jobs.csv_import import import_folder
+    from jobs.lake_writer import lake_writer
 
-    store = open_store(lake, create=True)
-    made = import_folder(folder, lambda key, path: store.upload(path, key))
+    made = import_folder(folder, lake_writer(lake, replace))
     rows = list(made["tables"].items())
     output.show(made, json, lambda c: c.print(table(f"{folder} → {lake}", ["table", "rows"], rows)))
 
@@ -194,11 +197,19 @@ def main() -> None:
             _print_error("wrong arguments", "See --help.", code)
     except PymkError as error:
         code = _fail(error.what, error.fix, error.exit_code)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        code = _fail(f"no space left on the device: {error}", "Free space; the current release is untouched.", 1)
+    except Exception as error:
+        code = _unforeseen(error)
     sys.exit(int(code))
+
+
+def _unforeseen(error: Exception) -> int:
+    """A full disk, wherever it was noticed, or a fault of pymk: a script still gets its one JSON object."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        fix = "Free space; the current release is untouched."
+        return _fail(f"no space left on the device: {error}", fix, ExitCode.FAILED)
+    logging.exception("unforeseen")
+    fix = "This is a fault of pymk: its trace is on stderr."
+    return _fail(f"{type(error).__name__}: {error}", fix, ExitCode.FAILED)
 
 
 def _fail(what: str, fix: str, code: int) -> int:
@@ -232,13 +243,6 @@ def _pipeline(
         open_store(lake)
     opened = open_store(store, writable=True, create=True)
     return Pipeline(lake, opened, time, settings, progress, graph)
-
-
-def _empty_lake(lake: str) -> ObjectStore:
-    store = open_store(lake, create=True)
-    if store.folders(""):
-        raise UsageError(f"{lake}: holds tables already", "Give an empty folder; generated users would mix with yours.")
-    return store
 
 
 def _check_shard(shard: int | None, sharded: bool, settings: Settings) -> None:

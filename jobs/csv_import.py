@@ -59,8 +59,9 @@ def import_folder(folder: Path, write_file: Callable[[str, Path], None]) -> dict
     """Imports the CSV files named as lake tables; `write_file(key, local_path)` puts a file into the lake.
 
     Returns {"tables": {name: rows}, "ignored": names of other files, "kept_as_text": {table: columns that hold a value
-    of the wrong type}}. Nothing is written unless every table could be read; a second import replaces the first.
-    Raises UsageError where the folder is missing, InputError where it has no connections or a file is no CSV.
+    of the wrong type}}. Nothing is written unless every table could be read; what becomes of tables that are there is
+    the affair of `write_file`. Raises UsageError where the folder is missing, InputError where it has no connections or
+    a file is no CSV.
     """
     sources, ignored = _find(folder)
     rows: dict[str, int] = {}

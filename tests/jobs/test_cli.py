@@ -75,6 +75,47 @@ def test_sample_refuses_a_lake_that_holds_tables(tmp_path: Path) -> None:
     assert "holds tables already" in refused["error"]["what"]
 
 
+def test_import_refuses_a_lake_that_holds_tables_unless_they_are_to_be_replaced(tmp_path: Path) -> None:
+    """Tables and parts of the first data set that the second lacks would silently be read with it."""
+    lake, folder = tmp_path / "lake", tmp_path / "csv"
+    folder.mkdir()
+    (folder / "connections.csv").write_text("user_id,other_id\n1,2\n")
+    old = [lake / "connections" / "part-00001.parquet", lake / "profiles" / "part-00000.parquet"]
+    other = lake / "notes" / "mine.txt"
+    for file in (*old, other):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    refused = pymk_json("import", str(folder), f"--lake={lake}", code=2)
+    assert refused["error"]["what"] == f"{lake}: holds tables already: connections, profiles"
+    assert "--replace" in refused["error"]["fix"]
+
+    (folder / "profiles.csv").write_text("no_user\n1\n")
+    pymk_json("import", str(folder), f"--lake={lake}", "--replace", code=1)
+    assert all(file.exists() for file in old), "nothing is deleted before the new tables could be read"
+
+    (folder / "profiles.csv").unlink()
+    pymk_json("import", str(folder), f"--lake={lake}", "--replace")
+    assert {path for path in lake.rglob("*") if path.is_file()} == {lake / "connections/part-00000.parquet", other}
+
+
+def test_sample_replaces_the_tables_of_a_lake_when_told_to(tmp_path: Path) -> None:
+    lakes = [tmp_path / "one", tmp_path / "two"]
+    for lake, users in ((lakes[0], 80), (lakes[0], 50), (lakes[1], 50)):
+        pymk_json("sample", f"--users={users}", f"--lake={lake}", "--replace")
+    one, two = ({p.relative_to(lake): p.read_bytes() for p in lake.rglob("*.parquet")} for lake in lakes)
+    assert one == two
+
+
+def test_an_unforeseen_error_is_one_json_object_with_its_trace_on_stderr() -> None:
+    broken = "import sys, jobs.cli, jobs.doctor\njobs.doctor.check = lambda: 1 / 0\n"
+    code = broken + "sys.argv = ['pymk', 'doctor', '--json']\njobs.cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert (error["what"], error["exit_code"]) == ("ZeroDivisionError: division by zero", 1)
+    assert "Traceback" in done.stderr
+
+
 def test_config_show_gives_each_setting_its_origin() -> None:
     shown = pymk_json("config", "show", "--set=index.shards=3")
     assert shown["index.shards"]["value"] == 3
