@@ -12,19 +12,15 @@ import pyarrow.parquet as pq
 from infra.graph import Csr, Graph, Int64
 from jobs.gates import FAULTS
 
-SAMPLED_USERS = 50_000
-"""Users whose lists are checked row by row, drawn anew for each seed; all of them in a smaller network."""
-
 _COLUMNS = ("user_id", "candidate_id", "rank")
 
 
-def check_rankings(graph: Graph, folder: Path, seed: int) -> dict[str, Any]:
-    """{"ranked_share": share with a list, None for nobody, "faults": {name: count}, "checked_users": int}.
+def check_rankings(graph: Graph, folder: Path) -> dict[str, Any]:
+    """{"ranked_share": share with a list, None for nobody, "faults": {name: count}}.
 
-    ranked_share and missing are of users who have somebody left to be shown.
+    Every row is checked, a part at a time. ranked_share and missing are of users who have somebody left to be shown.
     faults: a count for each of jobs.gates.FAULTS. folder: data of a rankings artifact, parts in the order of users.
     """
-    sampled = _sample(graph.users, seed)
     ranked = np.zeros(graph.users, bool)
     faults = dict.fromkeys(FAULTS, 0)
     for user_id, candidate_id, rank in _parts(folder):
@@ -32,20 +28,13 @@ def check_rankings(graph: Graph, folder: Path, seed: int) -> dict[str, Any]:
         faults["unknown_user"] += int((user < 0).sum())
         faults["order"] += _disorder(user, rank, ranked)
         ranked[user[user >= 0]] = True
-        chosen = (user >= 0) & sampled[user]
+        chosen = user >= 0
         for name, count in _pair_faults(graph, user[chosen], graph.rows_of(candidate_id[chosen])).items():
             faults[name] += count
     able = _has_somebody(graph)
     faults["missing"] = int((~ranked & able).sum())
     share = float(ranked[able].mean()) if able.any() else None
-    return {"ranked_share": share, "faults": faults, "checked_users": int(sampled.sum())}
-
-
-def _sample(users: int, seed: int) -> npt.NDArray[np.bool_]:
-    chosen = np.zeros(users, bool)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, users]))
-    chosen[rng.choice(users, min(users, SAMPLED_USERS), replace=False)] = True
-    return chosen
+    return {"ranked_share": share, "faults": faults}
 
 
 def _parts(folder: Path) -> Iterator[tuple[npt.NDArray[Any], ...]]:

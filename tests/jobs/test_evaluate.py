@@ -141,7 +141,7 @@ def test_each_fault_in_rankings_is_counted(graph, made, tmp_path):
     def faults(change):
         folder = tmp_path / change.__name__
         folder.mkdir()
-        found = check_rankings(graph, spoil(made, folder, change), 1)["faults"]
+        found = check_rankings(graph, spoil(made, folder, change))["faults"]
         return {name: count for name, count in found.items() if count}
 
     friend = graph.ids[graph.now.connections.row(0)[0]]
