@@ -20,7 +20,8 @@ from lookup_api.ranking.features import FEATURES, PAIR_FEATURES, USER_FEATURES, 
 from lookup_api.ranking.sources import names_of
 
 LOOKED_AT = 5_000
-"""Places of the candidate union that are looked at for somebody who did not make it."""
+"""People that each source is asked for to see which were close to naming somebody who did not make it."""
+INT64 = range(-(2**63), 2**63)
 
 NEEDED = ("graph", "embeddings", "index", "candidates", "features", "ranker", "rankings")
 
@@ -54,8 +55,12 @@ def explain(folders: Mapping[str, Path], user_id: int, candidate_id: int) -> dic
     folders: kind -> data folder of the release's artifacts. The answer has "user_id", "candidate_id", "shown", "rank",
     "score", "reasons", "summary" and, where they are known, "sources", "pair_features" and "user_features". Somebody
     who is not shown has "left_out_by": {"stage", "rule", "detail"}. Rules of the lookup API run again at request time,
-    on facts newer than the release. Raises UsageError for a release without the nightly artifacts.
+    on facts newer than the release. Raises UsageError for a release without the nightly artifacts and for an id that is
+    none.
     """
+    for who, given in (("user", user_id), ("candidate", candidate_id)):
+        if given not in INT64:
+            raise UsageError(f"explain: {who} {given} is no id", "Ids are 64-bit integers.")
     release = Release(folders)
     graph = Graph.open(folders["graph"])
     answer: dict[str, Any] = {"user_id": str(user_id), "candidate_id": str(candidate_id)}
@@ -186,7 +191,10 @@ def _cut(release: Release, user_id: int) -> tuple[int, str]:
 
 
 def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """By which sources somebody who is no candidate was close, with a would-be score; and the pair's features."""
+    """By which sources somebody who is no candidate was close, with a would-be score; and the pair's features.
+
+    A place is not told: in lists this long it would be another than in those of the night.
+    """
     from index.sharded import ShardedIndex
     from lookup_api.ranking.candidates import block_candidates
     from lookup_api.ranking.evidence import pair_features
@@ -202,7 +210,7 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
 
     def nearest(rows: Any) -> Any:
         index = ShardedIndex.open(release.folders["index"] / "now")
-        return np.asarray(index.search(np.ascontiguousarray(vectors[rows]), reach)[0], np.int32)
+        return np.asarray(index.search(np.ascontiguousarray(vectors[rows]), settings.ann)[0], np.int32)
 
     rows, bits = block_candidates(network, users, wide, seed, nearest if settings.ann else None)
     offsets, one = np.array([0, 1], np.int64), np.array([candidate], np.int32)
@@ -210,15 +218,11 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
     pair = pair_features(network, users, offsets, one, vectors, factors, settings, seed)
     score = _score_one(release, user, candidate, pair)
     named = np.flatnonzero(rows[0] == candidate)
-    if len(named):
-        close = list(names_of(int(bits[0, named[0]])))
-        place = int(named[0]) + 1
-        detail = f"place {place} of the union of sources, named by {', '.join(close)}; {settings.per_user} are kept"
-    else:
-        close, place = [], None
-        detail = f"no source names them among the first {reach:,}"
+    close = list(names_of(int(bits[0, named[0]]))) if len(named) else []
+    by_whom = f"close by {', '.join(close)}, asked for" if close else "no source names them when asked for"
+    detail = f"not among the {settings.per_user:,} candidates kept; {by_whom} {reach:,}"
     detail += f"; the ranker would have given {score:.4f}"
-    by = _by("candidates", "not_a_candidate", detail, place=place, close_by=close, would_be_score=score)
+    by = _by("candidates", "not_a_candidate", detail, kept=settings.per_user, close_by=close, would_be_score=score)
     return by, _named(PAIR_FEATURES, pair[0])
 
 

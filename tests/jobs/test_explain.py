@@ -119,9 +119,28 @@ def test_somebody_no_source_kept_is_told_how_close_they_were(graph, folders):
     found = asked(folders, graph.ids[4], graph.ids[outside[0]])
     by = found["left_out_by"]
     assert (by["stage"], by["rule"]) == ("candidates", "not_a_candidate")
-    assert by["place"] is None or by["place"] > len(kept)
+    assert by["kept"] == SETTINGS.candidates.per_user >= len(kept)
     assert np.isfinite(by["would_be_score"])
     assert found["pair_features"]
+
+
+def test_a_person_who_was_close_is_given_sources_and_no_place_that_contradicts_the_cut(graph, folders):
+    """Lists this long rank people otherwise than those of the night: a place in them may lie inside the cut."""
+    table = pq.read_table(sorted((folders["candidates"] / "now").glob("*.parquet"))[0])
+    kept = set(table.filter(pa.compute.equal(table["user_row"], 4))["candidate_row"].to_pylist())
+    outside = set(range(graph.users)) - kept - set(graph.now.connections.row(4).tolist()) - {4}
+    found = [asked(folders, graph.ids[4], graph.ids[row])["left_out_by"] for row in sorted(outside)[:40]]
+    assert any(by["close_by"] for by in found)
+    for by in found:
+        assert "place" not in by
+        assert by["detail"].startswith("not among the 60 candidates kept")
+        assert set(by["close_by"]) <= set(NAMES.values())
+
+
+@pytest.mark.parametrize(("user", "candidate", "said"), [(2**63, 1, "user"), (1, -(2**63) - 1, "candidate")])
+def test_an_id_beyond_64_bits_is_refused(folders, user, candidate, said):
+    with pytest.raises(UsageError, match=f"{said} -?9223372036854775[0-9]* is no id"):
+        explain(folders, user, candidate)
 
 
 def test_a_release_without_candidates_is_refused_by_name(folders):
