@@ -39,7 +39,7 @@ def run(ctx: StageContext) -> StageResult:
     metrics = measure(graph, hidden, asked, {RANKER: lists, **rivals}, seed)
     metrics["candidates"] = candidate_metrics(recall, int(hidden.degrees()[asked].sum()), len(asked))
     metrics |= check_rankings(graph, ctx.inputs["rankings"].path)
-    examples = example_lists(graph, asked, ctx.inputs["rankings"].path)
+    examples = example_lists(graph, asked, ctx.inputs["rankings"].path, seed)
     content_hash = ContentHash().json("metrics", metrics).json("examples", examples).hexdigest()
     write_report(ctx.data, assemble_report(graph, ctx.as_of, metrics, examples, ctx.inputs))
     return StageResult(len(asked), content_hash, metrics)
