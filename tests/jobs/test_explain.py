@@ -1,6 +1,7 @@
 """Explaining a pair: every way to be shown or left out has its own answer, and the score is the ranking's."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from index.sharded import IndexSpec, build_shard, finish
 from infra.errors import UsageError
 from infra.graph import Csr
-from infra.settings import CandidateSettings, RankSettings, Settings
+from infra.settings import CandidateSettings, IndexSettings, RankSettings, Settings
 from jobs.explain import explain
 from lookup_api.ranking.sources import NAMES
 from tests.suites.planted import planted_graph
@@ -135,6 +137,28 @@ def test_a_person_who_was_close_is_given_sources_and_no_place_that_contradicts_t
         assert "place" not in by
         assert by["detail"].startswith("not among the 60 candidates kept")
         assert set(by["close_by"]) <= set(NAMES.values())
+
+
+def test_the_index_is_asked_for_as_many_as_in_the_night(graph, folders, tmp_path):
+    """The 8 nearest by brute force, the user and friends among them, are all that the index may be said to name."""
+    made_with = SETTINGS.candidates.model_copy(update={"ann": 8})
+    manifest = {"settings": {"candidates": made_with.model_dump(), "run": SETTINGS.run.model_dump()}}
+    candidates, index = tmp_path / "candidates" / "data", tmp_path / "index"
+    shutil.copytree(folders["candidates"], candidates)
+    (candidates.parent / "manifest.json").write_text(json.dumps(manifest))
+    vectors = np.load(folders["embeddings"] / "now.npy")
+    spec = IndexSpec.from_settings(IndexSettings(backend="exact", shards=1), seed=3)
+    build_shard(vectors, spec, 0, index / "now")
+    finish(index / "now", spec)
+    nearest = set(np.argsort(-(vectors @ vectors[4]), kind="stable")[:8].tolist())
+    everything = dict(folders) | {"candidates": candidates, "index": index}
+    outside = set(range(graph.users)) - set(graph.now.connections.row(4).tolist()) - {4}
+    by = {row: asked(everything, graph.ids[4], graph.ids[row])["left_out_by"] for row in sorted(outside)[::4]}
+    by |= {row: asked(everything, graph.ids[4], graph.ids[row])["left_out_by"] for row in sorted(nearest & outside)}
+    told = {row: found for row, found in by.items() if found and found["rule"] == "not_a_candidate"}
+    named = {row for row, found in told.items() if "ann" in found["close_by"]}
+    assert named == nearest & told.keys()
+    assert named
 
 
 @pytest.mark.parametrize(("user", "candidate", "said"), [(2**63, 1, "user"), (1, -(2**63) - 1, "candidate")])
