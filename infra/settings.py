@@ -35,7 +35,7 @@ class SparkSettings(Section):
 class GraphSettings(Section):
     max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows in a table above which a run stops.")
     held_out_share: float = Field(0.1, gt=0, lt=0.5, description="Share of friendships held out of the past view.")
-    report_share: float = Field(0.5, gt=0, lt=1, description="Share of users kept for the report alone.")
+    report_share: float = Field(0.3, gt=0, lt=1, description="Share of users kept for the report alone.")
     validate_share: float = Field(0.1, gt=0, lt=1, description="Share of users that early stopping looks at.")
     dismissal_days: int = Field(180, ge=1, description="Days after which a dismissal expires.")
 

@@ -38,16 +38,15 @@ def run(ctx: StageContext) -> StageResult:
 def read_lists(graph: Graph, features: Path, split: int, max_pairs: int = MAX_PAIRS) -> Lists:
     """Candidate lists on past of the users of one split, with what the ranker sees and the held-out friends marked.
 
-    Only friendships between two people who had friends in past: how newcomers choose their first is another matter,
-    and what tells it would mislead the rest.
+    A held-out friendship counts on one side only. Those with a user of REPORT are the report's, so lists hold no user
+    of REPORT at all; those between LEARN and VALIDATE are for validation, so lists of LEARN hold users of LEARN only.
+    Friendships of people without friends in past do not count either: how newcomers choose their first is another
+    matter, and what tells it would mislead the rest. Such friends are left out of the lists: they are no strangers.
     """
-    settled = graph.past.connections.degrees() > 0
-    pairs_held = np.asarray(graph.held_out)[settled[graph.held_out].all(axis=1)]
-    both = np.concatenate([pairs_held, pairs_held[:, ::-1]])
-    friends = Csr.from_pairs(graph.users, both[:, 0], both[:, 1])
-    wanted = np.flatnonzero((graph.split == split) & (friends.degrees() > 0))
-    users = open_array(features / "user_features.npy")
-    parts = [_chosen(path, wanted) for path in parts_of(features)]
+    friends, others = _held_out_of(graph, split)
+    wanted = np.flatnonzero(friends.degrees() > 0)
+    shown = np.isin(graph.split, _counterparts(split))
+    parts = [_chosen(path, wanted, shown, others) for path in parts_of(features)]
     pairs = sum(len(rows) for rows, _, _ in parts)
     step = -(-pairs // max_pairs) if pairs else 1
     wanted = wanted[::step]
@@ -55,22 +54,45 @@ def read_lists(graph: Graph, features: Path, split: int, max_pairs: int = MAX_PA
     viewer = np.concatenate([_NO_ROWS, *(part[0][keep] for part, keep in zip(parts, kept, strict=True))])
     candidate = np.concatenate([_NO_ROWS, *(part[1][keep] for part, keep in zip(parts, kept, strict=True))])
     pair = np.concatenate([_NO_PAIRS, *(part[2][keep] for part, keep in zip(parts, kept, strict=True))])
-    known = np.repeat(np.arange(graph.users, dtype=np.int64), friends.degrees()) * graph.users + friends.indices
-    label = np.isin(viewer.astype(np.int64) * graph.users + candidate, known)
+    users = open_array(features / "user_features.npy")
     asked, first = np.unique(viewer, return_index=True)
     offsets = np.append(first, len(viewer)).astype(np.int64)
     matrix = assemble(pair, users[viewer], users[candidate])
-    return Lists(matrix, label, offsets, friends.degrees()[asked])
+    return Lists(matrix, _among(friends, viewer, candidate), offsets, friends.degrees()[asked])
+
+
+def _counterparts(split: int) -> list[int]:
+    """The splits that users in the lists of this one are of."""
+    return [LEARN] if split == LEARN else [LEARN, split]
+
+
+def _held_out_of(graph: Graph, split: int) -> tuple[Csr, Csr]:
+    """Held-out friends of the users of one split: those that count, and the others; both N rows, one direction."""
+    both = np.concatenate([graph.held_out, graph.held_out[:, ::-1]])
+    both = both[graph.split[both[:, 0]] == split]
+    settled = graph.past.connections.degrees() > 0
+    counts = settled[both].all(axis=1) & np.isin(graph.split[both[:, 1]], _counterparts(split))
+    mine, others = both[counts], both[~counts]
+    return Csr.from_pairs(graph.users, *mine.T), Csr.from_pairs(graph.users, *others.T)
+
+
+def _among(friends: Csr, viewer: Int32, candidate: Int32) -> npt.NDArray[np.bool_]:
+    """Whether each pair is an entry of `friends`."""
+    known = np.repeat(np.arange(friends.rows, dtype=np.int64), friends.degrees()) * friends.rows + friends.indices
+    return np.isin(viewer.astype(np.int64) * friends.rows + candidate, known)
 
 
 _NO_ROWS = np.empty(0, np.int32)
 _NO_PAIRS = np.empty((0, len(PAIR_FEATURES)), np.float16)
 
 
-def _chosen(path: Path, wanted: Int64) -> tuple[Int32, Int32, npt.NDArray[np.float16]]:
-    """Users, candidates and pair features of one part, for the wanted users."""
+def _chosen(
+    path: Path, wanted: Int64, shown: npt.NDArray[np.bool_], unwanted: Csr
+) -> tuple[Int32, Int32, npt.NDArray[np.float16]]:
+    """Users, candidates and pair features of one part: the wanted users' pairs with those shown, less the unwanted."""
     table: pa.Table = pq.read_table(path)
-    table = table.filter(pa.array(np.isin(table["user_row"].to_numpy(), wanted)))
-    columns = [table[name].to_numpy() for name in PAIR_FEATURES]
+    viewer, candidate = (table[name].to_numpy() for name in ("user_row", "candidate_row"))
+    keep = np.isin(viewer, wanted) & shown[candidate] & ~_among(unwanted, viewer, candidate)
+    columns = [table[name].to_numpy()[keep] for name in PAIR_FEATURES]
     pair = np.stack(columns, axis=1) if columns[0].size else _NO_PAIRS
-    return table["user_row"].to_numpy(), table["candidate_row"].to_numpy(), pair.astype(np.float16, copy=False)
+    return viewer[keep], candidate[keep], pair.astype(np.float16, copy=False)

@@ -1,5 +1,6 @@
 """Candidates, features and the ranker as stages: what they write, and that it does not depend on how work was cut."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from index.sharded import IndexSpec, build_shard, finish
-from infra.graph import LEARN, Csr, Graph
+from infra.graph import LEARN, REPORT, VALIDATE, Csr, Graph
 from infra.schemas import CANDIDATES
 from infra.settings import Settings, load
 from jobs import candidates, features, train_ranker
 from jobs.blocks import asked_users, parts_of, read_parts
 from jobs.context import Parent, StageContext, StageResult
-from lookup_api.ranking.features import FEATURES, PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.features import FEATURES, PAIR_FEATURES, USER_FEATURES, assemble
 from lookup_api.ranking.ranker import Ranker
 from tests.lookup_api.ranking.networks import small_graph
 
-SPLIT = LEARN
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -51,10 +50,14 @@ class Stages:
             finish(self.paths["index"] / view, spec)
 
     def context(self, kind: str) -> StageContext:
-        out = self.root / kind
+        context = self.context_of(self.root / kind)
+        self.paths[kind] = context.data
+        return context
+
+    def context_of(self, out: Path) -> StageContext:
+        """A context that writes to a new folder, with what was made so far as inputs."""
         out.mkdir()
         inputs = {name: Parent(name, path, "", {}) for name, path in self.paths.items()}
-        self.paths[kind] = out
         return StageContext(
             self.settings,
             datetime(2026, 1, 1, tzinfo=UTC),
@@ -72,11 +75,16 @@ class Stages:
         return made
 
 
-def settled_friends(graph: Graph) -> Csr:
-    """Held-out friends among those who had friends before."""
-    known = np.flatnonzero(graph.past.connections.degrees())
-    kept = graph.held_out[np.isin(graph.held_out, known).all(axis=1)]
-    return replace(graph, held_out=kept).held_out_of()
+def friends_that_count(graph: Graph, split: int) -> dict[int, set[int]]:
+    """Held-out friends whom the lists of a split are judged by, pair by pair: both had friends before, none is of
+    REPORT, and pairs of LEARN and VALIDATE are for validation."""
+    counted: dict[int, set[int]] = {}
+    for one, other in [*graph.held_out.tolist(), *graph.held_out[:, ::-1].tolist()]:
+        settled = len(graph.past.connections.row(one)) > 0 and len(graph.past.connections.row(other)) > 0
+        sides = (int(graph.split[one]), int(graph.split[other]))
+        if settled and sides in ((LEARN, LEARN), (VALIDATE, VALIDATE), (VALIDATE, LEARN)) and sides[0] == split:
+            counted.setdefault(one, set()).add(other)
+    return counted
 
 
 def settings_of(**flags: str) -> Settings:
@@ -134,26 +142,82 @@ def test_how_the_work_is_cut_changes_nothing(stages: tuple[Stages, dict[str, Sta
         assert result.rows == first[kind].rows
 
 
-def test_the_ranker_learns_from_learn_users_alone(stages: tuple[Stages, dict[str, StageResult]]) -> None:
+def with_newcomer(graph: Graph) -> Graph:
+    """The graph, but for someone with a held-out friend who had no friends before."""
+    past = graph.past.connections
+    learners = graph.split[graph.held_out] == LEARN
+    newcomer = graph.held_out[learners.all(axis=1)][0, 1]
+    row = np.repeat(np.arange(past.rows), past.degrees())
+    kept = (row != newcomer) & (past.indices != newcomer)
+    fewer = Csr.from_pairs(past.rows, row[kept], past.indices[kept], np.asarray(past.values)[kept])
+    return replace(graph, past=replace(graph.past, connections=fewer))
+
+
+@pytest.mark.parametrize("change", [lambda graph: graph, with_newcomer], ids=["all settled", "one newcomer"])
+@pytest.mark.parametrize("split", [LEARN, VALIDATE])
+def test_lists_mark_the_friendships_that_count_and_leave_the_other_held_out_ones_out(
+    stages: tuple[Stages, dict[str, StageResult]], split: int, change: Callable[[Graph], Graph]
+) -> None:
+    made, _ = stages
+    graph, folder = change(made.graph), made.paths["features"] / "past"
+    lists = train_ranker.read_lists(graph, folder, split)
+    counted, held = friends_that_count(graph, split), graph.held_out_of()
+    users = np.load(folder / "user_features.npy")
+    rows, labels, sizes = [], [], Counter[int]()
+    for table in read_parts(folder):
+        pairs = np.stack([table[name].to_numpy() for name in PAIR_FEATURES], axis=1)
+        viewers, others = (table[name].to_pylist() for name in ("user_row", "candidate_row"))
+        for at, (one, other) in enumerate(zip(viewers, others, strict=True)):
+            yes = other in counted.get(one, ())
+            shown = graph.split[other] in ((LEARN,) if split == LEARN else (LEARN, VALIDATE))
+            if one in counted and (yes or (shown and other not in held.row(one))):
+                rows.append(assemble(pairs[at : at + 1], users[one], users[[other]])[0])
+                labels.append(yes)
+                sizes[one] += 1
+    assert sum(labels) > 10
+    np.testing.assert_array_equal(lists.matrix, rows)
+    np.testing.assert_array_equal(lists.label, labels)
+    np.testing.assert_array_equal(np.diff(lists.offsets), list(sizes.values()))
+    np.testing.assert_array_equal(lists.held, [len(counted[one]) for one in sizes])
+
+
+def test_friends_of_newcomers_do_not_count(stages: tuple[Stages, dict[str, StageResult]]) -> None:
+    made, _ = stages
+    folder = made.paths["features"] / "past"
+    before, after = (train_ranker.read_lists(graph, folder, LEARN) for graph in (made.graph, with_newcomer(made.graph)))
+    assert after.label.sum() < before.label.sum()
+    assert after.held.sum() < before.held.sum()
+
+
+def test_held_out_friendships_of_report_users_do_not_change_the_ranker(
+    stages: tuple[Stages, dict[str, StageResult]], tmp_path: Path
+) -> None:
     made, results = stages
-    lists = train_ranker.read_lists(made.graph, made.paths["features"] / "past", SPLIT)
-    held = settled_friends(made.graph)
-    asked = np.flatnonzero((made.graph.split == SPLIT) & (held.degrees() > 0))
-    np.testing.assert_array_equal(lists.held, held.degrees()[asked])
-    table = pq.read_table(parts_of(made.paths["features"] / "past")[0])
-    mine = np.isin(table["user_row"].to_numpy(), asked)
-    user, other = (table[name].to_numpy()[mine] for name in ("user_row", "candidate_row"))
-    np.testing.assert_array_equal(lists.label, [b in held.row(a) for a, b in zip(user, other, strict=True)])
-    assert lists.matrix.shape == (len(user), len(FEATURES))
+    graph = made.graph
+    kept = ~(graph.split[graph.held_out] == REPORT).any(axis=1)
+    reported = np.flatnonzero(graph.split == REPORT).astype(np.int32)
+    learners = np.flatnonzero(graph.split == LEARN).astype(np.int32)[: len(reported)]
+    other = np.concatenate([graph.held_out[kept], np.stack([reported[: len(learners)], learners], axis=1)])
+    changed = replace(graph, held_out=np.sort(other, axis=1), held_out_day=np.full(len(other), 11_000, np.int32))
+    changed.save(tmp_path)
+    context = made.context_of(tmp_path / "ranker")
+    again = train_ranker.run(replace(context, inputs=context.inputs | {"graph": Parent("graph", tmp_path, "", {})}))
+    assert again.content_hash == results["ranker"].content_hash
+    assert again.metrics == results["ranker"].metrics
+
+
+def test_the_ranker_is_no_worse_than_common_neighbours(stages: tuple[Stages, dict[str, StageResult]]) -> None:
+    made, results = stages
     told = results["ranker"].metrics
     assert told["validation"]["ranker"]["ndcg_at_20"] >= 0.9 * told["validation"]["common_neighbours"]["ndcg_at_20"]
+    lists = train_ranker.read_lists(made.graph, made.paths["features"] / "past", LEARN)
     assert Ranker.open(made.paths["ranker"]).score(lists.matrix).shape == lists.label.shape
 
 
 def test_lists_past_the_limit_leave_whole_users_out(stages: tuple[Stages, dict[str, StageResult]]) -> None:
     made, _ = stages
     folder = made.paths["features"] / "past"
-    every, some = (train_ranker.read_lists(made.graph, folder, SPLIT, limit) for limit in (10**9, 2_000))
+    every, some = (train_ranker.read_lists(made.graph, folder, LEARN, limit) for limit in (10**9, 2_000))
     assert len(some.label) <= 2_000
     sizes = set(np.diff(every.offsets).tolist())
     assert set(np.diff(some.offsets).tolist()) <= sizes
