@@ -14,6 +14,9 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 THREADS = 2
 """Request threads of a worker: one waits for a page of the tables while the other answers."""
 
+DRAIN_S = 10
+"""Seconds a worker may take to end after it was told to; a stuck one is killed, so that a restart never hangs."""
+
 
 def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int) -> None:
     """Serves the store's current release until SIGINT or SIGTERM; each worker follows CURRENT by itself."""
@@ -31,6 +34,7 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
             factory=True,
             websockets=False,
             respawn_failed_workers=True,
+            workers_kill_timeout=DRAIN_S,
         ).serve()
 
 
