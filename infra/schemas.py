@@ -149,6 +149,11 @@ CANDIDATES = pa.schema(
         _field("user_row", pa.int32(), "dense row of the user", required=True),
         _field("candidate_row", pa.int32(), "dense row of the candidate", required=True),
         _field("sources", pa.uint8(), "bit set of lookup_api.ranking.sources that named the candidate", required=True),
+        _field("common_neighbours", pa.float16(), "log(1 + shared friends)", required=True),
+        _field("resource_allocation", pa.float16(), "64 x square root of resource allocation", required=True),
+        _field("fresh_allocation", pa.float16(), "64 x square root of it by age of the friendships", required=True),
+        _field("walk", pa.float16(), "1024 x square root of personalised PageRank over friends", required=True),
+        _field("joint_walk", pa.float16(), "1024 x square root of it over friends and groups together", required=True),
     ]
 )
 

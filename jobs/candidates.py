@@ -17,7 +17,7 @@ from infra.schemas import CANDIDATES
 from infra.settings import Settings
 from jobs.blocks import VIEWS, RunAll, asked_users, blocks_of, hash_parts, part_path, write_part
 from jobs.context import StageContext, StageResult
-from lookup_api.ranking.candidates import Search, block_candidates
+from lookup_api.ranking.candidates import Candidates, Search, block_candidates
 from lookup_api.ranking.network import open_network
 from lookup_api.ranking.sources import NAMES
 
@@ -75,21 +75,20 @@ def candidate_block(work: Work, number: int) -> dict[str, int]:
     network = open_network(work.graph, work.view)
     users = asked_users(_graph(work.graph), work.view, chosen.learn_users, seed)
     users = users[number * chosen.block : (number + 1) * chosen.block]
-    rows, bits = block_candidates(network, users, chosen, seed, _search(work))
-    table = as_table(users, rows, bits)
+    found = block_candidates(network, users, chosen, seed, _search(work))
+    table = as_table(users, found)
     write_part(table, part_path(work.out, number))
     sources = table["sources"].to_numpy()
     named = {name: int(np.count_nonzero(sources & bit)) for bit, name in NAMES.items()}
-    return {"rows": table.num_rows, "users_without": int((rows[:, 0] < 0).sum()), **named}
+    return {"rows": table.num_rows, "users_without": int((found.rows[:, 0] < 0).sum()), **named}
 
 
-def as_table(users: Int32, rows: Int32, bits: npt.NDArray[np.uint8]) -> pa.Table:
-    """Lists as the CANDIDATES table, sorted by user and candidate. rows int32 [B, K], -1 where a list ends."""
-    order = np.argsort(rows, axis=1, kind="stable")
-    rows, bits = np.take_along_axis(rows, order, 1), np.take_along_axis(bits, order, 1)
-    real = rows >= 0
+def as_table(users: Int32, found: Candidates) -> pa.Table:
+    """Lists of the users int32 [B] as the CANDIDATES table, sorted by user and candidate."""
+    real = found.rows >= 0
     who = np.repeat(users, real.sum(axis=1))
-    return pa.table([who, rows[real], bits[real]], schema=CANDIDATES)
+    near = found.near[real].T.copy()
+    return pa.table([who, found.rows[real], found.sources[real], *near], schema=CANDIDATES)
 
 
 def _search(work: Work) -> Search | None:

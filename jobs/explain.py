@@ -199,6 +199,7 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
     from lookup_api.ranking.candidates import block_candidates
     from lookup_api.ranking.evidence import pair_features
     from lookup_api.ranking.network import open_network
+    from lookup_api.ranking.proximity import proximity
 
     made_with = release.settings_of("candidates")
     settings = CandidateSettings(**made_with.get("candidates", {}))
@@ -212,13 +213,14 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
         index = ShardedIndex.open(release.folders["index"] / "now")
         return np.asarray(index.search(np.ascontiguousarray(vectors[rows]), settings.ann)[0], np.int32)
 
-    rows, bits = block_candidates(network, users, wide, seed, nearest if settings.ann else None)
+    found = block_candidates(network, users, wide, seed, nearest if settings.ann else None)
     offsets, one = np.array([0, 1], np.int64), np.array([candidate], np.int32)
     factors = open_array(release.folders["features"] / "now" / "factors.npy")
-    pair = pair_features(network, users, offsets, one, vectors, factors, settings, seed)
+    near = proximity(network, users, offsets, one, settings, seed)
+    pair = pair_features(network, users, offsets, one, near, vectors, factors)
     score = _score_one(release, user, candidate, pair)
-    named = np.flatnonzero(rows[0] == candidate)
-    close = list(names_of(int(bits[0, named[0]]))) if len(named) else []
+    named = np.flatnonzero(found.rows[0] == candidate)
+    close = list(names_of(int(found.sources[0, named[0]]))) if len(named) else []
     by_whom = f"close by {', '.join(close)}, asked for" if close else "no source names them when asked for"
     detail = f"not among the {settings.per_user:,} candidates kept; {by_whom} {reach:,}"
     detail += f"; the ranker would have given {score:.4f}"

@@ -12,17 +12,18 @@ import pyarrow.parquet as pq
 from infra.graph import ViewName, open_array
 from infra.hashing import ContentHash
 from infra.schemas import CANDIDATES
-from infra.settings import Settings
 from jobs.blocks import VIEWS, RunAll, hash_parts, part_path, parts_of, write_part
 from jobs.context import StageContext, StageResult
 from lookup_api.ranking.evidence import pair_features, user_features
 from lookup_api.ranking.factors import factorise
-from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.features import PAIR_FEATURES, PROXIMITY, USER_FEATURES
 from lookup_api.ranking.network import open_network
 
 FACTORS = "factors.npy"
 """Friendship factors of every row, float32 [2, N, K]; those of now stay, for pairs looked at after the night."""
-SCHEMA = pa.schema([*CANDIDATES, *(pa.field(name, pa.float16(), nullable=False) for name in PAIR_FEATURES)])
+SCHEMA = pa.schema(
+    [*CANDIDATES, *(pa.field(name, pa.float16(), nullable=False) for name in PAIR_FEATURES[len(PROXIMITY) :])]
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class Work:
     embeddings: Path
     candidates: Path
     out: Path
-    settings: Settings
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -51,7 +51,7 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         out = ctx.data / view
         out.mkdir()
         candidates = ctx.inputs["candidates"].path / view
-        work = Work(view, graph, embeddings, candidates, out, ctx.settings)
+        work = Work(view, graph, embeddings, candidates, out)
         network = open_network(graph, view)
         factors = factorise(network.friends, ctx.settings.run.seed, ctx.settings.run.threads)
         np.save(out / FACTORS, np.stack(factors))
@@ -74,11 +74,11 @@ def feature_block(work: Work, number: int) -> dict[str, int]:
     users, first = np.unique(rows, return_index=True)
     offsets = np.append(first, len(rows)).astype(np.int64)
     network = open_network(work.graph, work.view)
-    settings, vectors = work.settings, _vectors(work.embeddings / f"{work.view}.npy")
-    factors = _vectors(work.out / FACTORS)
-    pairs = pair_features(network, users, offsets, candidates, vectors, factors, settings.candidates, settings.run.seed)
-    columns = [*(named[name] for name in CANDIDATES.names), *(pa.array(column) for column in pairs.T.copy())]
-    write_part(pa.table(columns, schema=SCHEMA), part_path(work.out, number))
+    near = np.stack([named[name].to_numpy() for name in PROXIMITY], axis=1)
+    vectors, factors = _vectors(work.embeddings / f"{work.view}.npy"), _vectors(work.out / FACTORS)
+    pairs = pair_features(network, users, offsets, candidates, near, vectors, factors)
+    more = (pa.array(column) for column in pairs[:, len(PROXIMITY) :].T.copy())
+    write_part(pa.table([*named.columns, *more], schema=SCHEMA), part_path(work.out, number))
     return {"rows": named.num_rows}
 
 

@@ -1,6 +1,7 @@
 """Candidates of a block of users: several sources each name their best, and the union keeps the best of all."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,10 @@ from infra.graph import Int32
 from infra.settings import CandidateSettings
 from lookup_api.ranking import sources
 from lookup_api.ranking.arrays import pair, readonly
-from lookup_api.ranking.neighbourhood import RA, clear, mix, two_hop
+from lookup_api.ranking.neighbourhood import RA, clear, mix
 from lookup_api.ranking.network import Network
-from lookup_api.ranking.selection import merge, take_best
-from lookup_api.ranking.walks import alone, scratch_for, together, walk
+from lookup_api.ranking.proximity import MEASURED, Float16, as_features, forget, measure, reach, scratch_of, ways
+from lookup_api.ranking.selection import take_best, unite
 
 Search = Callable[[Int32], Int32]
 """Nearest rows of each row, int32 [B, k] from int32 [B], best first, -1 padded."""
@@ -22,44 +23,89 @@ WEIGHTS = {
     sources.TWO_HOP: 1.0,
     sources.WALK: 1.0,
     sources.JOINT_WALK: 1.0,
-    sources.ANN: 0.7,
     sources.AFFILIATION: 0.4,
     sources.POPULAR: 0.1,
+    sources.ANN: 0.7,
 }
-"""Weight of each source's reciprocal rank in the union."""
+"""Weight of each source's reciprocal rank in the union, in the order in which `_choose` lists them."""
 POPULAR_DEPTH = 4
 """Popular people looked through for a user, as a multiple of the candidates wanted: friends among them are left out."""
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Lists of B users with K places, -1 padded, ascending by row.
+
+    rows int32 [B, K]; sources uint8 [B, K]: bits of who named them; near float16 [B, K, 5]: their PROXIMITY.
+    """
+
+    rows: Int32
+    sources: npt.NDArray[np.uint8]
+    near: Float16
+
+
 def block_candidates(
     network: Network, users: Int32, settings: CandidateSettings, seed: int, search: Search | None
-) -> tuple[Int32, npt.NDArray[np.uint8]]:
-    """Candidates of each user, int32 [B, per_user], best first, -1 padded, and their source bits, uint8 alike.
+) -> Candidates:
+    """Candidates of each of the users int32 [B], the best `per_user` of the union of all sources.
 
     A list never holds the user, a friend or an excluded row. search: nearest neighbours by embedding, if there are any.
     """
     k, g = settings.per_user, network.groups
-    lists = {bit: np.full((len(users), k), -1, np.int32) for bit in WEIGHTS}
-    friends, barred = pair(network.friends), pair(network.excluded)
-    asked = (readonly(users), friends, barred)
-    known = (readonly(network.days), network.today)
-    _two_hop_lists(*asked, *known, settings.hub_cap, seed, lists[sources.TWO_HOP])
-    _walk_lists(*asked, alone(network.friends), settings.walk_budget, lists[sources.WALK])
-    _walk_lists(*asked, together(network.friends, g), settings.walk_budget, lists[sources.JOINT_WALK])
-    by_group = (pair(g.of_user), pair(g.members), readonly(g.draw))
-    _group_lists(*asked, *by_group, settings.hub_cap, seed, lists[sources.AFFILIATION])
-    depth = min(POPULAR_DEPTH * k, network.users)
-    _drop_barred(*asked, np.tile(network.popular[:depth], (len(users), 1)), lists[sources.POPULAR])
-    if search is not None:
-        _drop_barred(*asked, search(users), lists[sources.ANN])
-    return merge(
-        np.stack(list(lists.values())),
-        np.array(list(lists), np.uint8),
+    rows, bits = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.uint8)
+    measured = np.zeros((len(users), k, MEASURED), np.float32)
+    nearest = search(users) if search is not None else np.empty((len(users), 0), np.int32)
+    _choose(
+        readonly(users),
+        pair(network.excluded),
+        ways(network),
+        (settings.hub_cap, seed, settings.walk_budget),
+        (pair(g.of_user), pair(g.members), readonly(g.draw)),
+        readonly(network.popular[: POPULAR_DEPTH * k]),
+        readonly(np.ascontiguousarray(nearest)),
+        np.array(list(WEIGHTS), np.uint8),
         np.array(list(WEIGHTS.values()), np.float32),
-        users,
-        network.users,
-        k,
+        rows,
+        bits,
+        measured,
     )
+    return Candidates(rows, bits, as_features(measured.reshape(-1, MEASURED)).reshape(len(users), k, -1))
+
+
+@njit(cache=True, nogil=True)
+def _choose(  # type: ignore[no-untyped-def]
+    users, excluded, paths, limits, by_group, popular, nearest, bits, weights, out_rows, out_bits, out_measured
+):
+    friends = paths[0]
+    cap, seed, budget = limits
+    people, k = len(friends[0]) - 1, out_rows.shape[1]
+    scratch = scratch_of(paths)
+    barred, seen = np.zeros(people, np.bool_), np.zeros(people, np.uint8)
+    group_score, merit = np.zeros(people, np.float32), np.zeros(people, np.float32)
+    group_nodes, union = np.empty(people, np.int32), np.empty(len(bits) * k, np.int32)
+    lists, best = np.empty((len(bits), k), np.int32), np.empty(k, np.float32)
+    for i in range(len(users)):
+        user = users[i]
+        _bar(user, friends, excluded, barred, True)
+        counts = reach(user, paths, cap, seed, budget, scratch)
+        take_best(scratch[1], counts[0], scratch[0][:, RA], barred, lists[0], best)
+        take_best(scratch[2][1], counts[1], scratch[2][0], barred, lists[1], best)
+        take_best(scratch[3][1], counts[2], scratch[3][0], barred, lists[2], best)
+        sharing = _share_groups(user, by_group, cap, seed, group_score, group_nodes)
+        take_best(group_nodes, sharing, group_score, barred, lists[3], best)
+        _take_first(popular, barred, lists[4])
+        _take_first(nearest[i], barred, lists[5])
+        count = unite(lists, bits, weights, merit, seen, union)
+        size = take_best(union, count, merit, barred, out_rows[i], best)
+        out_rows[i, :size].sort()
+        for at in range(size):
+            out_bits[i, at] = seen[out_rows[i, at]]
+            measure(out_rows[i, at], scratch, out_measured[i, at])
+        clear(merit, union, count)
+        clear(seen, union, count)
+        clear(group_score, group_nodes, sharing)
+        forget(counts, scratch)
+        _bar(user, friends, excluded, barred, False)
 
 
 @njit(cache=True, nogil=True)
@@ -73,58 +119,25 @@ def _bar(user, friends, excluded, barred, value):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _two_hop_lists(users, friends, excluded, days, today, cap, seed, out):  # type: ignore[no-untyped-def]
-    reach = len(friends[0]) - 1
-    barred = np.zeros(reach, np.bool_)
-    scores = np.zeros((reach, 4), np.float32)
-    nodes = np.empty(reach, np.int32)
-    best = np.empty(out.shape[1], np.float32)
-    for i in range(len(users)):
-        _bar(users[i], friends, excluded, barred, True)
-        count = two_hop(users[i], friends[0], friends[1], days, today, cap, seed, scores, nodes)
-        take_best(nodes, count, scores[:, RA], barred, out[i], best)
-        clear(scores, nodes, count)
-        _bar(users[i], friends, excluded, barred, False)
+def _share_groups(user, by_group, cap, seed, score, nodes):  # type: ignore[no-untyped-def]
+    """Adds up, for those who share groups, (friends a member has inside) / size; of a hub a seeded sample.
 
-
-@njit(cache=True, nogil=True)
-def _walk_lists(users, friends, excluded, paths, budget, out):  # type: ignore[no-untyped-def]
-    barred = np.zeros(len(friends[0]) - 1, np.bool_)
-    scratch = scratch_for(paths)
-    score, nodes = scratch[0], scratch[1]
-    best = np.empty(out.shape[1], np.float32)
-    for i in range(len(users)):
-        _bar(users[i], friends, excluded, barred, True)
-        count = walk(users[i], paths, budget, scratch)
-        take_best(nodes, count, score, barred, out[i], best)
-        clear(score, nodes, count)
-        _bar(users[i], friends, excluded, barred, False)
-
-
-@njit(cache=True, nogil=True)
-def _group_lists(users, friends, excluded, groups, members, draw, cap, seed, out):  # type: ignore[no-untyped-def]
-    """Those who share groups, by the sum of (friends a member has inside) / size; of a hub a seeded sample."""
-    reach = len(friends[0]) - 1
-    barred = np.zeros(reach, np.bool_)
-    score, nodes = np.zeros(reach, np.float32), np.empty(reach, np.int32)
-    best = np.empty(out.shape[1], np.float32)
-    for i in range(len(users)):
-        user, count = users[i], 0
-        _bar(user, friends, excluded, barred, True)
-        for at in range(groups[0][user], groups[0][user + 1]):
-            group = groups[1][at]
-            start, size = members[0][group], members[0][group + 1] - members[0][group]
-            looked = min(size, cap)
-            phase = mix(seed, user) if size > cap else 0.0
-            for j in range(looked):
-                node = members[1][start + int((j + phase) * size / looked)]
-                if score[node] == 0:
-                    nodes[count] = node
-                    count += 1
-                score[node] += (draw[group] + LEAST_DRAW) / size
-        take_best(nodes, count, score, barred, out[i], best)
-        clear(score, nodes, count)
-        _bar(user, friends, excluded, barred, False)
+    score float32 [N] must be zero and is left dirty at nodes[:count]; returns count.
+    """
+    groups, members, draw = by_group
+    count = 0
+    for at in range(groups[0][user], groups[0][user + 1]):
+        group = groups[1][at]
+        start, size = members[0][group], members[0][group + 1] - members[0][group]
+        looked = min(size, cap)
+        phase = mix(seed, user) if size > cap else 0.0
+        for j in range(looked):
+            node = members[1][start + int((j + phase) * size / looked)]
+            if score[node] == 0:
+                nodes[count] = node
+                count += 1
+            score[node] += (draw[group] + LEAST_DRAW) / size
+    return count
 
 
 LEAST_DRAW = 0.01
@@ -132,13 +145,11 @@ LEAST_DRAW = 0.01
 
 
 @njit(cache=True, nogil=True)
-def _drop_barred(users, friends, excluded, named, out):  # type: ignore[no-untyped-def]
-    barred = np.zeros(len(friends[0]) - 1, np.bool_)
-    for i in range(len(users)):
-        _bar(users[i], friends, excluded, barred, True)
-        kept = 0
-        for row in named[i]:
-            if row >= 0 and not barred[row] and kept < out.shape[1]:
-                out[i, kept] = row
-                kept += 1
-        _bar(users[i], friends, excluded, barred, False)
+def _take_first(named, barred, out):  # type: ignore[no-untyped-def]
+    """The first of the named rows that are not barred, -1 padded."""
+    kept = 0
+    for row in named:
+        if row >= 0 and not barred[row] and kept < len(out):
+            out[kept] = row
+            kept += 1
+    out[kept:] = -1

@@ -5,12 +5,9 @@ import numpy.typing as npt
 from numba import njit
 
 from infra.graph import NO_DAY, Int32, Int64
-from infra.settings import CandidateSettings
 from lookup_api.ranking.arrays import pair, readonly
-from lookup_api.ranking.features import PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE
-from lookup_api.ranking.neighbourhood import CN, FRESH, RA, clear, two_hop
+from lookup_api.ranking.features import PAIR_FEATURES, PROXIMITY, USER_FEATURES
 from lookup_api.ranking.network import Network
-from lookup_api.ranking.walks import alone, scratch_for, together, walk
 
 Float32 = npt.NDArray[np.float32]
 Float16 = npt.NDArray[np.float16]
@@ -23,40 +20,29 @@ def pair_features(
     users: Int32,
     offsets: Int64,
     candidates: Int32,
+    near: Float16,
     embeddings: Float32,
     factors: Float32,
-    settings: CandidateSettings,
-    seed: int,
 ) -> Float16:
     """PAIR_FEATURES of candidates[offsets[i]:offsets[i + 1]] as seen by users[i], float16 [n, P].
 
-    users int32 [B], offsets int64 [B + 1], candidates int32 [n], embeddings float32 [N, D] unit rows; factors
-    float32 [2, N, K]: users as viewers and as candidates.
+    users int32 [B], offsets int64 [B + 1], candidates int32 [n]. near float16 [n, 5]: their PROXIMITY. embeddings
+    float32 [N, D] unit rows; factors float32 [2, N, K]: users as viewers and as candidates.
     """
     out = np.zeros((len(candidates), len(PAIR_FEATURES)), np.float32)
+    out[:, : len(PROXIMITY)] = near
     column = {name: out[:, at] for at, name in enumerate(PAIR_FEATURES)}
     asked = (readonly(users), readonly(offsets), readonly(candidates))
-    friends = pair(network.friends)
-    hops = np.zeros((len(candidates), 4), np.float32)
-    _two_hop_at(*asked, friends, readonly(network.days), network.today, settings.hub_cap, seed, hops)
-    column["common_neighbours"][:] = np.log1p(hops[:, CN])
-    column["resource_allocation"][:] = SQUARE_SCALE * np.sqrt(hops[:, RA])
-    column["fresh_allocation"][:] = SQUARE_SCALE * np.sqrt(hops[:, FRESH])
-    g = network.groups
-    of_user = pair(g.of_user)
-    _walk_at(*asked, alone(network.friends), settings.walk_budget, column["walk"])
-    _walk_at(*asked, together(network.friends, g), settings.walk_budget, column["joint_walk"])
-    for name in ("walk", "joint_walk"):
-        column[name][:] = WALK_SCALE * np.sqrt(column[name])
     vectors = readonly(embeddings)
     _dots(*asked, vectors, vectors, column["embedding_dot"])
     viewers, shown = readonly(factors[0]), readonly(factors[1])
     _dots(*asked, viewers, shown, column["factors"])
     _dots(*asked, shown, viewers, column["factors_back"])
+    g = network.groups
     at = PAIR_FEATURES.index("shared_attributes")
     size = readonly(np.diff(g.members.indptr))
     tellings = (size, g.entities, readonly(g.lift), network.users)
-    _group_evidence(*asked, friends, of_user, *tellings, out[:, at : at + 6])
+    _group_evidence(*asked, pair(network.friends), pair(g.of_user), *tellings, out[:, at : at + 6])
     _acts(*asked, network.acted, column["acted"])
     _acts(*asked, network.acted_on, column["acted_on"])
     return out.astype(np.float16)
@@ -67,28 +53,6 @@ def _acts(users: Int32, offsets: Int64, candidates: Int32, rows, out: Float32) -
         values = rows.values if rows.values is not None else np.ones(rows.entries, np.float32)
         _looked_up(users, offsets, candidates, *pair(rows), readonly(values), out)
         np.log1p(out, out=out)
-
-
-@njit(cache=True, nogil=True)
-def _two_hop_at(users, offsets, candidates, friends, days, today, cap, seed, out):  # type: ignore[no-untyped-def]
-    reach = len(friends[0]) - 1
-    scores, nodes = np.zeros((reach, 4), np.float32), np.empty(reach, np.int32)
-    for i in range(len(users)):
-        count = two_hop(users[i], friends[0], friends[1], days, today, cap, seed, scores, nodes)
-        for at in range(offsets[i], offsets[i + 1]):
-            out[at] = scores[candidates[at]]
-        clear(scores, nodes, count)
-
-
-@njit(cache=True, nogil=True)
-def _walk_at(users, offsets, candidates, paths, budget, out):  # type: ignore[no-untyped-def]
-    scratch = scratch_for(paths)
-    score, nodes = scratch[0], scratch[1]
-    for i in range(len(users)):
-        count = walk(users[i], paths, budget, scratch)
-        for at in range(offsets[i], offsets[i + 1]):
-            out[at] = score[candidates[at]]
-        clear(score, nodes, count)
 
 
 @njit(cache=True, nogil=True)

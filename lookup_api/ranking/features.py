@@ -8,12 +8,11 @@ stored values, so a score computed live equals the nightly one.
 import numpy as np
 import numpy.typing as npt
 
+PROXIMITY = ("common_neighbours", "resource_allocation", "fresh_allocation", "walk", "joint_walk")
+"""The first columns of a pair, float16: those that are known where the candidate was found."""
+
 PAIR_FEATURES = (
-    "common_neighbours",
-    "resource_allocation",
-    "fresh_allocation",
-    "walk",
-    "joint_walk",
+    *PROXIMITY,
     "embedding_dot",
     "factors",
     "factors_back",

@@ -1,11 +1,6 @@
 """The best few of many scored rows, and the union of ranked lists from several sources."""
 
-import numpy as np
-import numpy.typing as npt
 from numba import njit
-
-Int32 = npt.NDArray[np.int32]
-Float32 = npt.NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)
@@ -63,50 +58,26 @@ def take_best(nodes, count, score, barred, rows, scores):  # type: ignore[no-unt
     return size
 
 
-@njit(cache=True, nogil=True)
-def _merge(lists, bits, pace, users, reach, out_rows, out_bits):  # type: ignore[no-untyped-def]
-    sources, block, depth = lists.shape
-    k = out_rows.shape[1]
-    nobody = np.zeros(reach, np.bool_)
-    merit = np.zeros(reach, np.float32)
-    seen = np.zeros(reach, np.uint8)
-    nodes = np.empty(sources * depth, np.int32)
-    scores = np.empty(k, np.float32)
-    for i in range(block):
-        count = 0
-        nobody[users[i]] = True
-        for s in range(sources):
-            for rank in range(depth):
-                row = lists[s, i, rank]
-                if row < 0:
-                    break
-                if seen[row] == 0:
-                    nodes[count] = row
-                    count += 1
-                seen[row] |= bits[s]
-                merit[row] += pace[s] / (rank + MERGE_OFFSET)
-        take_best(nodes, count, merit, nobody, out_rows[i], scores)
-        for j in range(k):
-            out_bits[i, j] = seen[out_rows[i, j]] if out_rows[i, j] >= 0 else 0
-        for j in range(count):
-            merit[nodes[j]] = 0
-            seen[nodes[j]] = 0
-        nobody[users[i]] = False
-
-
 MERGE_OFFSET = 10.0
 """Offset of the reciprocal ranks: small lets each source's first few in, large rewards agreement between sources."""
 
 
-def merge(
-    lists: npt.NDArray[np.int32], bits: npt.NDArray[np.uint8], weights: Float32, users: Int32, reach: int, k: int
-) -> tuple[Int32, npt.NDArray[np.uint8]]:
-    """Union of ranked lists by weighted reciprocal rank (Cormack et al., SIGIR 2009): the best k a user.
+@njit(cache=True, nogil=True)
+def unite(lists, bits, weights, merit, seen, nodes):  # type: ignore[no-untyped-def]
+    """Union of ranked lists by weighted reciprocal rank (Cormack et al., SIGIR 2009); returns how many rows it has.
 
-    lists int32 [S, B, L], best first, -1 padded; bits uint8 [S]; weights float32 [S]; reach: number of rows N.
-    Returns rows int32 [B, k], best first and -1 padded, and their source bits uint8 [B, k].
+    lists int32 [S, L], best first, -1 padded; bits uint8 [S]; weights float32 [S]. merit float32 [N] and seen uint8 [N]
+    must be zero and are left dirty at nodes[:count] (int32, at least S * L): the merit and the source bits of each row.
     """
-    rows = np.empty((len(users), k), np.int32)
-    found = np.empty((len(users), k), np.uint8)
-    _merge(lists, bits, weights, users, reach, rows, found)
-    return rows, found
+    count = 0
+    for s in range(len(lists)):
+        for rank in range(lists.shape[1]):
+            row = lists[s, rank]
+            if row < 0:
+                break
+            if seen[row] == 0:
+                nodes[count] = row
+                count += 1
+            seen[row] |= bits[s]
+            merit[row] += weights[s] / (rank + MERGE_OFFSET)
+    return count

@@ -9,6 +9,7 @@ from lookup_api.ranking.evidence import pair_features, user_features
 from lookup_api.ranking.factors import factorise
 from lookup_api.ranking.features import FEATURES, PAIR_FEATURES, USER_FEATURES, assemble
 from lookup_api.ranking.network import Network
+from lookup_api.ranking.proximity import proximity
 from tests.lookup_api.ranking.networks import dense, small_graph
 
 GRAPH = small_graph()
@@ -31,9 +32,17 @@ def factors() -> np.ndarray:
     return np.stack(factorise(NETWORK.friends, 1, 1))
 
 
+def measured(
+    users: np.ndarray, offsets: np.ndarray, others: np.ndarray, vectors: np.ndarray, factors: np.ndarray,
+    settings: CandidateSettings = SETTINGS,
+) -> np.ndarray:  # fmt: skip
+    near = proximity(NETWORK, users, offsets, others, settings, 1)
+    return pair_features(NETWORK, users, offsets, others, near, vectors, factors)
+
+
 @pytest.fixture(scope="module")
 def pairs(vectors: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    return pair_features(NETWORK, USERS, OFFSETS, EVERY, vectors, factors, SETTINGS, 1)
+    return measured(USERS, OFFSETS, EVERY, vectors, factors)
 
 
 def column(pairs: np.ndarray, name: str) -> np.ndarray:
@@ -83,7 +92,7 @@ def test_a_pair_measured_alone_equals_the_pair_in_its_block(
 ) -> None:
     for at in (5, GRAPH.users + 9, 3 * GRAPH.users + 2):
         user = USERS[at // GRAPH.users : at // GRAPH.users + 1]
-        alone = pair_features(NETWORK, user, np.array([0, 1]), EVERY[at : at + 1], vectors, factors, SETTINGS, 1)
+        alone = measured(user, np.array([0, 1]), EVERY[at : at + 1], vectors, factors)
         np.testing.assert_array_equal(alone[0], pairs[at])
 
 
@@ -121,9 +130,8 @@ def test_a_walk_back_is_the_walk_the_other_way(vectors: np.ndarray, factors: np.
     wide = CandidateSettings(walk_budget=10**9)
 
     def seen(one: int, other: int) -> dict[str, float]:
-        pair = pair_features(
-            NETWORK, np.array([one], np.int32), np.array([0, 1]), np.array([other], np.int32), vectors, factors, wide, 1
-        )
+        here, there = np.array([one], np.int32), np.array([other], np.int32)
+        pair = measured(here, np.array([0, 1]), there, vectors, factors, wide)
         return dict(zip(FEATURES, assemble(pair, users[one], users[[other]])[0].tolist(), strict=True))
 
     there, back = seen(2, 60), seen(60, 2)

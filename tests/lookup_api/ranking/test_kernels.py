@@ -9,7 +9,7 @@ from lookup_api.ranking.factors import factorise
 from lookup_api.ranking.groups import kinds_of
 from lookup_api.ranking.neighbourhood import clear, two_hop
 from lookup_api.ranking.network import Network, today_of
-from lookup_api.ranking.selection import merge, take_best
+from lookup_api.ranking.selection import take_best, unite
 from lookup_api.ranking.walks import ALPHA, STEPS, alone, scratch_for, together, walk
 from tests.lookup_api.ranking.networks import dense, small_graph
 
@@ -149,10 +149,12 @@ def test_the_best_few_are_those_of_a_full_sort() -> None:
 
 
 def test_a_union_prefers_whom_several_sources_name_and_says_which() -> None:
-    lists = np.array([[[1, 2, 3]], [[3, 4, -1]]], np.int32)
-    rows, bits = merge(lists, np.array([1, 2], np.uint8), np.ones(2, np.float32), np.array([0], np.int32), 6, 4)
-    assert rows.tolist() == [[3, 1, 2, 4]]
-    assert bits.tolist() == [[3, 1, 1, 2]]
+    lists = np.array([[1, 2, 3], [3, 4, -1]], np.int32)
+    merit, seen, nodes = np.zeros(6, np.float32), np.zeros(6, np.uint8), np.empty(6, np.int32)
+    count = unite(lists, np.array([1, 2], np.uint8), np.ones(2, np.float32), merit, seen, nodes)
+    assert sorted(nodes[:count]) == [1, 2, 3, 4]
+    assert np.argsort(-merit, kind="stable")[:4].tolist() == [3, 1, 2, 4]
+    assert seen.tolist() == [0, 1, 1, 3, 2, 0]
 
 
 def test_factors_tell_communities_apart_whatever_the_threads() -> None:
