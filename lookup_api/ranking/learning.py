@@ -47,6 +47,8 @@ TRUSTED_LISTS = 400
 """Validation lists from which on they may say when to stop; fewer are too noisy to tell good from lucky."""
 USUAL_TREES = 120
 """Trees grown where too few lists can say when to stop, and at least."""
+LABELS_PER_TREE = 8
+"""Held-out friends behind each of those trees: more trees learn single friendships by heart."""
 SIGNALS = {
     "common_neighbours": "common_neighbours",
     "resource_allocation": "resource_allocation",
@@ -167,7 +169,8 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
         return without_trees(params)
     data = _matrix(train, prior)
     if len(check.held) < TRUSTED_LISTS:
-        booster = xgb.train(params, data, min(USUAL_TREES, settings.trees))
+        rounds = min(USUAL_TREES, settings.trees, int(train.label.sum()) // LABELS_PER_TREE)
+        booster = xgb.train(params, data, rounds)
     else:
         booster = xgb.train(
             params,
