@@ -15,8 +15,7 @@ from infra.schemas import LAKE_TABLES, TIMESTAMP
 from infra.store import open_store
 from jobs import csv_import
 from jobs.csv_import import import_folder
-
-SHARED = Path(__file__).parents[2].parent / "shared"
+from tests.suites.real_graphs import SHARED
 
 
 @pytest.fixture

@@ -1,16 +1,13 @@
 """Metrics against plain Python brute force, and against the quality harness where it is there."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from infra.graph import Csr
 from jobs import metrics
-
-SHARED = Path(__file__).parents[2].parent / "shared"
+from tests.suites.real_graphs import small_campus
 
 
 def random_case(seed: int, users: int = 60, asked: int = 25, depth: int = 100):
@@ -99,13 +96,7 @@ def test_bootstrap_is_seeded_and_close_to_the_normal_interval():
 
 @pytest.mark.graphs
 def test_metrics_equal_those_of_the_quality_harness():
-    folder = SHARED / "data" / "fb100-Caltech36"
-    if not folder.exists():
-        pytest.skip("../shared is not here")
-    spec = importlib.util.spec_from_file_location("harness", SHARED / "eval" / "graph.py")
-    harness = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(harness)
-    graph = harness.Graph(folder)
+    harness, graph = small_campus()
     users = len(graph.ids)
     rng = np.random.default_rng(4)
     hidden = Csr.from_pairs(users, *graph.hidden.nonzero())
