@@ -4,6 +4,8 @@ A release that cannot be opened is refused and tried again ever more rarely; wha
 """
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 60.0
 """Time between tries of a release that was refused, at most."""
+FOLLOWER_NICENESS = 10
 MOST_DOUBLINGS = 10
 """Of the time between tries: without a bound the power of two leaves the range of a float after a day of failures."""
 
@@ -78,6 +81,9 @@ class ReleaseWatch:
             log.warning("cannot look for a release in %s: %s", self._store_uri, error)
 
     def _follow(self) -> None:
+        if sys.platform == "linux":
+            # Priority is a thread's own there: verifying a release must not take the cores from requests.
+            os.setpriority(os.PRIO_PROCESS, 0, FOLLOWER_NICENESS)
         while not self._stop.wait(self._poll_s):
             self.look()
 
