@@ -51,21 +51,21 @@ PROFILES = LakeTable(
     start="joined_at",
     extra=True,
 )
+USER_EVENT_NAMES = (
+    "deactivated", "reactivated", "banned", "unbanned", "opted_out", "opted_in", "erased",
+)  # fmt: skip
 USER_EVENTS = LakeTable(
     "user_events",
     pa.schema(
         [
             _USER,
-            _field("event", pa.string(), "one of USER_EVENT_NAMES", required=True),
+            _field("event", pa.string(), ", ".join(USER_EVENT_NAMES), required=True),
             _field("at", TIMESTAMP, "UTC time of the event", required=True),
         ]
     ),
     required=("user_id", "event", "at"),
     start="at",
 )
-USER_EVENT_NAMES = (
-    "deactivated", "reactivated", "banned", "unbanned", "opted_out", "opted_in", "erased",
-)  # fmt: skip
 AFFILIATIONS = LakeTable(
     "affiliations",
     pa.schema(

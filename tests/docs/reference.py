@@ -36,6 +36,11 @@ def tables_page() -> str:
         "seen by a run when its time is strictly before the as-of; a fact without a time always exists. Bad rows go to",
         "the graph artifact's `quarantine.parquet` with a reason.",
         "",
+        "`pymk import` makes these tables from CSV files of the same names and columns (`connections.csv` or",
+        "`connections.csv.gz`, ...): comma-separated UTF-8 with a header line. An empty field is null. Times are ISO 8601",
+        "(`2026-01-31`, `2026-01-31 08:00:00`, `2026-01-31T08:00:00Z`), UTC where they name no zone. A value that does not",
+        "fit its column is kept as text and reaches the quarantine of the run with its row.",
+        "",
     ]
     for table in schemas.LAKE_TABLES.values():
         lines += [f"### {table.name}", "", *_columns(table.schema, table.required), ""]

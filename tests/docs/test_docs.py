@@ -6,6 +6,7 @@ import typer.main
 
 from jobs.cli import app
 from jobs.stages import STAGE_NAMES
+from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from tests.docs.reference import DOCS, settings_page, tables_page
 
 README = Path(__file__).parents[2] / "README.md"
@@ -47,6 +48,11 @@ def test_every_route_and_metric_is_documented(tmp_path: Path) -> None:
     source = Path(metrics.__file__).read_text()
     for name in re.findall(r'"(pymk_\w+)"', source):
         assert name in page, name
+
+
+@pytest.mark.parametrize("feature", [*PAIR_FEATURES, *USER_FEATURES])
+def test_every_feature_that_explain_shows_is_documented(feature: str) -> None:
+    assert f"`{feature}`" in (DOCS / "api.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
