@@ -164,7 +164,10 @@ def _text_to_time(values: pa.Array) -> Converted:
     plain = _cast_or_null(pc.if_else(zoned, None, text), pa.timestamp("us")).cast(pa.int64()).cast(TIMESTAMP)
     parsed = pc.coalesce(_cast_or_null(pc.if_else(zoned, text, None), TIMESTAMP), plain)
     broken = _valid(text) & ~_valid(parsed)
-    return Converted(parsed, cleaned.faults + _faults((broken, "is not a time")))
+    micros = parsed.cast(pa.int64())
+    inside = pc.and_(pc.greater_equal(micros, FIRST_TIME_US), pc.less(micros, END_TIME_US))
+    fits, outside = _split(parsed, inside)
+    return Converted(fits, cleaned.faults + _faults((broken, "is not a time"), (outside, "is out of range")))
 
 
 def _cast_or_null(values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -37,10 +37,11 @@ _ATTRIBUTE_TYPES: Mapping[Target, pa.DataType] = {"integer": pa.int64(), "text":
 
 @dataclass(frozen=True)
 class Lake:
-    """tables: the files of each table that is there."""
+    """tables: the files of each table that is there. ignored: other folders, but for hidden ones."""
 
     uri: str
     tables: Mapping[str, tuple[ObjectInfo, ...]]
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def open_lake(uri: str) -> Lake:
             f"{uri}: no table connections, found {named}",
             "A lake holds one folder of Parquet files a table; `pymk import` and `pymk sample` make one.",
         )
-    return Lake(uri, tables)
+    return Lake(uri, tables, tuple(name for name in found if name not in LAKE_TABLES and name[0] not in "._"))
 
 
 def _files(store: ObjectStore, table: str) -> Iterator[ObjectInfo]:
@@ -101,8 +102,12 @@ def _version(info: ObjectInfo) -> str:
 
 
 def _file_sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as error:
+        fix = "Give this user the right to read every file of the lake, or take this one out."
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", fix) from error
 
 
 def describe_file(store: ObjectStore, table: LakeTable, key: str) -> FileShape:
@@ -118,10 +123,15 @@ def describe_file(store: ObjectStore, table: LakeTable, key: str) -> FileShape:
     for name in table.required:
         if name not in schema.names:
             expected = table.schema.field(name).type
-            raise InputError(f"{where}: {table.name} needs a column {name} ({expected}), found {schema.names}")
+            raise InputError(
+                f"{where}: {table.name} needs a column {name} ({expected}), found {schema.names}",
+                "Rename or add the column in every file of the table; docs/tables.md lists them.",
+            )
     for name in schema.names:
         if schema.names.count(name) > 1:
-            raise InputError(f"{where}: column {name} of {table.name} is there more than once")
+            raise InputError(
+                f"{where}: column {name} of {table.name} is there more than once", "Rename or drop one of them."
+            )
     return FileShape(rows, _attributes(where, table, schema))
 
 
@@ -133,7 +143,8 @@ def _attributes(where: str, table: LakeTable, schema: pa.Schema) -> dict[str, Ta
             expected = target_of(table.schema.field(column.name).type)
             if not accepts(column.type, expected):
                 raise InputError(
-                    f"{where}: {table.name}.{column.name} is {column.type}, expected {_EXPECTED[expected]}"
+                    f"{where}: {table.name}.{column.name} is {column.type}, expected {_EXPECTED[expected]}",
+                    f"Write the column anew as {table.schema.field(column.name).type}, or as text that can be read so.",
                 )
         elif table.extra:
             target = attribute_target(column.type)
@@ -214,9 +225,20 @@ def _faults(batch: pa.RecordBatch, code: Any, reasons: Sequence[str]) -> tuple[p
         return blank, blank
     bad = code >= 0
     reason = pa.DictionaryArray.from_arrays(pa.array(code, mask=~bad), pa.array(reasons)).cast(pa.string())
-    rows = batch.filter(pa.array(bad)).to_pylist()
+    rows = _times_as_text(batch.filter(pa.array(bad))).to_pylist()
     given = pa.array([orjson.dumps(row, default=_as_text).decode() for row in rows], pa.string())
     return reason, pc.replace_with_mask(blank, pa.array(bad), given)
+
+
+def _times_as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Times in UTC as text: Python has no datetime for those out of range, and does not know every time zone."""
+    columns: list[pa.Array] = []
+    for column in batch.columns:
+        values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_timestamp(values.type):
+            values = values.cast(pa.int64()).cast(pa.timestamp(values.type.unit))
+        columns.append(values.cast(pa.string()) if pa.types.is_temporal(values.type) else values)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _as_text(value: Any) -> str:

@@ -36,7 +36,8 @@ class FolderStore:
         with _explained(f"{root}"):
             if create:
                 root.mkdir(parents=True, exist_ok=True)
-        if not root.is_dir():
+            found = root.is_dir()
+        if not found:
             raise StoreError(f"{root}: no such folder", "Check the URI, or make the folder.")
         return cls(root)
 
@@ -66,9 +67,10 @@ class FolderStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self.root / prefix.rpartition("/")[0]
         found = []
-        for folder, names, files in os.walk(start):
-            names[:] = [n for n in names if n != INTERNAL]
-            found += [Path(folder) / f for f in files]
+        with _explained(f"{self.uri}/{prefix}"):
+            for folder, names, files in os.walk(start, onerror=_refuse_unreadable):
+                names[:] = [n for n in names if n != INTERNAL]
+                found += [Path(folder) / f for f in files]
         keyed = sorted((path.relative_to(self.root).as_posix(), path) for path in found)
         for key, path in keyed:
             if key.startswith(prefix):
@@ -78,7 +80,10 @@ class FolderStore:
 
     def folders(self, prefix: str) -> Sequence[str]:
         folder = self.root / prefix
-        return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != INTERNAL) if folder.is_dir() else []
+        with _explained(f"{self.uri}/{prefix}"):
+            if not folder.is_dir():
+                return []
+            return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != INTERNAL)
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
@@ -180,6 +185,12 @@ def _sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def _refuse_unreadable(error: OSError) -> None:
+    """A folder that was removed meanwhile holds nothing; one that may not be read would only look empty."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
     """Turns an OSError into a StoreError that says what to do."""
@@ -190,7 +201,9 @@ def _explained(what: str) -> Iterator[None]:
     except OSError as error:
         fixes = {
             errno.ENOSPC: "Free disk space or run `pymk release clean`; the current release is untouched.",
-            errno.EACCES: "Give this user the right to write there.",
+            errno.EDQUOT: "Free disk space or raise the quota; the current release is untouched.",
+            errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`).",
+            errno.EACCES: "Give this user the right to read and write there.",
             errno.EROFS: "The file system is read-only.",
         }
         raise StoreError(f"{what}: {error.strerror or error}", fixes.get(error.errno or 0, "")) from error

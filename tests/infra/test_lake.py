@@ -1,5 +1,7 @@
 """A lake is read as its tables say, and told apart from what cannot be read."""
 
+import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,6 +41,7 @@ def test_tables_are_found_whatever_their_files_are_called(tmp_path: Path) -> Non
     assert {name: [info.key for info in files] for name, files in lake.tables.items()} == {
         "connections": ["connections/2020/part one.pq", "connections/b"]
     }
+    assert lake.ignored == ("somebody_elses",)
 
 
 def test_a_lake_without_connections_names_what_it_found(tmp_path: Path) -> None:
@@ -105,8 +108,9 @@ def test_damaged_pages_are_named(tmp_path: Path) -> None:
 )
 def test_an_impossible_column_is_named(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
     write(tmp_path, "connections/a", pa.table(columns))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         describe_file(open_store(str(tmp_path)), CONNECTIONS, "connections/a")
+    assert caught.value.fix
 
 
 def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
@@ -160,3 +164,53 @@ def test_rows_come_typed_with_reasons_and_absent_columns_null(tmp_path: Path) ->
             **blank,
         },
     ]
+
+
+@pytest.mark.parametrize(
+    ("times", "written"),
+    [
+        (pa.array([2**62, 0], pa.timestamp("us")), "<value out of range: 4611686018427387904>"),
+        (pa.array([2**62, 0], pa.timestamp("ms", "UTC")), "<value out of range: 4611686018427387904>"),
+        (pa.array([2**62, 0], pa.timestamp("us", "Nowhere/City")), "<value out of range: 4611686018427387904>"),
+        (pa.array([2**30, 0], pa.int32()).view(pa.date32()), "<value out of range: 1073741824>"),
+    ],
+)
+def test_a_time_that_python_cannot_hold_is_a_reason_against_its_row_alone(
+    tmp_path: Path, times: pa.Array, written: str
+) -> None:
+    write(tmp_path, "connections/a", pa.table({"user_id": [1, 2], "other_id": [3, 4], "connected_at": times}))
+    piece = Piece("connections", "connections/a", (0,))
+    bad, good = pa.Table.from_batches(read_piece(open_store(str(tmp_path)), piece, {})).to_pylist()
+    assert bad["reason"] == "connected_at is out of range"
+    assert json.loads(bad["given"]) == {"user_id": 1, "other_id": 3, "connected_at": written}
+    assert (good["reason"], good["given"]) == (None, None)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "connections/a")
+
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(
+        InputError, match=r"connections/a: cannot be read: Permission denied\. Give this user the right"
+    ):
+        lake_fingerprint(str(tmp_path))
+
+
+@pytest.mark.parametrize("at", ["", "connections"])
+def test_a_folder_that_may_not_be_read_is_named_and_never_looks_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    write(tmp_path, "connections/a")
+    scandir, listdir = os.scandir, os.listdir
+
+    def refused(path: os.PathLike[str] | str) -> None:
+        if Path(path) == tmp_path / at:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path: refused(path) or scandir(path))
+    monkeypatch.setattr(os, "listdir", lambda path: refused(path) or listdir(path))
+    with pytest.raises(StoreError, match=f"{tmp_path}/{at}.*: Permission denied. Give this user the right"):
+        open_lake(str(tmp_path))
