@@ -43,11 +43,12 @@ class Form(IntEnum):
 
 @dataclass(frozen=True)
 class Source:
-    """A CSV file of a table. columns: the names in its header, in order."""
+    """A CSV file of a table. columns: the names in its header, in order. bare: there is nothing but a header."""
 
     table: LakeTable
     path: Path
     columns: tuple[str, ...]
+    bare: bool = False
 
     def kind(self, column: str) -> pa.DataType:
         """The type a column should have; one that the table does not know is tried as an integer."""
@@ -102,13 +103,22 @@ def _find(folder: Path) -> tuple[list[Source], list[str]]:
         names = ", ".join(ignored + [path.name for path in found.values()]) or "nothing"
         fix = f"Name the files as the lake's tables ({_ACCEPTED}), or the same with .gz."
         raise InputError(f"{folder}: no connections.csv or connections.csv.gz, found {names}", fix)
-    return [Source(LAKE_TABLES[name], path, _header(path, LAKE_TABLES[name])) for name, path in found.items()], ignored
+    return [_open_source(path, LAKE_TABLES[name]) for name, path in found.items()], ignored
 
 
-def _header(path: Path, table: LakeTable) -> tuple[str, ...]:
+def _open_source(path: Path, table: LakeTable) -> Source:
+    line, ended = _first_line(path)
+    return Source(table, path, _header(path, table, line), bare=not ended)
+
+
+def _header(path: Path, table: LakeTable, line: str) -> tuple[str, ...]:
     """Column names of the first line; one without a name is called by its position."""
-    line = _first_line(path)
-    names = tuple(name.strip() or f"column_{i}" for i, name in enumerate(next(csv.reader([line]), []), 1))
+    try:
+        fields = next(csv.reader([line]), [])
+    except csv.Error as error:
+        fix = "The first line must be short names of columns, separated by commas."
+        raise InputError(f"{path}: the header {line[:80]!r} cannot be read: {error}", fix) from None
+    names = tuple(name.strip() or f"column_{i}" for i, name in enumerate(fields, 1))
     missing = [name for name in table.required if name not in names]
     if missing:
         fix = f"The first line must name the columns {', '.join(table.required)}, separated by commas."
@@ -119,15 +129,20 @@ def _header(path: Path, table: LakeTable) -> tuple[str, ...]:
     return names
 
 
-def _first_line(path: Path) -> str:
+def _first_line(path: Path) -> tuple[str, bool]:
+    """The text before the first line end (LF, CR LF or CR, as the rows may have), and whether there is one."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline(HEADER_BYTES)
+            start = file.read(HEADER_BYTES)
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read: {error}", "Write the file anew.") from None
-    if not line:
+    if not start:
         raise InputError(f"{path}: is empty", "A table without rows still has a header line; or remove the file.")
-    return line.decode("utf-8-sig", "replace")
+    line, *rest = re.split(rb"[\r\n]", start, maxsplit=1)
+    if not rest and len(start) == HEADER_BYTES:
+        fix = "The first line must name the columns, separated by commas; save the table as text with line ends."
+        raise InputError(f"{path}: the first line is longer than {HEADER_BYTES:,} bytes", fix)
+    return line.decode("utf-8-sig", "replace"), bool(rest)
 
 
 def _convert(source: Source, target: Path) -> tuple[int, dict[str, Form]]:
@@ -181,6 +196,8 @@ def _spelt_alike(text: pa.Array, numbers: pa.Array) -> bool:
 
 def _blocks(source: Source) -> Iterator[pa.RecordBatch]:
     """Blocks of binary columns; empty fields are null. Lines with a wrong number of fields follow their block."""
+    if source.bare:  # pyarrow refuses a file without a line end
+        return
     odd: list[bytes] = []
 
     def keep(row: pyarrow.csv.InvalidRow) -> str:

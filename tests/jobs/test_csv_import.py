@@ -175,6 +175,31 @@ def test_a_header_without_rows_is_an_empty_table_with_types(folder: Path, lake: 
     assert imported(lake, "connections").schema.names == ["user_id", "other_id", "connected_at", "column_4"]
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r"])
+def test_a_header_alone_needs_no_line_end(folder: Path, lake: Path, end: str) -> None:
+    (folder / "connections.csv").write_bytes(b"user_id,other_id,connected_at" + end.encode())
+    assert import_folder(folder, into(lake))["tables"] == {"connections": 0}
+    assert imported(lake, "connections").schema.names == ["user_id", "other_id", "connected_at"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(folder: Path, lake: Path, end: str) -> None:
+    (folder / "connections.csv").write_bytes(end.join(["user_id,other_id", "1,2", "3,4", ""]).encode())
+    import_folder(folder, into(lake))
+    assert imported(lake, "connections").to_pydict() == {"user_id": [1, 3], "other_id": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("field", "said"), [(200_000, "field larger than field limit"), (2_000_000, "longer than 1,048,576 bytes")]
+)
+def test_a_header_that_is_no_header_is_refused(folder: Path, lake: Path, field: int, said: str) -> None:
+    (folder / "connections.csv").write_text(f"user_id,other_id,{'x' * field}\n1,2,3\n")
+    with pytest.raises(InputError, match=said) as caught:
+        import_folder(folder, into(lake))
+    assert "connections.csv" in caught.value.what
+    assert caught.value.fix
+
+
 def test_a_second_import_replaces_the_first(folder: Path, lake: Path) -> None:
     for rows in ("1,2\n3,4\n", "5,6\n"):
         (folder / "connections.csv").write_text(f"user_id,other_id\n{rows}")
