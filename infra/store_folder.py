@@ -33,7 +33,9 @@ class FolderStore:
     @classmethod
     def open(cls, root: Path, *, create: bool = False) -> "FolderStore":
         root = root.expanduser().resolve()
-        with _explained(f"{root}"):
+        with _explained(f"{root}", READ):
+            if root.exists() and not root.is_dir():
+                raise StoreError(f"{root}: is a file, not a folder", "Give the folder of the lake or the store.")
             if create:
                 root.mkdir(parents=True, exist_ok=True)
             found = root.is_dir()
@@ -42,7 +44,7 @@ class FolderStore:
         return cls(root)
 
     def get(self, key: str) -> StoredObject:
-        with _explained(f"{self.uri}/{key}"):
+        with _explained(f"{self.uri}/{key}", READ):
             data = self._path(key).read_bytes()
         return StoredObject(data, _etag(data))
 
@@ -55,23 +57,15 @@ class FolderStore:
             if if_match is not None and found != if_match:
                 raise Conflict(f"{self.uri}/{key}: changed by another writer (expected {if_match}, found {found})")
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._internal("tmp"), delete=False) as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-            os.chmod(f.name, 0o644)
-            os.replace(f.name, path)
-            _sync_folder(path.parent)
+            with self._new_file(path) as new:
+                new.write_bytes(data)
         return _etag(data)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self.root / prefix.rpartition("/")[0]
-        found = []
-        with _explained(f"{self.uri}/{prefix}"):
-            for folder, names, files in os.walk(start, onerror=_refuse_unreadable):
-                names[:] = [n for n in names if n != INTERNAL]
-                found += [Path(folder) / f for f in files]
-        keyed = sorted((path.relative_to(self.root).as_posix(), path) for path in found)
+        with _explained(f"{self.uri}/{prefix}", READ):
+            found = _files_below(start) if start.is_dir() else []
+            keyed = sorted((path.relative_to(self.root).as_posix(), path) for path in found)
         for key, path in keyed:
             if key.startswith(prefix):
                 with suppress(FileNotFoundError):  # removed since it was listed
@@ -80,13 +74,14 @@ class FolderStore:
 
     def folders(self, prefix: str) -> Sequence[str]:
         folder = self.root / prefix
-        with _explained(f"{self.uri}/{prefix}"):
+        with _explained(f"{self.uri}/{prefix}", READ):
             if not folder.is_dir():
                 return []
             return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != INTERNAL)
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        with _explained(f"{self.uri}/{key}", READ):
+            return self._path(key).is_file()
 
     def delete(self, key: str) -> None:
         with _explained(f"{self.uri}/{key}"):
@@ -104,15 +99,12 @@ class FolderStore:
         target = self._path(key)
         with _explained(f"{self.uri}/{key}"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._internal("tmp"))
-            os.close(handle)
-            shutil.copyfile(path, name)
-            os.chmod(name, 0o644)
-            os.replace(name, target)
+            with self._new_file(target) as new:
+                shutil.copyfile(path, new)
 
     def open_local(self, key: str) -> Path:
         path = self._path(key)
-        if not path.is_file():
+        if not self.exists(key):
             raise NotFound(f"{self.uri}/{key}: no such object")
         return path
 
@@ -121,7 +113,7 @@ class FolderStore:
 
     def download(self, key: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _explained(f"{self.uri}/{key}"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with _explained(f"{self.uri}/{key}", READ), tempfile.TemporaryDirectory(dir=path.parent) as folder:
             partial = shutil.copyfile(self._path(key), Path(folder) / path.name)
             os.replace(partial, path)
 
@@ -162,6 +154,21 @@ class FolderStore:
         return folder
 
     @contextmanager
+    def _new_file(self, target: Path) -> Iterator[Path]:
+        """A file to write, which becomes `target` once it is whole and on the disk, or is gone."""
+        handle, name = tempfile.mkstemp(dir=self._internal("tmp"))
+        os.close(handle)
+        new = Path(name)
+        try:
+            yield new
+            new.chmod(0o644)
+            _sync_file(new)
+            os.replace(new, target)
+        finally:
+            new.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+
+    @contextmanager
     def _locked(self) -> Iterator[None]:
         with (self._internal("locks") / "put").open("w") as f:
             fcntl.flock(f, fcntl.LOCK_EX)
@@ -185,25 +192,55 @@ def _sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _refuse_unreadable(error: OSError) -> None:
-    """A folder that was removed meanwhile holds nothing; one that may not be read would only look empty."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
+def _files_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> list[Path]:
+    """Every file below, links followed. A folder that was removed meanwhile holds nothing.
+
+    Raises StoreError for a link to nothing and for one back to a folder it is in, OSError for an unreadable folder:
+    what is left out silently would be missed by nobody. above: device and inode of the folders on the way here.
+    """
+    try:
+        stat = folder.stat()
+        with os.scandir(folder) as listed:
+            entries = [entry for entry in listed if entry.name != INTERNAL]
+    except FileNotFoundError:
+        return []
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        raise StoreError(f"{folder}: is a link back to a folder that it is in", "Remove the link.")
+    found: list[Path] = []
+    for entry in entries:
+        if entry.is_dir():
+            found += _files_below(folder / entry.name, above | {here})
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            raise StoreError(f"{entry.path}: is a link to nothing", "Put back what it points to, or remove the link.")
+        else:
+            found.append(folder / entry.name)
+    return found
+
+
+READ, WRITE = "read", "write"
+_FIXES = {
+    errno.ENOSPC: "Free disk space; nothing that was there before has changed.",
+    errno.EDQUOT: "Free disk space or raise the quota; nothing that was there before has changed.",
+    errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`).",
+    errno.EROFS: "The file system is read-only.",
+    errno.EEXIST: "A file is where a folder must be: move it away.",
+    errno.ENOTDIR: "A file is where a folder must be: move it away, or check the URI.",
+    errno.EISDIR: "A folder is where a file must be: move it away.",
+    errno.EXDEV: "Put a folder of this file system in place of the link.",
+    errno.ELOOP: "Remove the link, which leads back to itself.",
+}
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turns an OSError into a StoreError that says what to do."""
+def _explained(what: str, right: str = WRITE) -> Iterator[None]:
+    """Turns an OSError into a StoreError that names the file and says what to do."""
     try:
         yield
     except FileNotFoundError as error:
         raise NotFound(f"{what}: no such object") from error
     except OSError as error:
-        fixes = {
-            errno.ENOSPC: "Free disk space or run `pymk release clean`; the current release is untouched.",
-            errno.EDQUOT: "Free disk space or raise the quota; the current release is untouched.",
-            errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`).",
-            errno.EACCES: "Give this user the right to read and write there.",
-            errno.EROFS: "The file system is read-only.",
-        }
-        raise StoreError(f"{what}: {error.strerror or error}", fixes.get(error.errno or 0, "")) from error
+        where = error.filename if right == READ and error.filename else what
+        denied = f"Give this user the right to {right} there."
+        fix = denied if error.errno in (errno.EACCES, errno.EPERM) else _FIXES.get(error.errno or 0, "")
+        raise StoreError(f"{where}: {error.strerror or error}", fix) from error
