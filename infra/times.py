@@ -1,6 +1,6 @@
 """Points in time: RFC 3339 in, UTC out."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from infra.errors import UsageError
 
@@ -18,7 +18,16 @@ def parse_as_of(text: str) -> datetime:
         raise UsageError(
             f"{text!r}: not a date or an RFC 3339 time", "Write 2026-01-01 or 2026-01-01T06:00:00Z."
         ) from None
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(f"{text!r}: not within the years 1 to 9999 of UTC", "Write a time within them.") from None
+
+
+def days_before(time: datetime, days: int) -> datetime:
+    """So many days before a time in UTC, or the first moment of year 1 where there are not so many."""
+    first = datetime.min.replace(tzinfo=UTC)
+    return max(first, time - timedelta(days=min(days, (time - first).days)))
 
 
 def format_time(time: datetime) -> str:

@@ -4,6 +4,7 @@ Spark reads, judges, dates and merges the rows; numpy puts the arrays together. 
 data/quarantine.parquet with a reason each.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -18,17 +19,20 @@ from pyspark.sql import functions as F
 from infra.errors import UsageError
 from infra.graph import Csr, Graph, Int64, View
 from infra.hashing import ContentHash, hash_arrays, hash_tables
+from infra.lake import open_lake
 from infra.schemas import (
     AFFILIATIONS,
     BLOCKS,
     CONNECTIONS,
     DISMISSALS,
     INTERACTIONS,
+    LAKE_TABLES,
     PROFILES,
     USER_EVENTS,
     LakeTable,
 )  # fmt: skip
-from infra.settings import Settings
+from infra.settings import RulesSettings, Settings
+from infra.times import days_before
 from jobs.context import StageContext, StageResult
 from jobs.graph_parts import Affiliations, Attributes, code_affiliations, code_attributes, csr_of_blocks, split_users
 from jobs.lake_facts import Facts, quarantine
@@ -50,7 +54,12 @@ def run(ctx: StageContext) -> StageResult:
     """Builds the graph artifact: infra.graph.Graph, and attribute_values, entities and quarantine as Parquet."""
     shares = ctx.settings.graph.report_share + ctx.settings.graph.validate_share
     if shares >= 1:
-        raise UsageError(f"graph.report_share + graph.validate_share: {shares:g} leaves no user to learn from")
+        raise UsageError(
+            f"graph.report_share + graph.validate_share: {shares:g} leaves no user to learn from",
+            "Lower one of them: their sum must be below 1.",
+        )
+    for warning in folder_warnings(open_lake(ctx.lake).ignored):
+        ctx.progress(f"build_graph: warning: {warning}")
     facts = Facts.read(ctx.spark(), ctx.lake, ctx.as_of)
     try:
         bad, bad_counts = quarantine(facts, ctx.settings.graph.max_bad_share)
@@ -58,6 +67,8 @@ def run(ctx: StageContext) -> StageResult:
         built = build(facts, ctx.settings)
     finally:
         facts.forget()
+    for warning in rule_warnings(ctx.settings.rules, (*built.graph.attributes, *built.graph.kinds)):
+        ctx.progress(f"build_graph: warning: {warning}")
     tables = {"attribute_values": built.attributes.values, "entities": built.affiliations.entities, "quarantine": bad}
     built.graph.save(ctx.data)
     for name, table in tables.items():
@@ -65,6 +76,22 @@ def run(ctx: StageContext) -> StageResult:
     return StageResult(
         built.graph.users, content_hash(built.graph, tables), built.metrics | {"quarantined": bad_counts}
     )
+
+
+def folder_warnings(ignored: Sequence[str]) -> Iterator[str]:
+    """Of folders of the lake that are no tables: a table under another name would silently be missing."""
+    if ignored:
+        yield f"ignored, not a table: {', '.join(ignored)}; the tables are called {', '.join(LAKE_TABLES)}"
+
+
+def rule_warnings(rules: RulesSettings, known: Sequence[str]) -> Iterator[str]:
+    """Of names in the rules that somebody chose and the graph does not have; known: its attributes and kinds."""
+    for key in ("company_attributes", "school_attributes"):
+        names = getattr(rules, key)
+        missing = [name for name in names if name not in known] if names != getattr(RulesSettings(), key) else []
+        if missing:
+            there = ", ".join(known) or "none"
+            yield f"rules.{key}: no attribute or kind is called {', '.join(missing)}; there are {there}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +180,7 @@ def find_directed(
     if facts.has(BLOCKS):
         layers.append(_layer(facts.open(BLOCKS), BLOCKS, EXCLUDED, both=True))
     if facts.has(DISMISSALS):
-        expired = F.col("at") < F.lit(facts.as_of - timedelta(days=dismissal_days))
+        expired = F.col("at") < F.lit(days_before(facts.as_of, dismissal_days))
         young = facts.open(DISMISSALS).filter(F.col("at").isNull() | ~expired)
         layers.append(_layer(young, DISMISSALS, EXCLUDED))
     if not layers:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from infra.errors import InputError
 from infra.graph import LEARN, NO_DAY, REPORT, VALIDATE, Csr, Int32, Int64
 from infra.settings import GraphSettings
 from jobs.past_view import SPLIT_SALT
@@ -17,6 +18,9 @@ from jobs.transforms.pairs import Blocks
 
 ATTRIBUTE_VALUES = pa.schema([("attribute", pa.string()), ("code", pa.int32()), ("value", pa.string())])
 ENTITIES = pa.schema([("entity", pa.int32()), ("kind", pa.string()), ("entity_id", pa.string())])
+
+MAX_KINDS = int(np.iinfo(np.int16).max) + 1
+"""Kinds of affiliations that an index of int16 reaches."""
 
 
 def rows_of_ids(ids: Int64, user_ids: Int64) -> Int64:
@@ -121,10 +125,18 @@ class Affiliations:
 
 
 def code_affiliations(seen: pa.Table, ids: Int64) -> Affiliations:
-    """Codes the entities by kind and entity_id; seen: see jobs.transforms.affiliations.affiliation_times."""
+    """Codes the entities by kind and entity_id; seen: see jobs.transforms.affiliations.affiliation_times.
+
+    Raises InputError for more kinds than entity_kind can tell apart.
+    """
     row = rows_of_ids(ids, seen["user_id"].to_numpy())
     seen, row = seen.filter(pa.array(row >= 0)), row[row >= 0]
     kind, kinds = code_values(seen["kind"])
+    if len(kinds) > MAX_KINDS:
+        raise InputError(
+            f"table affiliations: {len(kinds):,} kinds, at most {MAX_KINDS:,} can be told apart",
+            "A kind is a sort of thing, such as school or company; which one it is belongs in entity_id.",
+        )
     text, texts = code_values(seen["entity_id"])
     found, entity = np.unique(kind.astype(np.int64) * max(len(texts), 1) + text, return_inverse=True)
     entity_kind = found // max(len(texts), 1)

@@ -16,7 +16,7 @@ from infra.errors import InputError, UsageError
 from infra.graph import LEARN, NO_DAY, REPORT, VALIDATE, Csr, Graph
 from infra.lake import output_schema
 from infra.schemas import LAKE_TABLES, USER_EVENT_NAMES
-from infra.settings import Settings, load
+from infra.settings import RulesSettings, Settings, load
 from infra.store import open_store
 from jobs import build_graph
 from jobs.context import StageContext, StageResult
@@ -305,8 +305,35 @@ def test_a_bad_file_is_named(build: Build, tmp_path: Path) -> None:
 
 
 def test_shares_that_leave_nobody_to_learn_from_are_refused(build: Build) -> None:
-    with pytest.raises(UsageError, match="leaves no user to learn from"):
+    with pytest.raises(UsageError, match="leaves no user to learn from") as caught:
         build(connections((1, 2)), graph__report_share="0.95")
+    assert "below 1" in caught.value.fix
+
+
+def test_what_is_silently_missing_is_told_and_the_first_as_of_there_is_works(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Nothing of a lake is before year 1 but what has no time; no dismissal has expired by then."""
+    dismissed = pa.table({"user_id": [1], "other_id": [3]})
+    write_lake(tmp_path / "lake", {**connections((1, 2)), "dismissals": [dismissed], "Profiles": [dismissed]})
+    (tmp_path / "data").mkdir()
+    settings, _ = load(flags={"rules.company_attributes": "nope", "graph.dismissal_days": "36500"}, environ={})
+    said: list[str] = []
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    build_graph.run(
+        StageContext(settings, first, str(tmp_path / "lake"), {}, tmp_path / "data", lambda: spark, said.append)
+    )
+    graph = Graph.open(tmp_path / "data")
+    assert set(entries(graph, graph.excluded)) == {(1, 3)}
+    warnings = [line for line in said if "warning" in line]
+    assert len(warnings) == 2
+    assert "ignored, not a table: Profiles; the tables are called connections, profiles" in warnings[0]
+    assert "rules.company_attributes: no attribute or kind is called nope; there are none" in warnings[1]
+
+
+def test_names_of_the_default_rules_may_be_missing() -> None:
+    assert list(build_graph.rule_warnings(RulesSettings(), ())) == []
+    assert list(build_graph.rule_warnings(RulesSettings(company_attributes=("club",)), ("club",))) == []
 
 
 def test_s3_gives_the_same_graph_as_a_folder(build: Build, spark: SparkSession, s3_bucket: str, tmp_path: Path) -> None:

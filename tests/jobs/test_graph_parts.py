@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from infra.errors import InputError
 from infra.graph import LEARN, NO_DAY, REPORT, VALIDATE
 from infra.settings import GraphSettings
 from jobs.graph_parts import Attributes, code_affiliations, code_attributes, code_values, rows_of_ids, split_users
@@ -79,3 +80,15 @@ def test_the_split_belongs_to_the_id() -> None:
     assert shares[[LEARN, VALIDATE, REPORT]] == pytest.approx([0.6, 0.1, 0.3], abs=0.01)
     assert (split_users(ids[1000:], GraphSettings(), 17) == split[1000:]).all()
     assert (split_users(ids, GraphSettings(), 18) != split).any()
+
+
+def test_as_many_kinds_as_an_index_reaches_are_kept_and_more_are_refused() -> None:
+    def seen(kinds: int) -> pa.Table:
+        ones = np.ones(kinds, np.int64)
+        names = [f"{i:05d}" for i in range(kinds)]
+        return pa.table({"user_id": ones, "kind": names, "entity_id": names, "times": ones, "past_times": ones})
+
+    kept = code_affiliations(seen(32_768), np.array([1]))
+    assert (kept.entity_kind == np.arange(32_768)).all()
+    with pytest.raises(InputError, match=r"affiliations: 32,769 kinds, at most 32,768 .*entity_id"):
+        code_affiliations(seen(32_769), np.array([1]))
