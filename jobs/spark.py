@@ -17,12 +17,12 @@ import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
-from pyspark.java_gateway import launch_gateway
 from pyspark.sql import DataFrame, SparkSession
 
 from infra import errors
 from infra.errors import PymkError, UsageError
 from infra.settings import Settings
+from jobs import spark_jvm
 
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS_PER_CORE = 16
@@ -36,6 +36,9 @@ _LOCAL = re.compile(r"local(\[([1-9]\d*|\*)\])?")
 _SHARED = ("AWS_", "PYMK_")
 _FAILED = "PYMK-TASK-FAILED"
 _FAILURE = re.compile(_FAILED + r" (\{.*\}) END")
+_RECENT = re.compile(r"most recent failure: Lost task [^\n]*?executor [^)\n]*\): ([^\n]+)")
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t][^\n]*\n)+([^\s][^\n]*)")
+_CAUSED = re.compile(r"^Caused by: (.+)$", re.MULTILINE)
 
 # The heavy work is in the Python workers, so that most of the JVM's time would go into its optimising compiler: without
 # it a session and its first job take half as long.
@@ -66,18 +69,23 @@ def start_session(settings: Settings) -> SparkSession:
     """Starts Spark as the settings say, with everything temporary in a folder that goes when the process ends.
 
     Python workers use this interpreter, see the project's packages whatever their folder, and have one math thread
-    each. Raises PymkError where there is no Java, UsageError for a master that is not this machine.
+    each. Raises PymkError where there is no Java, no room for temporary files or the JVM does not start, UsageError for
+    a master that is not this machine and for too little memory.
     """
     _require_local(settings.spark.master)
-    _require_java()
+    spark_jvm.require_memory(settings.spark.memory)
+    spark_jvm.require_java()
     if SparkContext._active_spark_context is None:
-        folder = Path(tempfile.mkdtemp(prefix="pymk-spark-"))
+        folder = spark_jvm.temporary_folder()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         conf = _configuration(settings, folder)
         os.environ["PYSPARK_PYTHON"] = sys.executable
-        # The JVM's standard output goes where ours must never carry anything else: to stderr.
-        gateway = launch_gateway(conf, {"stdout": sys.__stderr__})  # type: ignore[no-untyped-call]
-        SparkContext(conf=conf, gateway=gateway)
+        gateway = spark_jvm.launch(conf, folder)
+        try:
+            SparkContext(conf=conf, gateway=gateway)
+        except Py4JJavaError as error:
+            spark_jvm.end(gateway)
+            raise _readable(str(error)) from None
     return SparkSession.builder.getOrCreate()
 
 
@@ -86,10 +94,7 @@ def stop_session(spark: SparkSession) -> None:
     gateway = spark.sparkContext._gateway
     spark.stop()
     if gateway is not None and getattr(gateway, "proc", None) is not None:
-        gateway.shutdown()
-        gateway.proc.stdin.close()
-        gateway.proc.wait()
-        SparkContext._gateway = SparkContext._jvm = None
+        spark_jvm.end(gateway)
 
 
 def run_blocks(spark: SparkSession, function: Callable[[int], dict[str, Any]], blocks: int) -> list[dict[str, Any]]:
@@ -155,7 +160,31 @@ def _readable(message: str) -> PymkError:
         return PymkError(
             "a Spark Python worker died", "Most likely memory ran out: free some, or lower candidates.block."
         )
-    return PymkError(f"Spark failed: {message.strip().splitlines()[0]}")
+    cause = cause_of(message)
+    return PymkError(f"Spark failed: {cause}", fix_of(cause))
+
+
+def cause_of(message: str) -> str:
+    """The line of Spark's account of a failed job that names what went wrong.
+
+    That is the last line of a Python traceback, else the failure of the task, else the deepest cause.
+    """
+    if found := _TRACEBACK.search(message):
+        return found[1]
+    if found := _RECENT.search(message):
+        return found[1]
+    causes = _CAUSED.findall(message)
+    return causes[-1] if causes else message.strip().partition("\n")[0]
+
+
+def fix_of(cause: str) -> str:
+    if "Cannot run program" in cause:
+        return "Spark's Python workers run that program: let this user execute it."
+    if "OutOfMemoryError" in cause:
+        return "Raise spark.memory."
+    if "No space left on device" in cause:
+        return spark_jvm.fix_space(tempfile.gettempdir())
+    return ""
 
 
 def _share_environment(context: SparkContext) -> None:
@@ -170,15 +199,6 @@ def _require_local(master: str) -> None:
     if not _LOCAL.fullmatch(master):
         fix = "Spark runs on one machine so far: give local, local[N] for N cores, or local[*] for all."
         raise UsageError(f"spark.master: {master!r} is not this machine", fix)
-
-
-def _require_java() -> None:
-    home = os.environ.get("JAVA_HOME")
-    if not (home and (Path(home) / "bin" / "java").exists()) and shutil.which("java") is None:
-        raise PymkError(
-            "Spark needs Java 17 or newer, and there is none",
-            "Install one, for example `apt-get install openjdk-17-jre-headless`, or set JAVA_HOME.",
-        )
 
 
 def _configuration(settings: Settings, folder: Path) -> SparkConf:

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from infra.errors import GateRefused, PymkError, UsageError
 from infra.settings import Settings, SparkSettings
 from jobs import spark as spark_module
-from jobs.spark import run_blocks, start_session
+from jobs.spark import cause_of, fix_of, run_blocks, start_session
 
 
 def test_answers_come_in_block_order(spark: SparkSession) -> None:
@@ -90,3 +90,31 @@ def test_a_master_that_is_not_this_machine_is_refused_with_those_that_work(maste
 def test_every_form_of_this_machine_is_a_master(spark: SparkSession, master: str) -> None:
     settings = Settings(spark=SparkSettings(master=master))
     assert start_session(settings).sparkContext is spark.sparkContext, "the one that runs is kept"
+
+
+def test_a_failure_of_spark_names_its_cause(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.touch(mode=0o600)
+    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(python))
+    with pytest.raises(PymkError) as caught:
+        run_blocks(spark, lambda block: {}, 1)
+    assert f'Cannot run program "{python}"' in caught.value.what
+    assert caught.value.fix == "Spark's Python workers run that program: let this user execute it."
+
+
+def test_a_python_failure_outside_the_work_is_the_last_line_of_its_traceback() -> None:
+    trace = (
+        "Traceback (most recent call last):\n  File \"w.py\", line 1\n    load()\nModuleNotFoundError: No module 'x'\n"
+    )
+    told = f"Job aborted, most recent failure: Lost task 0.0 (TID 0) (h executor driver): a.PythonException: {trace}\n"
+    assert cause_of(told + "\tat a.b(C.java:1)\nCaused by: a.E: deeper") == "ModuleNotFoundError: No module 'x'"
+
+
+def test_without_a_task_the_deepest_cause_is_named_with_its_fix() -> None:
+    told = "An error occurred while calling o1.x.\n: a.E: outer\n\tat a.b\nCaused by: a.E: no\n"
+    told += "Caused by: java.io.E: No space left on device\n"
+    cause = cause_of(told)
+    assert cause == "java.io.E: No space left on device"
+    assert "set TMPDIR" in fix_of(cause)
