@@ -84,6 +84,7 @@ class RankerSettings(Section):
 
 class RankSettings(Section):
     per_user: int = Field(100, ge=1, le=1000, description="Ranked people stored for a user.")
+    exposure: float = Field(0.25, ge=0, le=10, description="How far people sink whom many lists show.")
 
 
 class ServingSettings(Section):

@@ -18,6 +18,8 @@ from jobs.report.page import write_report
 
 RANKER = "pymk"
 """Name of the release's own ranking beside the heuristics."""
+BY_SCORE = "pymk by score alone"
+"""Name of what it would be if being shown to many took nothing from a person's score."""
 
 BANDS = ((0, 0), (1, 4), (5, 9), (10, 19), (20, 49), (50, 99), (100, None))
 """Friends in the past view, first and last of a band."""
@@ -33,11 +35,12 @@ def run(ctx: StageContext) -> StageResult:
     hidden = graph.held_out_of()
     features = ctx.inputs["features"].path
     asked = choose_asked(graph, hidden, ctx.settings.candidates.learn_users, seed)
-    lists, recall = rank_past(graph, features, ctx.inputs["ranker"].path, hidden, asked)
+    exposure = ctx.settings.rank.exposure
+    past = rank_past(graph, features, ctx.inputs["ranker"].path, hidden, asked, exposure)
     ctx.progress(f"ranked the past view for {len(asked):,} users")
     rivals = heuristic_lists(graph.past.connections, asked, DEPTH, ctx.settings.run.threads)
-    metrics = measure(graph, hidden, asked, {RANKER: lists, **rivals}, seed)
-    metrics["candidates"] = candidate_metrics(recall, int(hidden.degrees()[asked].sum()), len(asked))
+    metrics = measure(graph, hidden, asked, {RANKER: past.ordered, BY_SCORE: past.by_score, **rivals}, seed)
+    metrics["candidates"] = candidate_metrics(past.recall, int(hidden.degrees()[asked].sum()), len(asked))
     metrics |= check_rankings(graph, ctx.inputs["rankings"].path)
     examples = example_lists(graph, asked, ctx.inputs["rankings"].path, seed)
     content_hash = ContentHash().json("metrics", metrics).json("examples", examples).hexdigest()
@@ -61,6 +64,7 @@ def measure(graph: Graph, hidden: Csr, asked: Int64, lists: Mapping[str, Int32],
         "asked_users": len(asked),
         "hidden_friendships": int(hidden_count.sum()),
         "hold_out": graph.hold_out,
+        "by_score": overall[BY_SCORE],
         "heuristics": {name: overall[name] for name in HEURISTICS if name in overall},
         "bands": [_band(values, friends, first, last) for first, last in BANDS],
         "new_users": _band(values, friends, 0, NEW_USER_FRIENDS),

@@ -1,7 +1,6 @@
 """The lists that the release's models would have shown before the held-out friendships were made."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jobs.integrity import contains
 from jobs.metrics import DEPTH, TOP
 from jobs.scoring import Pairs, Scorer
 from lookup_api.ranking import sources
+from lookup_api.ranking.exposure import Scored, prices
 from lookup_api.ranking.popular import fill_popular, most_connected
 from lookup_api.ranking.top import top_per_user
 
@@ -61,23 +61,47 @@ def choose_asked(graph: Graph, hidden: Csr, learn_users: int, seed: int) -> Int6
     return chosen
 
 
-def rank_past(graph: Graph, features: Path, ranker: Path, hidden: Csr, asked: Int64) -> tuple[Int32, CandidateRecall]:
-    """Ranks the past candidates of the asked users; int32 [Q, DEPTH], best first, -1 padded.
+@dataclass(frozen=True)
+class PastLists:
+    """Lists of the asked users in the past view, int32 [Q, DEPTH], best first, -1 padded: as a release orders them, and
+    by score alone. recall: of the candidates they come from."""
+
+    ordered: Int32
+    by_score: Int32
+    recall: CandidateRecall
+
+
+def rank_past(graph: Graph, features: Path, ranker: Path, hidden: Csr, asked: Int64, exposure: float) -> PastLists:
+    """Ranks the past candidates of the asked users, with prices of exposure from everybody who has candidates there.
 
     Users without candidates are shown the popular list, as they are when a release is served.
     """
     scorer = Scorer.open(features, ranker, "past")
     place = np.full(graph.users, -1, np.int64)
     place[asked] = np.arange(len(asked))
+    recall, best = CandidateRecall(), []
+    for path in parts_of(features / "past"):
+        pairs = Pairs.read(path)
+        score = scorer.score(pairs)
+        top = top_per_user(pairs.user, pairs.candidate, score, DEPTH).order
+        best.append(Scored(pairs.user[top], pairs.candidate[top], score[top]))
+        mine = pairs.take(np.flatnonzero(place[pairs.user] >= 0))
+        recall.count(mine.user, mine.sources, contains(hidden, mine.user, mine.candidate))
+    listed = sum(len(np.unique(scored.user)) for scored in best)
+    price = prices(lambda: best, graph.users, exposure, listed / max(graph.users, 1))
+    ordered, by_score = (_lists(graph, asked, place, best, p) for p in (price, np.zeros_like(price)))
+    return PastLists(ordered, by_score, recall)
+
+
+def _lists(graph: Graph, asked: Int64, place: Int64, best: list[Scored], price: npt.NDArray[np.float32]) -> Int32:
     lists = np.full((len(asked), DEPTH), -1, np.int32)
-    recall = CandidateRecall()
-    for pairs in _pairs_of(features, place >= 0):
-        hit = contains(hidden, pairs.user, pairs.candidate)
-        recall.count(pairs.user, pairs.sources, hit)
-        top = top_per_user(pairs.user, pairs.candidate, scorer.score(pairs), DEPTH)
-        lists[place[pairs.user[top.order]], top.rank - 1] = pairs.candidate[top.order]
+    for scored in best:
+        top = top_per_user(scored.user, scored.candidate, scored.adjusted(price), DEPTH)
+        user, candidate = scored.user[top.order], scored.candidate[top.order]
+        mine = place[user] >= 0
+        lists[place[user[mine]], top.rank[mine] - 1] = candidate[mine]
     _fill_empty(graph, asked, lists)
-    return lists, recall
+    return lists
 
 
 def _fill_empty(graph: Graph, asked: Int64, lists: Int32) -> None:
@@ -86,12 +110,3 @@ def _fill_empty(graph: Graph, asked: Int64, lists: Int32) -> None:
     none = Csr.empty(graph.users)
     user, candidate, rank = fill_popular(asked[cold].astype(np.int32), most_connected(friends), friends, none, DEPTH)
     lists[np.searchsorted(asked, user), rank - 1] = candidate
-
-
-def _pairs_of(features: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[Pairs]:
-    """The pairs of the wanted users, a file at a time; a user's pairs are all in one file."""
-    for path in parts_of(features / "past"):
-        pairs = Pairs.read(path)
-        kept = np.flatnonzero(wanted[pairs.user])
-        if len(kept):
-            yield pairs.take(kept)

@@ -1,8 +1,14 @@
-"""Stage rank: the best people for every active user, with reasons."""
+"""Stage rank: the best people for every active user, with reasons.
 
-from dataclasses import dataclass, fields
+Two passes over the users: the first scores candidates and keeps each user's best, the second orders them, less what
+being shown to many takes (`lookup_api.ranking.exposure`), and finds reasons.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,9 +22,13 @@ from jobs.context import StageContext, StageResult
 from jobs.reason_rows import ReasonNames
 from jobs.scoring import Block, Pairs, Scorer, blocks_of, open_graph, open_scorer
 from lookup_api.ranking import sources
+from lookup_api.ranking.exposure import Scored, prices
 from lookup_api.ranking.popular import fill_popular, most_connected
 from lookup_api.ranking.reasons import ReasonFinder
 from lookup_api.ranking.top import top_per_user
+
+DEPTH = 100
+"""Best candidates by score that are ordered again, at least: how many are kept does not change who is first."""
 
 Int32 = npt.NDArray[np.int32]
 
@@ -34,6 +44,27 @@ class Ranked:
     score: npt.NDArray[np.float32]
     sources: npt.NDArray[np.uint8]
     place: npt.NDArray[np.int64]
+
+    @property
+    def warm(self) -> npt.NDArray[np.bool_]:
+        """Rows of users who have candidates."""
+        return self.place >= 0
+
+    def scored(self) -> Scored:
+        """Lists of the users who have candidates."""
+        warm = self.warm
+        return Scored(self.user[warm], self.candidate[warm], self.score[warm])
+
+    def where(self, chosen: npt.NDArray[Any]) -> "Ranked":
+        return Ranked(**{f.name: getattr(self, f.name)[chosen] for f in fields(Ranked)})
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **{f.name: getattr(self, f.name) for f in fields(Ranked)})
+
+    @classmethod
+    def open(cls, path: Path) -> "Ranked":
+        with np.load(path) as arrays:
+            return cls(**{f.name: arrays[f.name] for f in fields(Ranked)})
 
 
 def rank_block(
@@ -65,8 +96,14 @@ def _cold(graph: Graph, view: ViewName, popular: Int32, users: Int32, per_user: 
 
 def _merged(first: Ranked, second: Ranked) -> Ranked:
     columns = {f.name: np.concatenate([getattr(one, f.name) for one in (first, second)]) for f in fields(Ranked)}
-    order = np.lexsort((columns["rank"], columns["user"]))
-    return Ranked(**{name: column[order] for name, column in columns.items()})
+    return Ranked(**columns).where(np.lexsort((columns["rank"], columns["user"])))
+
+
+def reordered(ranked: Ranked, price: npt.NDArray[np.float32], per_user: int) -> Ranked:
+    """The first `per_user` of each list by score less the price float32 [N] of each person; scores stay as they are."""
+    warm, cold = ranked.where(ranked.warm), ranked.where(~ranked.warm & (ranked.rank <= per_user))
+    top = top_per_user(warm.user, warm.candidate, warm.scored().adjusted(price), per_user)
+    return _merged(replace(warm.where(top.order), rank=top.rank), cold)
 
 
 def rows_of(graph: Graph, ranked: Ranked, finder: ReasonFinder, names: ReasonNames) -> pa.Table:
@@ -91,31 +128,44 @@ def _lookups(graph_path: Path) -> tuple[ReasonFinder, ReasonNames, Int32]:
 
 @dataclass(frozen=True)
 class Task:
-    """What a Spark worker needs to rank the now view; small, so that it travels."""
+    """What a Spark worker needs to rank the now view; small, so that it travels. between: from pass to pass."""
 
     graph: Path
     features: Path
     ranker: Path
     blocks: list[Block]
+    between: Path
     out: Path
     per_user: int
 
+    def chosen(self, number: int) -> Path:
+        return self.between / f"{number}.npz"
 
-def rank_part(task: Task, number: int) -> dict[str, Any]:
-    """Ranks one block and writes its part file."""
+    @property
+    def prices(self) -> Path:
+        return self.between / "prices.npy"
+
+
+def choose_part(task: Task, number: int) -> dict[str, Any]:
+    """Scores one block and keeps each user's best, by score."""
     block = task.blocks[number]
     graph = open_graph(task.graph)
-    finder, names, popular = _lookups(task.graph)
+    _, _, popular = _lookups(task.graph)
     scorer = open_scorer(task.features, task.ranker, "now")
     pairs = block.pairs()
-    ranked = rank_block(graph, "now", scorer, popular, block, pairs, task.per_user)
-    write_part(rows_of(graph, ranked, finder, names), part_path(task.out, number))
+    ranked = rank_block(graph, "now", scorer, popular, block, pairs, max(task.per_user, DEPTH))
+    ranked.save(task.chosen(number))
     users = np.unique(ranked.user)
-    return {
-        "pairs": len(pairs),
-        "users": len(users),
-        "popular_users": len(np.unique(ranked.user[ranked.place < 0])),
-    }
+    return {"pairs": len(pairs), "users": len(users), "popular_users": len(np.unique(ranked.user[~ranked.warm]))}
+
+
+def write_ranked(task: Task, number: int) -> dict[str, Any]:
+    """Orders one block's best and writes its part file."""
+    graph = open_graph(task.graph)
+    finder, names, _ = _lookups(task.graph)
+    ranked = reordered(Ranked.open(task.chosen(number)), np.load(task.prices), task.per_user)
+    write_part(rows_of(graph, ranked, finder, names), part_path(task.out, number))
+    return {"rows": len(ranked.user)}
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -127,10 +177,14 @@ def run(ctx: StageContext) -> StageResult:
 def make(ctx: StageContext, run_all: RunAll) -> StageResult:
     """The stage, with `run_all` to run its blocks."""
     graph_path, features = ctx.inputs["graph"].path, ctx.inputs["features"].path
-    users = Graph.open(graph_path).users
+    users, settings = Graph.open(graph_path).users, ctx.settings.rank
     blocks = blocks_of(features / "now", users)
-    task = Task(graph_path, features, ctx.inputs["ranker"].path, blocks, ctx.data, ctx.settings.rank.per_user)
-    counts = run_all(partial(rank_part, task), len(blocks))
+    with TemporaryDirectory(prefix="rank-", dir=ctx.data.parent) as between:
+        task = Task(graph_path, features, ctx.inputs["ranker"].path, blocks, Path(between), ctx.data, settings.per_user)
+        counts = run_all(partial(choose_part, task), len(blocks))
+        price = prices(partial(_lists, task), users, settings.exposure)
+        np.save(task.prices, price)
+        run_all(partial(write_ranked, task), len(blocks))
     digest = hash_parts(ctx.data)
     totals = {name: sum(count[name] for count in counts) for name in ("pairs", "users", "popular_users")}
     metrics = {
@@ -138,6 +192,12 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         "users_ranked": totals["users"],
         "users_with_popular_only": totals["popular_users"],
         "coverage": totals["users"] / users if users else 0.0,
+        "highest_price": float(price.max(initial=0.0)),
     }
     ctx.progress(f"ranked {totals['users']:,} of {users:,} users from {totals['pairs']:,} pairs")
     return StageResult(digest.rows, digest.hexdigest(), metrics)
+
+
+def _lists(task: Task) -> Iterator[Scored]:
+    for number in range(len(task.blocks)):
+        yield Ranked.open(task.chosen(number)).scored()

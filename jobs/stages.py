@@ -63,6 +63,7 @@ STAGES = (
         (
             "graph", "encoder", "embeddings", "index", "candidates", "features", "ranker", "rankings", "serving_tables",
         ),
+        ("rank",),
         summary="Metrics on held-out friendships, beside heuristics; the report",
     ),
 )  # fmt: skip

@@ -42,7 +42,8 @@ def render(report: Mapping[str, Any]) -> str:
 def methods_of(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Metrics by method: the release's own, then the heuristics, best first."""
     rivals = sorted(metrics["heuristics"].items(), key=lambda item: (-(item[1][COMPARED] or 0.0), item[0]))
-    return {"pymk": {name: metrics[name] for name in METRICS}, **dict(rivals)}
+    own = {"pymk": {name: metrics[name] for name in METRICS}, "pymk by score alone": metrics["by_score"]}
+    return {**own, **dict(rivals)}
 
 
 def draw(report: Mapping[str, Any]) -> dict[str, str]:

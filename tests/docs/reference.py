@@ -37,9 +37,9 @@ def tables_page() -> str:
         "the graph artifact's `quarantine.parquet` with a reason.",
         "",
         "`pymk import` makes these tables from CSV files of the same names and columns (`connections.csv` or",
-        "`connections.csv.gz`, ...): comma-separated UTF-8 with a header line. An empty field is null. Times are ISO 8601",
-        "(`2026-01-31`, `2026-01-31 08:00:00`, `2026-01-31T08:00:00Z`), UTC where they name no zone. A value that does not",
-        "fit its column is kept as text and reaches the quarantine of the run with its row.",
+        "`connections.csv.gz`, ...): comma-separated UTF-8 with a header line. An empty field is null. Times are ISO",
+        "8601 (`2026-01-31`, `2026-01-31 08:00:00`, `2026-01-31T08:00:00Z`), UTC where they name no zone. A value that",
+        "does not fit its column is kept as text and reaches the quarantine of the run with its row.",
         "",
     ]
     for table in schemas.LAKE_TABLES.values():

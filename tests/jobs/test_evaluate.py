@@ -54,7 +54,8 @@ def test_only_users_kept_for_the_report_with_something_hidden_are_asked(graph):
 def test_past_lists_name_no_friend_and_count_candidates_by_source(graph, made):
     hidden = graph.held_out_of()
     asked = choose_asked(graph, hidden, 10_000, 1)
-    lists, recall = rank_past(graph, made["features"].path, made["ranker"].path, hidden, asked)
+    past = rank_past(graph, made["features"].path, made["ranker"].path, hidden, asked, 0.25)
+    recall = past.recall
     pairs = pa.concat_tables([pq.read_table(p) for p in sorted((made["features"].path / "past").glob("*.parquet"))])
     rows = [
         (u, c, s)
@@ -66,7 +67,8 @@ def test_past_lists_name_no_friend_and_count_candidates_by_source(graph, made):
     for bit, name in NAMES.items():
         assert recall.found[name] == sum(bool(s & bit) for _, _, s in hits)
         assert recall.found_alone[name] == sum(s == bit for _, _, s in hits)
-    for user, found in zip(asked, lists, strict=True):
+    for user, found, plain in zip(asked, past.ordered, past.by_score, strict=True):
+        assert set(found) == set(plain)
         found = found[found >= 0]
         assert not set(found) & {user, *graph.past.connections.row(user).tolist()}
         assert set(found) <= {c for u, c, _ in rows if u == user}

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,14 +63,13 @@ def test_rankings_have_their_schema_and_order(rankings: pa.Table) -> None:
     assert rankings.sort_by([("user_id", "ascending"), ("rank", "ascending")]).equals(rankings)
 
 
-def test_every_active_user_is_ranked_from_one_on_best_first(graph: Graph, rankings: pa.Table) -> None:
-    user, position, score = (rankings[name].to_numpy() for name in ("user_id", "rank", "score"))
+def test_every_active_user_is_ranked_from_one_on(graph: Graph, rankings: pa.Table) -> None:
+    user, position = (rankings[name].to_numpy() for name in ("user_id", "rank"))
     assert np.unique(user).tolist() == graph.ids.tolist()
     starts = np.flatnonzero(np.diff(user, prepend=user[0] - 1))
     assert (position[starts] == 1).all()
     same = user[1:] == user[:-1]
     assert (np.diff(position)[same] == 1).all()
-    assert (np.diff(score)[same] <= 0).all()
 
 
 def test_nobody_is_shown_themselves_a_friend_or_somebody_excluded(graph: Graph, rankings: pa.Table) -> None:
@@ -81,23 +81,45 @@ def test_nobody_is_shown_themselves_a_friend_or_somebody_excluded(graph: Graph, 
         assert not known & set(zip(user.tolist(), candidate.tolist(), strict=True))
 
 
-def test_ranks_are_those_of_sorting_every_pair_by_score_then_id(
-    graph: Graph, made: dict[str, Parent], rankings: pa.Table
+@pytest.mark.parametrize("exposure", [0.0, 0.25, 2.0])
+def test_ranks_are_those_of_sorting_every_list_less_the_price_of_exposure(
+    graph: Graph, made: dict[str, Parent], tmp_path: Path, exposure: float
 ) -> None:
-    """Beside a sort of all pairs of a user, one user at a time."""
+    """Beside plain Python: lists as dictionaries, counted and sorted one by one."""
     folder = made["features"].path / "now"
-    pairs = [Pairs.read(path) for path in sorted(folder.glob("part-*.parquet"))]
     scorer = Scorer.open(made["features"].path, made["ranker"].path, "now")
-    user = np.concatenate([p.user for p in pairs])
-    candidate = np.concatenate([p.candidate for p in pairs])
-    score = np.concatenate([scorer.score(p) for p in pairs])
-    shown = rankings["user_id"].to_numpy()
-    for row in np.unique(user)[::17]:
-        mine = np.flatnonzero(user == row)
-        expected = sorted(mine, key=lambda i: (-score[i], graph.ids[candidate[i]]))[:100]
-        at = shown == graph.ids[row]
-        assert rankings["candidate_id"].to_numpy()[at].tolist() == graph.ids[candidate[expected]].tolist()
-        np.testing.assert_array_equal(rankings["score"].to_numpy()[at], score[expected])
+    lists: dict[int, dict[int, np.float32]] = {}
+    for pairs in [Pairs.read(path) for path in sorted(folder.glob("part-*.parquet"))]:
+        for user, candidate, score in zip(pairs.user, pairs.candidate, scorer.score(pairs), strict=True):
+            lists.setdefault(int(user), {})[int(candidate)] = score
+    price = np.zeros(graph.users, np.float32)
+
+    def ordered(scores: dict[int, np.float32]) -> list[int]:
+        return sorted(scores, key=lambda c: (-(scores[c] - price[c]), c))
+
+    shown = Counter[int]()
+    for number in range(1, 5 if exposure else 1):
+        shown.update(c for scores in lists.values() for c in ordered(scores)[:20])
+        price = np.array([exposure * np.log1p(shown[c] / number / 20) for c in range(graph.users)], np.float32)
+    settings = Settings(rank=RankSettings(exposure=exposure), candidates=SETTINGS.candidates)
+    rank.make(context(made, tmp_path / "data", settings), here)
+    found = pq.read_table(tmp_path / "data")
+    owner = found["user_id"].to_numpy()
+    for user, scores in lists.items():
+        at = owner == graph.ids[user]
+        assert graph.rows_of(found["candidate_id"].to_numpy()[at]).tolist() == ordered(scores)
+        np.testing.assert_array_equal(found["score"].to_numpy()[at], [scores[c] for c in ordered(scores)])
+
+
+def test_the_more_exposure_counts_the_more_people_are_shown(made: dict[str, Parent], tmp_path: Path) -> None:
+    shown = []
+    for exposure in (0.0, 0.25, 2.0):
+        settings = Settings(rank=RankSettings(exposure=exposure, per_user=5), candidates=SETTINGS.candidates)
+        rank.make(context(made, tmp_path / f"{exposure}" / "data", settings), here)
+        table = pq.read_table(tmp_path / f"{exposure}" / "data")
+        shown.append(max(Counter(table["candidate_id"].to_pylist()).values()))
+    assert shown == sorted(shown, reverse=True)
+    assert shown[0] > shown[-1]
 
 
 def test_a_user_without_candidates_gets_the_most_connected_people(graph: Graph, made: dict[str, Parent]) -> None:

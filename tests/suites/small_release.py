@@ -14,7 +14,6 @@ from infra.settings import CandidateSettings, RankerSettings, Settings
 from jobs import candidates, features, rank, train_ranker
 from jobs.context import Parent, StageContext, StageResult
 from jobs.graph_parts import ATTRIBUTE_VALUES, ENTITIES
-from jobs.scoring import blocks_of
 
 AS_OF = datetime(2024, 10, 4, tzinfo=UTC)
 SETTINGS = Settings(candidates=CandidateSettings(ann=0, per_user=60, block=100), ranker=RankerSettings(trees=20))
@@ -31,7 +30,7 @@ def small_release(folder: Path, graph: Graph, settings: Settings = SETTINGS) -> 
     _stage(made, folder, "candidates", settings, lambda ctx: candidates.make(ctx, _here))
     _stage(made, folder, "features", settings, lambda ctx: features.make(ctx, _here))
     _stage(made, folder, "ranker", settings, train_ranker.run)
-    _put(made, folder, "rankings", StageResult(1, "r"), lambda data: _rank(made, data, graph, settings))
+    _stage(made, folder, "rankings", settings, lambda ctx: rank.make(ctx, _here))
     return made
 
 
@@ -84,15 +83,6 @@ def _vectors(data: Path, users: int) -> None:
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     for view in ("past", "now"):
         np.save(data / f"{view}.npy", vectors)
-
-
-def _rank(made: Mapping[str, Parent], data: Path, graph: Graph, settings: Settings) -> None:
-    blocks = blocks_of(made["features"].path / "now", graph.users)
-    task = rank.Task(
-        made["graph"].path, made["features"].path, made["ranker"].path, blocks, data, settings.rank.per_user
-    )
-    for number in range(len(blocks)):
-        rank.rank_part(task, number)
 
 
 def _here(function: Any, count: int) -> list[dict[str, Any]]:
