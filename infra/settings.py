@@ -4,6 +4,7 @@ Later sources win: default < file < environment (`PYMK_INDEX__SHARDS=4`) < flag 
 Secrets are never settings; they come from the environment alone (AWS_*).
 """
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,20 +16,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from infra.errors import UsageError
 
 ENV_PREFIX = "PYMK_"
+OTHER_VARIABLES = ("PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS")
+"""Variables with the prefix that are no settings; whatever else has it is warned about, as likely misspelt."""
+
+log = logging.getLogger(__name__)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class RunSettings(Section):
-    seed: int = Field(17, ge=0, description="Seed of everything random in a run.")
+    seed: int = Field(17, ge=0, le=2**31 - 1, description="Seed of everything random in a run.")
     threads: int = Field(2, ge=1, le=256, description="Math threads of a stage that runs in one process.")
 
 
 class SparkSettings(Section):
     master: str = Field("local[2]", min_length=1, description="Spark on this machine: local, local[N] or local[*].")
-    memory: str = Field("2g", pattern=r"^\d+[gm]$", description="Memory of the Spark driver, and so of local mode.")
+    memory: str = Field(
+        "2g", pattern=r"^[1-9][0-9]{0,5}[gm]$", description="Memory of the Spark driver, and so of local mode."
+    )
     partitions: int = Field(8, ge=1, le=100_000, description="Shuffle partitions of build_graph.")
 
 
@@ -37,7 +44,7 @@ class GraphSettings(Section):
     held_out_share: float = Field(0.1, gt=0, lt=0.5, description="Share of friendships held out of the past view.")
     report_share: float = Field(0.3, gt=0, lt=1, description="Share of users kept for the report alone.")
     validate_share: float = Field(0.1, gt=0, lt=1, description="Share of users that early stopping looks at.")
-    dismissal_days: int = Field(180, ge=1, description="Days after which a dismissal expires.")
+    dismissal_days: int = Field(180, ge=1, le=36_500, description="Days after which a dismissal expires.")
 
 
 class EncoderSettings(Section):
@@ -45,10 +52,12 @@ class EncoderSettings(Section):
     hidden: int = Field(128, ge=8, le=4096, description="Width of the hidden layers.")
     layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")
     fanout: int = Field(10, ge=1, le=1000, description="Neighbours sampled in the first layer; half in others.")
-    batch_size: int = Field(1024, ge=2, description="Target friendships in a mini-batch.")
-    max_steps: int = Field(600, ge=1, description="Optimiser steps at most.")
-    patience: int = Field(5, ge=1, description="Validations without improvement after which training stops.")
-    learning_rate: float = Field(1e-3, gt=0, description="Step size of AdamW.")
+    batch_size: int = Field(1024, ge=2, le=1_000_000, description="Target friendships in a mini-batch.")
+    max_steps: int = Field(600, ge=1, le=10_000_000, description="Optimiser steps at most.")
+    patience: int = Field(
+        5, ge=1, le=1_000_000, description="Validations without improvement after which training stops."
+    )
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Step size of AdamW.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where torch runs; auto takes a GPU if any.")
 
 
@@ -57,23 +66,33 @@ class IndexSettings(Section):
     shards: int = Field(2, ge=1, le=4096, description="Index shards; row r lives in shard r mod shards.")
     min_recall: float = Field(0.95, ge=0, le=1, description="Gate: recall@100 against exact search.")
     hnsw_links: int = Field(16, ge=4, le=128, description="HNSW links a node (M).")
-    hnsw_ef_construction: int = Field(200, ge=10, description="HNSW build beam.")
-    hnsw_ef_search: int = Field(200, ge=10, description="HNSW search beam, at least.")
+    hnsw_ef_construction: int = Field(200, ge=10, le=100_000, description="HNSW build beam.")
+    hnsw_ef_search: int = Field(200, ge=10, le=1_000_000, description="HNSW search beam, at least.")
     ivf_probe_share: float = Field(0.05, gt=0, le=1, description="Share of IVF lists searched, at least.")
     scann_search_share: float = Field(0.05, gt=0, le=1, description="Share of ScaNN leaves searched, at least.")
-    rerank: int = Field(400, ge=1, description="Neighbours of a shard re-ranked with exact scores, at least.")
+    rerank: int = Field(
+        400, ge=1, le=1_000_000, description="Neighbours of a shard re-ranked with exact scores, at least."
+    )
     target_recall: float = Field(0.97, ge=0, le=1, description="Search is widened until a shard's recall@100 is this.")
-    exact_below: int = Field(20_000, ge=0, description="Rows of a shard below which ivf_pq and scann search exactly.")
-    recall_queries: int = Field(1000, ge=1, description="Queries at most that recall is measured on.")
+    exact_below: int = Field(
+        20_000, ge=0, le=1_000_000_000, description="Rows of a shard below which ivf_pq and scann search exactly."
+    )
+    recall_queries: int = Field(1000, ge=1, le=1_000_000, description="Queries at most that recall is measured on.")
 
 
 class CandidateSettings(Section):
     per_user: int = Field(300, ge=1, le=5000, description="Candidates kept for a user.")
-    hub_cap: int = Field(2000, ge=10, description="Friends of a friend looked at; beyond it a seeded sample.")
-    walk_budget: int = Field(30_000, ge=1000, description="Edges a personalised PageRank walk may touch for a user.")
+    hub_cap: int = Field(
+        2000, ge=10, le=1_000_000, description="Friends of a friend looked at; beyond it a seeded sample."
+    )
+    walk_budget: int = Field(
+        30_000, ge=1000, le=1_000_000_000, description="Edges a personalised PageRank walk may touch for a user."
+    )
     ann: int = Field(100, ge=0, le=5000, description="Nearest neighbours asked of the index for a user.")
-    block: int = Field(2048, ge=1, description="Users a Spark task handles at a time.")
-    learn_users: int = Field(50_000, ge=10, description="Users at most whose past candidates the ranker learns from.")
+    block: int = Field(2048, ge=1, le=1_000_000, description="Users a Spark task handles at a time.")
+    learn_users: int = Field(
+        50_000, ge=10, le=100_000_000, description="Users at most whose past candidates the ranker learns from."
+    )
 
 
 class RankerSettings(Section):
@@ -104,8 +123,12 @@ class RulesSettings(Section):
     school_attributes: tuple[str, ...] = Field(
         ("school", "high_school"), description="Attributes or kinds that name a school."
     )
-    max_per_company: int = Field(5, ge=1, description="People of one company among `limit`; the rest are demoted.")
-    max_per_school: int = Field(3, ge=1, description="People of one school among `limit`; the rest are demoted.")
+    max_per_company: int = Field(
+        5, ge=1, le=1_000_000, description="People of one company among `limit`; the rest are demoted."
+    )
+    max_per_school: int = Field(
+        3, ge=1, le=1_000_000, description="People of one school among `limit`; the rest are demoted."
+    )
 
 
 class ApiSettings(Section):
@@ -113,11 +136,11 @@ class ApiSettings(Section):
     port: int = Field(8000, ge=1, le=65535, description="Port the lookup API listens on.")
     workers: int = Field(1, ge=1, le=256, description="Server processes.")
     poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks at CURRENT.")
-    retry_after_s: int = Field(5, ge=1, description="Retry-After of a 503.")
+    retry_after_s: int = Field(5, ge=1, le=86_400, description="Retry-After of a 503.")
 
 
 class StoreSettings(Section):
-    keep_releases: int = Field(7, ge=1, description="Releases that `release clean` keeps.")
+    keep_releases: int = Field(7, ge=1, le=1_000_000, description="Releases that `release clean` keeps.")
 
 
 class Settings(Section):
@@ -167,6 +190,8 @@ def load(
         section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
         if name.startswith(ENV_PREFIX) and separator:
             put(section, key, _value_of(section, key, text), name)
+        elif name.startswith(ENV_PREFIX) and name not in OTHER_VARIABLES:
+            log.warning("%s", _ignored(name))
     for dotted, text in (flags or {}).items():
         section, separator, key = dotted.partition(".")
         if not separator:
@@ -182,8 +207,21 @@ def _read_toml(file: str | Path | None) -> dict[str, Any]:
         return tomllib.loads(Path(file).read_text())
     except FileNotFoundError:
         raise UsageError(f"{file}: no such settings file", "Check --config.") from None
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror or error}", "Give a TOML file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not TOML: {error}") from None
+        fix = "Write sections and keys as [index] and shards = 4; docs/settings.md lists them."
+        raise UsageError(f"{file}: not TOML: {error}", fix) from None
+
+
+def _ignored(variable: str) -> str:
+    """What to say of a variable that looks like a setting and is none: not an error, as others may set it for us."""
+    rest = variable.removeprefix(ENV_PREFIX).lower()
+    for section, field in Settings.model_fields.items():
+        if rest.removeprefix(f"{section}_") in type(field.default).model_fields and rest.startswith(f"{section}_"):
+            meant = f"{ENV_PREFIX}{section}__{rest.removeprefix(f'{section}_')}".upper()
+            return f"{variable}: is no setting and is ignored; two underscores part section and key: {meant}"
+    return f"{variable}: is no setting and is ignored; settings are written {ENV_PREFIX}INDEX__SHARDS"
 
 
 def _value_of(section: str, key: str, text: str) -> Any:

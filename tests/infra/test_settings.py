@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import UsageError
-from infra.settings import Settings, load
+from infra.settings import OTHER_VARIABLES, Settings, load
 
 
 def test_later_sources_win_and_origins_are_known(tmp_path: Path) -> None:
@@ -33,6 +33,11 @@ def test_a_tuple_setting_is_split_at_commas() -> None:
         ({"index.shard": "2"}, r"index\.shard: no such setting .*known: backend, shards"),
         ({"nothing.x": "2"}, r"nothing: no such setting"),
         ({"shards": "2"}, r"--set shards: is not section\.key"),
+        ({"run.seed": "9" * 20}, r"run\.seed: '9+': .*less than or equal to 2147483647"),
+        ({"index.rerank": "9" * 23}, r"index\.rerank: '9+': .*less than or equal to 1000000"),
+        ({"encoder.learning_rate": "inf"}, r"encoder\.learning_rate: 'inf': .*finite number"),
+        ({"index.min_recall": "nan"}, r"index\.min_recall: 'nan': .*finite number"),
+        ({"spark.memory": "0g"}, r"spark\.memory: '0g': .*match pattern"),
         ({"run.seed": "abc"}, r"run\.seed: 'abc': .*integer"),
     ],
 )
@@ -48,6 +53,28 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     broken.write_text("[index\n")
     with pytest.raises(UsageError, match=r"broken\.toml: not TOML"):
         load(broken)
+    with pytest.raises(UsageError, match=r"cannot be read: Is a directory\. Give a TOML file"):
+        load(tmp_path)
+
+
+def test_every_number_is_bounded() -> None:
+    """A number without an end comes out as an overflow deep in a library."""
+    for name in Settings.model_fields:
+        for key, field in type(getattr(Settings(), name)).model_fields.items():
+            bounds = [kind for bound in field.metadata for kind in ("le", "lt") if hasattr(bound, kind)]
+            assert bounds or field.annotation not in (int, float), f"{name}.{key}"
+
+
+def test_a_variable_that_only_looks_like_a_setting_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    own = dict.fromkeys(OTHER_VARIABLES, "x")
+    settings, _ = load(None, None, own | {"PYMK_INDEX__SHARDS": "3"})
+    assert (settings.index.shards, caplog.messages) == (3, [])
+    settings, _ = load(None, None, {"PYMK_INDEX_SHARDS": "77", "PYMK_PORT": "tcp://10.0.0.1"})
+    assert settings == Settings()
+    misspelt, other = caplog.messages
+    assert "PYMK_INDEX_SHARDS: is no setting and is ignored" in misspelt
+    assert misspelt.endswith("PYMK_INDEX__SHARDS")
+    assert "PYMK_PORT: is no setting and is ignored" in other
 
 
 def test_every_setting_has_a_meaning() -> None:
