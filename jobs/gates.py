@@ -62,7 +62,9 @@ def _faults(metrics: Mapping[str, Any]) -> list[Refusal]:
 
 def _ranked_share(metrics: Mapping[str, Any], least: float, quality: bool) -> list[Refusal]:
     share = metrics.get("ranked_share")
-    if share is None or share >= least:
+    if share is None:
+        return [Refusal("coverage", "nobody has anybody left to be shown: no user has a ranking", False)]
+    if share >= least:
         return []
     return [Refusal("coverage", f"{share:.1%} of users have a ranking, gates.min_coverage is {least:.1%}", quality)]
 

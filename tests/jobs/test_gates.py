@@ -46,3 +46,9 @@ def test_too_few_ranked_users_warns_first_and_refuses_later():
     few = SOUND | {"ranked_share": 0.5}
     assert [(r.gate, r.refuses) for r in check(few, None, SETTINGS)] == [("coverage", False)]
     assert [(r.gate, r.refuses) for r in check(few, SOUND, SETTINGS)] == [("coverage", True)]
+
+
+def test_a_release_that_shows_nobody_to_nobody_says_so():
+    (finding,) = check(SOUND | {"ranked_share": None}, SOUND, SETTINGS)
+    assert finding.gate == "coverage"
+    assert "nobody" in finding.detail
