@@ -101,6 +101,8 @@ def open_store(uri: str, *, writable: bool = False, create: bool = False) -> Obj
     Raises UsageError for a URI that names no store and StoreError for one that cannot be reached.
     """
     parts = urlsplit(uri)
+    if parts.scheme == "s3" and not parts.netloc:
+        raise UsageError(f"{uri}: names no bucket", "Write s3://bucket/prefix.")
     if parts.scheme == "s3":
         from infra.store_s3 import S3Store
 

@@ -18,9 +18,9 @@ import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from infra.errors import Conflict, NotFound, StoreError
+from infra.errors import Conflict, NotFound, StoreError, UsageError
 from infra.store import ObjectInfo, StoredObject, cache_folder, check_key, remove_stale
 
 _CLIENT = Config(
@@ -46,10 +46,19 @@ class S3Store:
 
     @classmethod
     def open(cls, uri: str, *, bucket: str, prefix: str, writable: bool) -> "S3Store":
-        """Raises StoreError when the bucket cannot be reached. A writable store is probed for conditional puts."""
+        """Raises UsageError for what cannot be a bucket's name, StoreError when the bucket cannot be reached.
+
+        A writable store is probed for conditional puts.
+        """
         with _explained(uri):
-            client = boto3.client("s3", config=_CLIENT)
-            client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            try:
+                client = boto3.client("s3", config=_CLIENT)
+                client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            except ParamValidationError:
+                fix = "Write s3://bucket/prefix; a name is of 3 to 63 letters, digits, '.', '-' and '_'."
+                raise UsageError(f"{uri}: {bucket!r} is not a name of a bucket", fix) from None
+            except ValueError as error:  # of an endpoint that is no URL
+                raise StoreError(f"{uri}: {error}", "Write AWS_ENDPOINT_URL as https://host:port.") from error
         store = cls(uri, bucket, prefix, client)
         if writable:
             store.conditional_puts = store._honours_conditions()
