@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from infra.errors import CorruptArtifact, NotFound, UsageError
+from infra.errors import CorruptArtifact, NotFound, StoreError, UsageError
 from infra.store import ObjectStore, cache_folder
 from infra.times import format_time
 
@@ -76,7 +76,7 @@ class Manifest:
             for entry in files:
                 _check_relative(entry.path, where)
             return cls(files=files, **values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptArtifact(f"{where}: not a manifest: {error}", "Delete the artifact and run again.") from error
 
 
@@ -102,9 +102,14 @@ def is_artifact_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None
 
 
+def is_name(name: str) -> bool:
+    """Whether the name is safe as one path part."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str, what: str) -> str:
     """The name itself; raises UsageError unless it is safe as one path part."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(f"{name!r}: not a valid {what}", "Use letters, digits, '.', '_' and '-'.")
     return name
 
@@ -197,11 +202,15 @@ def _cached(store: ObjectStore, prefix: str) -> Path:
 
 
 def _entry(path: Path, name: str) -> FileEntry | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-    return FileEntry(name, path.stat().st_size, digest)
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        return FileEntry(name, path.stat().st_size, digest)
+    except OSError as error:
+        fix = "Give this user the right to read it, and check the disk."
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}", fix) from error
 
 
 def _check_relative(path: str, where: str) -> None:

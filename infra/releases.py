@@ -5,101 +5,35 @@ and moves by compare-and-swap. Releases are ordered by as-of, then delta number;
 one unless forced.
 """
 
+import builtins
 import hashlib
-import json
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
-from infra.artifacts import Manifest, check_name, drop_cached, find_manifest, is_artifact_id, open_artifact, prefix_of
+from infra.artifacts import (
+    Manifest,
+    check_name,
+    drop_cached,
+    find_manifest,
+    is_artifact_id,
+    is_name,
+    open_artifact,
+    prefix_of,
+)
 from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError
-from infra.store import ObjectStore
+from infra.release_files import ArtifactEntry, Pointer
+from infra.release_files import Release as Release
+from infra.store import ObjectStore, StoredObject
 
-RELEASE_VERSION = 1
+log = logging.getLogger(__name__)
+
 CURRENT = "CURRENT"
 FOLDER = "releases"
-HISTORY = 20
-"""Releases that CURRENT remembers to have named, newest first, for rollback."""
-
-
-@dataclass(frozen=True)
-class ArtifactEntry:
-    """One artifact of a release; path is its data folder relative to the store."""
-
-    artifact_id: str
-    path: str
-    rows: int
-    bytes: int
-    content_hash: str
-
-
-@dataclass(frozen=True)
-class Release:
-    """as_of: RFC 3339 UTC. parents: the release that was served when this one was made. delta: 0 for a nightly."""
-
-    release_id: str
-    as_of: str
-    delta: int
-    parents: tuple[str, ...]
-    artifacts: dict[str, ArtifactEntry]
-    schema_version: int = RELEASE_VERSION
-
-    @property
-    def order(self) -> tuple[datetime, int]:
-        return (datetime.fromisoformat(self.as_of), self.delta)
-
-    def to_json(self) -> bytes:
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-
-    @classmethod
-    def from_json(cls, data: bytes, where: str) -> "Release":
-        try:
-            values = json.loads(data)
-            if values["schema_version"] != RELEASE_VERSION:
-                raise CorruptArtifact(
-                    f"{where}: release version {values['schema_version']}, this code reads {RELEASE_VERSION}"
-                )
-            entries = {kind: ArtifactEntry(**entry) for kind, entry in values.pop("artifacts").items()}
-            return cls(artifacts=entries, parents=tuple(values.pop("parents")), **values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{where}: not a release: {error}") from error
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """The content of CURRENT.
-
-    history: releases that it named before and may go back to, newest first. withdrawn: releases that were rolled back
-    from; they are not published again unless forced.
-    """
-
-    release_id: str
-    history: tuple[str, ...] = ()
-    withdrawn: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, data: bytes, where: str) -> "Pointer":
-        try:
-            values = json.loads(data)
-            release_id = check_name(values["release_id"], "release id")
-            return cls(release_id, tuple(values.get("history", ())), tuple(values.get("withdrawn", ())))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{where}: not a release pointer: {error}") from error
-
-    def moved_to(self, release_id: str) -> "Pointer":
-        """Forward, to a release that is published now."""
-        kept = [r for r in (self.release_id, *self.history) if r != release_id]
-        return Pointer(release_id, tuple(kept[:HISTORY]), tuple(r for r in self.withdrawn if r != release_id))
-
-    def back_to(self, release_id: str) -> "Pointer":
-        """Back, to a release that was served before; the one served now is withdrawn."""
-        at = self.history.index(release_id) + 1 if release_id in self.history else 0
-        left = [r for r in (self.release_id, *self.withdrawn) if r != release_id]
-        return Pointer(release_id, self.history[at:], tuple(left[:HISTORY]))
 
 
 class ReleaseStore:
@@ -123,8 +57,8 @@ class ReleaseStore:
         as_of = next(iter(manifests.values())).as_of
         digest = hashlib.sha256(orjson.dumps([(k, e.artifact_id) for k, e in entries.items()])).hexdigest()
         release_id = f"{as_of.replace('-', '').replace(':', '').partition('.')[0].rstrip('Z')}Z-{digest[:12]}"
-        served = self._pointer()
-        parents = (served[0].release_id,) if served and served[0].release_id != release_id else ()
+        served = self._pointer_in(self._stored(), repairing=True)
+        parents = (served.release_id,) if served and served.release_id != release_id else ()
         release = Release(release_id, as_of, 0, parents, entries)
         try:
             self.store.put(_key(release_id), release.to_json(), if_absent=self.store.conditional_puts)
@@ -133,60 +67,90 @@ class ReleaseStore:
         return release
 
     def get(self, release_id: str) -> Release:
-        """Raises NotFound naming the releases there are."""
+        """Raises NotFound where there is none, CorruptArtifact where its file is damaged."""
         key = _key(check_name(release_id, "release id"))
         try:
-            return Release.from_json(self.store.get(key).data, f"{self.store.uri}/{key}")
+            release = Release.from_json(self.store.get(key).data, f"{self.store.uri}/{key}")
         except NotFound:
             raise NotFound(f"{self.store.uri}: no release {release_id}", "`pymk release list` shows them.") from None
+        if release.release_id != release_id:
+            raise CorruptArtifact(f"{self.store.uri}/{key}: is release {release.release_id}", "Delete the file.")
+        return release
 
     def list(self) -> list[Release]:
-        """All releases, oldest first."""
-        ids = [i.key.removeprefix(f"{FOLDER}/").removesuffix(".json") for i in self.store.list(f"{FOLDER}/")]
-        return sorted((self.get(i) for i in ids), key=lambda r: (r.order, r.release_id))
+        """All releases that can be read, oldest first; a damaged one is logged."""
+        found, damaged = self._read_all()
+        for error in damaged:
+            log.warning("%s", error)
+        return found
+
+    def pointer(self) -> Pointer | None:
+        """The content of CURRENT, None before the first release. Raises CorruptArtifact where it is damaged."""
+        return self._pointer_in(self._stored())
 
     def current_id(self) -> str | None:
         """What CURRENT names: one small read."""
-        pointer = self._pointer()
-        return pointer[0].release_id if pointer else None
+        pointer = self.pointer()
+        return pointer.release_id if pointer else None
 
-    def current(self) -> Release | None:
-        """The served release, None before the first one."""
-        release_id = self.current_id()
-        return self.get(release_id) if release_id else None
+    def current(self, *, repairing: bool = False) -> Release | None:
+        """The served release, None before the first one.
+
+        repairing: None too where CURRENT, or the file of the release that it names, is damaged or gone.
+        """
+        pointer = self._pointer_in(self._stored(), repairing)
+        try:
+            return self.get(pointer.release_id) if pointer else None
+        except (CorruptArtifact, NotFound) as error:
+            if not repairing:
+                raise
+            log.warning("%s", error)
+            return None
 
     def publish(self, release: Release, *, force: bool = False) -> bool:
         """Points CURRENT at the release.
 
         False, and CURRENT stays, when a newer release is served or this one was withdrawn and `force` is not given.
+        force also replaces a damaged CURRENT, whose history is lost with it.
         """
         self._refuse_without_conditions()
         while True:
-            found = self._pointer()
-            if found:
-                pointer, _ = found
+            stored = self._stored()
+            pointer = self._pointer_in(stored, repairing=force)
+            if pointer:
                 if pointer.release_id == release.release_id:
                     return True
-                newer_served = self.get(pointer.release_id).order > release.order
-                if not force and (newer_served or release.release_id in pointer.withdrawn):
+                if not force and self._stays(pointer, release):
                     return False
-            if self._swap(found, found[0].moved_to(release.release_id) if found else Pointer(release.release_id)):
+            if self._swap(stored, pointer.moved_to(release.release_id) if pointer else Pointer(release.release_id)):
                 return True
+
+    def _stays(self, pointer: Pointer, release: Release) -> bool:
+        """Whether only force may put the release in place of the served one."""
+        if release.release_id in pointer.withdrawn:
+            return True
+        try:
+            return self.get(pointer.release_id).order > release.order
+        except (CorruptArtifact, NotFound) as error:
+            fix = f"`pymk release publish {release.release_id} --force` replaces the served release."
+            raise type(error)(error.what, fix) from error
 
     def rollback(self, to: str | None = None) -> Release:
         """Points CURRENT back at `to`, or at the release it named before, once that verifies."""
         self._refuse_without_conditions()
-        found = self._pointer()
-        if not found:
+        pointer = self.pointer()
+        if not pointer:
             raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
-        target = to or next(iter(found[0].history), None)
+        target = to or next(iter(pointer.history), None)
         if target is None:
             raise PymkError(f"{self.store.uri}: CURRENT has no earlier release", "Name one with --to ID.")
         release = self.get(target)
         self.verify(release)
-        while found and found[0].release_id != target and not self._swap(found, found[0].back_to(target)):
-            found = self._pointer()
-        return release
+        while True:
+            stored = self._stored()
+            pointer = self._pointer_in(stored)
+            if not pointer or pointer.release_id == target or self._swap(stored, pointer.back_to(target)):
+                return release
 
     def verify(self, release: Release) -> None:
         """Reads every byte of the release. Raises CorruptArtifact or NotFound naming what is wrong."""
@@ -206,13 +170,16 @@ class ReleaseStore:
 
         Kept: the newest `keep` releases, CURRENT, the release before it, and every artifact younger than `grace_s`
         seconds (a run may be about to use it). Folders that are no artifacts are never touched.
-        Returns {"releases": [...], "artifacts": [...]}, what was deleted.
+        Returns {"releases": [...], "artifacts": [...]}, what was deleted. Raises CorruptArtifact, with nothing deleted,
+        where CURRENT or the file of a release is damaged: nobody knows what artifacts it names.
         """
-        releases = self.list()
-        found = self._pointer()
+        releases, damaged = self._read_all()
+        if damaged:
+            raise damaged[0]
+        pointer = self.pointer()
         kept_ids = {r.release_id for r in releases[-keep:]}
-        if found:
-            kept_ids |= {found[0].release_id, *found[0].history[:1]}
+        if pointer:
+            kept_ids |= {self.get(pointer.release_id).release_id, *pointer.history[:1]}
         kept = [r for r in releases if r.release_id in kept_ids]
         doomed = [r for r in releases if r.release_id not in kept_ids]
         for release in doomed:
@@ -235,24 +202,50 @@ class ReleaseStore:
                     drop_cached(self.store, kind, artifact)
                     yield prefix.rstrip("/")
 
-    def _swap(self, found: tuple[Pointer, str] | None, pointer: Pointer) -> bool:
+    def _read_all(self) -> tuple[builtins.list[Release], builtins.list[PymkError]]:
+        """The releases, oldest first, and what is wrong with those whose file cannot be read."""
+        found: list[Release] = []
+        damaged: list[PymkError] = []
+        for info in self.store.list(f"{FOLDER}/"):
+            release_id = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
+            if not is_name(release_id) or info.key != _key(release_id):
+                continue  # somebody else's file
+            try:
+                found.append(self.get(release_id))
+            except NotFound:
+                continue  # deleted since it was listed
+            except (CorruptArtifact, StoreError) as error:
+                damaged.append(error)
+        return sorted(found, key=lambda r: (r.order, r.release_id)), damaged
+
+    def _swap(self, stored: StoredObject | None, pointer: Pointer) -> bool:
         """Writes CURRENT if it still is what was found."""
         data = orjson.dumps(asdict(pointer), option=orjson.OPT_INDENT_2)
         try:
-            if found:
-                self.store.put(CURRENT, data, if_match=found[1])
+            if stored:
+                self.store.put(CURRENT, data, if_match=stored.etag)
             else:
                 self.store.put(CURRENT, data, if_absent=True)
         except Conflict:
             return False
         return True
 
-    def _pointer(self) -> tuple[Pointer, str] | None:
+    def _stored(self) -> StoredObject | None:
+        """CURRENT as it is stored, sound or not."""
         try:
-            stored = self.store.get(CURRENT)
+            return self.store.get(CURRENT)
         except NotFound:
             return None
-        return Pointer.from_json(stored.data, f"{self.store.uri}/{CURRENT}"), stored.etag
+
+    def _pointer_in(self, stored: StoredObject | None, repairing: bool = False) -> Pointer | None:
+        """repairing: a damaged pointer counts as none."""
+        try:
+            return Pointer.from_json(stored.data, f"{self.store.uri}/{CURRENT}") if stored else None
+        except CorruptArtifact as error:
+            if not repairing:
+                raise
+            log.warning("%s", error.what)
+            return None
 
     def _refuse_without_conditions(self) -> None:
         if not self.store.conditional_puts:

@@ -8,10 +8,10 @@ import typer
 
 from infra import settings as settings_module
 from infra.artifacts import open_artifact
-from infra.errors import PymkError
+from infra.errors import CorruptArtifact, PymkError
 from infra.releases import Release, ReleaseStore, describe
 from infra.store import open_store
-from jobs.cli_output import output, table
+from jobs.cli_output import console, output, table
 
 release_app = typer.Typer(help="List, show, publish, roll back, verify and clean releases.", no_args_is_help=True)
 
@@ -22,9 +22,13 @@ ReleaseId = Annotated[str | None, typer.Argument(help="Release id; CURRENT if no
 
 @release_app.command("list")
 def list_(store: Store, json: Json = False) -> None:
-    """All releases, oldest first; the served one is marked."""
+    """All releases, oldest first; the served one is marked, none where CURRENT is damaged."""
     releases = ReleaseStore(open_store(store))
-    current = releases.current_id()
+    try:
+        current = releases.current_id()
+    except CorruptArtifact as error:  # these ids are what its repair asks for
+        console.print(f"warning: {error}", markup=False)
+        current = None
     found = [
         {"release_id": r.release_id, "as_of": r.as_of, "current": r.release_id == current} for r in releases.list()
     ]
@@ -49,7 +53,7 @@ def show(store: Store, release_id: ReleaseId = None, json: Json = False) -> None
 def publish(
     release_id: Annotated[str, typer.Argument(help="Release id.")],
     store: Store,
-    force: Annotated[bool, typer.Option(help="Replace a newer release too.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace a newer release or a damaged CURRENT too.")] = False,
     json: Json = False,
 ) -> None:
     """Point CURRENT at a release, once it verifies."""

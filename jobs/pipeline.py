@@ -122,7 +122,7 @@ class Pipeline:
         """
         releases = ReleaseStore(self.store)
         release, manifests = self.make_release()
-        warnings = self._check_gates(release, manifests, releases.current(), force)
+        warnings = self._check_gates(release, manifests, releases.current(repairing=force), force)
         published = releases.publish(release, force=force)
         said = "published" if published else "not published: a newer release is served, or this one was withdrawn"
         self.progress(f"release {release.release_id}: {said}")

@@ -8,11 +8,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from infra.errors import PymkError
-from infra.releases import Release, ReleaseStore
+from infra.errors import CorruptArtifact, PymkError, StoreError
+from infra.release_files import Pointer, Release
+from infra.releases import ReleaseStore
 from infra.store import ObjectStore, open_store
 from lookup_api.metrics import Metrics
 from lookup_api.served_release import ServedRelease
@@ -91,15 +92,24 @@ class ReleaseWatch:
         if self._store is None:
             self._store = open_store(self._store_uri)
         releases = ReleaseStore(self._store)
-        current = releases.current_id()
         served = self._served
-        if current is None or (served is not None and served.release_id == current):
+        try:
+            pointer = releases.pointer()
+        except (CorruptArtifact, StoreError) as error:
+            if served is not None:
+                raise
+            log.error("CURRENT cannot be read, so the newest release that opens is served: %s", error)
+            self._fall_back(releases, [release.release_id for release in reversed(releases.list())], "CURRENT")
             return
-        if self._try(releases, current) or served is not None:
+        if pointer is None or (served is not None and served.release_id == pointer.release_id):
             return
-        for release_id in _earlier(releases, current):
+        if not self._try(releases, pointer.release_id) and served is None:
+            self._fall_back(releases, earlier(releases.list(), pointer), pointer.release_id)
+
+    def _fall_back(self, releases: ReleaseStore, release_ids: Sequence[str], instead_of: str) -> None:
+        for release_id in release_ids:
             if self._try(releases, release_id):
-                log.warning("serving %s until %s can be opened", release_id, current)
+                log.error("serving %s until %s can be read", release_id, instead_of)
                 return
 
     def _try(self, releases: ReleaseStore, release_id: str) -> bool:
@@ -128,8 +138,23 @@ class ReleaseWatch:
             before.give_back()
 
 
-def _earlier(releases: ReleaseStore, current: str) -> list[str]:
-    """Releases before the one that CURRENT names, newest first; never a newer one: it may have been rolled back."""
-    found: list[Release] = releases.list()
-    at = next((place for place, release in enumerate(found) if release.release_id == current), len(found))
-    return [release.release_id for release in reversed(found[:at])]
+def earlier(listed: Sequence[Release], pointer: Pointer) -> list[str]:
+    """Releases to serve in place of the one that CURRENT names: those it named before, then others; newest first.
+
+    Never a newer one, nor one that was rolled back from. listed: oldest first; CURRENT's own may be missing from it, so
+    times are taken from the ids.
+    """
+    current = _time_of(pointer.release_id)
+    found = [
+        release.release_id
+        for release in reversed(listed)
+        if _time_of(release.release_id) < current
+        or (_time_of(release.release_id) == current and release.release_id in pointer.history)
+    ]
+    found = [r for r in found if r not in (pointer.release_id, *pointer.withdrawn)]
+    return sorted(found, key=lambda release_id: release_id not in pointer.history)
+
+
+def _time_of(release_id: str) -> str:
+    """The as-of that a release's id starts with, to the second: sorts as the times do."""
+    return release_id.partition("-")[0]

@@ -1,10 +1,12 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from infra.artifacts import Manifest, artifact_id, find_manifest, open_artifact, write_artifact
-from infra.errors import CorruptArtifact, NotFound, PymkError
+from infra.errors import CorruptArtifact, NotFound, PymkError, StoreError
 from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore, open_store
 from infra.times import format_time
@@ -196,3 +198,161 @@ def test_clean_keeps_the_newest_current_and_the_one_before(store: ObjectStore) -
     for release in releases.list():
         releases.verify(release)
     assert not find_manifest(store, "graph", unfinished.artifact_id)
+
+
+MALFORMED = [
+    b"",
+    b"\xff\xfe",
+    b"null",
+    b"[]",
+    b'"text"',
+    b"[" * 100_000,
+    b'{"schema_version": 1, "artifacts": []}',
+    b'{"schema_version": 1, "artifacts": {}, "parents": []}',
+]
+"""What is in place of a release."""
+
+
+def with_values(release: Release, **values: Any) -> bytes:
+    return orjson.dumps(orjson.loads(release.to_json()) | values)
+
+
+def malformed(release: Release) -> list[bytes]:
+    entry = orjson.loads(release.to_json())["artifacts"]["graph"]
+    return [
+        *MALFORMED,
+        release.to_json()[:100],
+        with_values(release, artifacts=[]),
+        with_values(release, artifacts={"graph": None}),
+        with_values(release, artifacts={"graph": entry | {"artifact_id": "../.."}}),
+        with_values(release, artifacts={"graph": entry | {"rows": "many"}}),
+        with_values(release, artifacts={"../..": entry}),
+        with_values(release, parents=None),
+        with_values(release, as_of=7),
+        with_values(release, as_of="soon"),
+        with_values(release, as_of="2026-01-01T00:00:00"),
+        with_values(release, delta="1"),
+        with_values(release, release_id="another"),
+        with_values(release, release_id=[]),
+        with_values(release, more=1),
+    ]
+
+
+def test_a_file_of_any_other_shape_is_a_corrupt_release_and_the_others_are_listed(
+    store: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    releases = ReleaseStore(store)
+    first, second = make_release(store), make_release(store, days=1)
+    for content in malformed(second):
+        caplog.clear()
+        store.put(f"releases/{second.release_id}.json", content)
+        with pytest.raises(CorruptArtifact, match=f"{second.release_id}.json: .*elete"):
+            releases.get(second.release_id)
+        assert releases.list() == [first]
+        assert f"{second.release_id}.json" in caplog.text
+
+
+def test_nothing_is_cleaned_while_nobody_knows_what_a_damaged_release_names(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    made = [make_release(store, days) for days in range(3)]
+    for release in made:
+        releases.publish(release)
+    store.put(f"releases/{made[2].release_id}.json", b"{")
+    before = [info.key for info in store.list("")]
+    with pytest.raises(CorruptArtifact, match=made[2].release_id):
+        releases.clean(keep=1, grace_s=0)
+    store.delete(f"releases/{made[2].release_id}.json")
+    with pytest.raises(NotFound, match=f"no release {made[2].release_id}"):
+        releases.clean(keep=1, grace_s=0)
+    assert [i.key for i in store.list("")] == [k for k in before if k != f"releases/{made[2].release_id}.json"]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "notes.txt", "copy of.json", "old/20260101T000000Z-0.json", ".json"])
+def test_other_files_beside_the_releases_are_left_alone(
+    store: ObjectStore, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    releases = ReleaseStore(store)
+    release = make_release(store)
+    releases.publish(release)
+    store.put(f"releases/{name}", b"not ours")
+    assert releases.list() == [release]
+    assert releases.clean(keep=1, grace_s=0) == {"releases": [], "artifacts": []}
+    assert store.exists(f"releases/{name}")
+    assert not caplog.records
+
+
+DAMAGED = [b"", b'{"release_id": "2026', b"[]", b'{"release_id": "../x"}', b'{"release_id": "a", "history": "abc"}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_current_says_what_replaces_it_and_force_does(store: ObjectStore, content: bytes) -> None:
+    releases = ReleaseStore(store)
+    first, second = make_release(store), make_release(store, days=1)
+    releases.publish(first)
+    store.put("CURRENT", content)
+    for what in (
+        releases.current,
+        releases.current_id,
+        releases.rollback,
+        lambda: releases.clean(1),
+        lambda: releases.publish(second),
+    ):
+        with pytest.raises(CorruptArtifact, match=r"CURRENT: not a release pointer.*`pymk release publish ID --force`"):
+            what()
+    assert store.get("CURRENT").data == content
+    assert releases.current(repairing=True) is None
+    assert make_release(store, days=2).parents == ()
+    assert releases.publish(second, force=True)
+    assert releases.current() == second
+
+
+def test_who_repairs_current_second_does_not_overwrite_the_first(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that saw the damage loses to one that repaired it meanwhile, looks again and then goes forward."""
+    releases, other = ReleaseStore(store), ReleaseStore(store)
+    first, second = make_release(store), make_release(store, days=1)
+    store.put("CURRENT", b"{")
+    conditions: list[str | None] = []
+    put = store.put
+
+    def put_late(key: str, data: bytes, **condition: Any) -> str:
+        if not conditions:
+            conditions.append(condition["if_match"])
+            assert other.publish(first, force=True)
+        else:
+            conditions.append(condition["if_match"])
+        return put(key, data, **condition)
+
+    monkeypatch.setattr(store, "put", put_late)
+    assert releases.publish(second, force=True)
+    pointer = releases.pointer()
+    assert pointer is not None
+    assert (pointer.release_id, pointer.history) == (second.release_id, (first.release_id,))
+    assert len(set(conditions)) == 2, "the damaged one, and the one that the other wrote"
+
+
+def test_force_replaces_a_release_whose_file_is_damaged(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    first, second = make_release(store), make_release(store, days=1)
+    releases.publish(second)
+    store.put(f"releases/{second.release_id}.json", b"{")
+    with pytest.raises(CorruptArtifact, match=f"`pymk release publish {first.release_id} --force`"):
+        releases.publish(first)
+    assert releases.publish(first, force=True)
+    assert releases.current() == first
+
+
+def test_a_data_file_that_may_not_be_read_is_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = make_release(store)
+
+    open_path = Path.open
+
+    def refuse(path: Path, mode: str) -> Any:
+        if path.name == "part":
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_path(path, mode)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StoreError, match=r"data/part: cannot be read: Permission denied\. Give this user the right"):
+        open_artifact(store, "graph", release.artifacts["graph"].artifact_id)

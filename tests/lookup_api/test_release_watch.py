@@ -12,12 +12,13 @@ from flask.testing import FlaskClient
 from benchmarks.serving_rows import FIRST_ID, STEP, TAG, make_release, publish
 from infra.errors import StoreError
 from infra.lmdb_tables import _SharedFile
+from infra.release_files import Pointer, Release
 from infra.releases import ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore, open_store
 from lookup_api.app import create_app
 from lookup_api.metrics import Metrics
-from lookup_api.release_watch import LONGEST_WAIT_S, ReleaseWatch
+from lookup_api.release_watch import LONGEST_WAIT_S, ReleaseWatch, earlier
 from tests.suites.served_store import AS_OF, SETTINGS, USERS, app_on, new_store, publish_day, tag_of, watch_of
 
 
@@ -225,6 +226,72 @@ def test_a_worker_that_starts_on_a_broken_release_serves_the_one_before_but_none
     app = app_on(store)
     assert served_id(app) == first.release_id
     watch_of(app).stop()
+
+
+def truncate(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def test_a_worker_that_starts_on_a_truncated_release_file_serves_the_one_before(
+    store: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = publish_day(store, 1)
+    second = publish_day(store, 2)
+    make_release(store, USERS, AS_OF.replace(day=20), "newer, never published")
+    publish_day(store, 4)
+    ReleaseStore(store).rollback(second.release_id)
+    truncate(Path(store.uri) / "releases" / f"{second.release_id}.json", 100)
+    (Path(store.uri) / "releases" / ".DS_Store").write_bytes(b"x")
+    app = app_on(store)
+    assert served_id(app) == first.release_id
+    assert f"{second.release_id}.json: not a release" in caplog.text
+    watch_of(app).stop()
+
+
+def test_a_worker_that_starts_on_a_damaged_current_serves_the_newest_that_opens_and_follows_the_repair(
+    store: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = publish_day(store, 1)
+    second = publish_day(store, 2)
+    third = publish_day(store, 3)
+    truncate(Path(store.uri) / "CURRENT", 20)
+    break_tables(store, third.artifacts["serving_tables"].path, "truncated")
+    app = app_on(store)
+    assert served_id(app) == second.release_id
+    assert "ERROR" in caplog.text
+    assert "CURRENT: not a release pointer" in caplog.text
+    watch_of(app).look()
+    assert served_id(app) == second.release_id
+    ReleaseStore(store).publish(first, force=True)
+    watch_of(app).look()
+    assert served_id(app) == first.release_id
+    watch_of(app).stop()
+
+
+def test_a_worker_that_serves_keeps_its_release_when_current_is_damaged(store: ObjectStore) -> None:
+    first = publish_day(store, 1)
+    app = app_on(store)
+    make_release(store, USERS, AS_OF.replace(day=20), "newer, never published")
+    truncate(Path(store.uri) / "CURRENT", 20)
+    watch_of(app).look()
+    assert served_id(app) == first.release_id
+    assert "pymk_release_poll_failures_total 1.0" in app.test_client().get("/metrics").text
+    watch_of(app).stop()
+
+
+def fake_release(release_id: str) -> Release:
+    return Release(release_id, "2026-01-01T00:00:00Z", 0, (), {})
+
+
+def test_what_is_served_instead_was_served_before_if_possible_and_is_never_newer_or_withdrawn() -> None:
+    listed = [fake_release(f"2026010{day}T000000Z-{name}") for day, name in enumerate("abcdef", 1)]
+    a, b, c, d, _, f = (release.release_id for release in listed)
+    assert earlier(listed, Pointer(d, history=(a,), withdrawn=(b, f))) == [a, c]
+    gone = [release for release in listed if release.release_id != d]
+    assert earlier(gone, Pointer(d, history=(f, a), withdrawn=(b,))) == [a, c]
+    again = "20260104T000000Z-other"
+    assert earlier([*gone, fake_release(again)], Pointer(d)) == [c, b, a]
+    assert earlier([*gone, fake_release(again)], Pointer(d, history=(again,)))[0] == again
 
 
 def test_the_same_tables_in_two_releases_swap_without_a_break(store: ObjectStore) -> None:
