@@ -1,5 +1,6 @@
 """Errors that say what went wrong, where, and what would fix it."""
 
+import errno
 from enum import IntEnum
 
 
@@ -53,3 +54,34 @@ class Conflict(StoreError):
 
 class CorruptArtifact(PymkError):
     """Stored bytes do not match their manifest."""
+
+
+NO_ROOM = {
+    errno.ENOSPC: "Free disk space; the current release is untouched.",
+    errno.EDQUOT: "Free disk space or raise the quota; the current release is untouched.",
+    errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`); the current release is untouched.",
+}
+"""Error numbers of a write for which there is no room, each with its fix."""
+
+_WRONG_PLACE = {
+    errno.EACCES: "Give this user the right to it, or name another place.",
+    errno.EPERM: "Give this user the right to it, or name another place.",
+    errno.EROFS: "The file system is read-only: name another place.",
+    errno.EISDIR: "That is a folder: name a file.",
+    errno.ENOTDIR: "That is a file: name a folder.",
+}
+
+
+def explain(error: OSError) -> PymkError | None:
+    """What the system refused and the fix, or None for an error that says nothing about the user's files."""
+    fix = NO_ROOM.get(error.errno or 0) or _WRONG_PLACE.get(error.errno or 0)
+    if not fix:
+        return None
+    said = error.strerror or str(error)
+    return PymkError(f"{_path_of(error)}: {said}" if error.filename else said, fix)
+
+
+def _path_of(error: OSError) -> str:
+    """The file, or for a call with two of them the one written."""
+    path = error.filename2 or error.filename
+    return path.decode(errors="backslashreplace") if isinstance(path, bytes) else str(path)

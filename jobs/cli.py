@@ -1,6 +1,5 @@
 """The `pymk` command: parses, calls, prints. Heavy modules load inside the command that needs them."""
 
-import errno
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from infra import settings as settings_module
 from infra.errors import ExitCode, PymkError, UsageError
+from infra.errors import explain as explain_os_error
 from infra.settings import Settings
 from infra.store import open_store
 from infra.times import parse_as_of
@@ -44,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON objec
 def sample(
     users: Annotated[int, typer.Option(min=1, help="Users to generate.")],
     lake: Lake,
-    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same tables.")] = 17,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed; the same seed gives the same tables.")] = 17,
     end: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Every fact is before this date.")] = datetime(
         2026, 1, 1
     ),
@@ -203,10 +203,10 @@ def main() -> None:
 
 
 def _unforeseen(error: Exception) -> int:
-    """A full disk, wherever it was noticed, or a fault of pymk: a script still gets its one JSON object."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        fix = "Free space; the current release is untouched."
-        return _fail(f"no space left on the device: {error}", fix, ExitCode.FAILED)
+    """What the system refused, such as room on the disk, or a fault of pymk: a script still gets its JSON object."""
+    explained = explain_os_error(error) if isinstance(error, OSError) else None
+    if explained:
+        return _fail(explained.what, explained.fix, explained.exit_code)
     logging.exception("unforeseen")
     fix = "This is a fault of pymk: its trace is on stderr."
     return _fail(f"{type(error).__name__}: {error}", fix, ExitCode.FAILED)
@@ -247,7 +247,7 @@ def _pipeline(
 
 def _check_shard(shard: int | None, sharded: bool, settings: Settings) -> None:
     if shard is not None and not sharded:
-        raise UsageError(f"--shard {shard}: only build_index has shards")
+        raise UsageError(f"--shard {shard}: only build_index has shards", "Leave --shard out.")
     if shard is not None and shard >= settings.index.shards:
         raise UsageError(f"--shard {shard}: there are {settings.index.shards} shards", "They count from 0.")
 

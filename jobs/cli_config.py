@@ -47,7 +47,7 @@ def describe(config: Path | None, pairs: list[str] | None = None) -> list[dict[s
     """One row a setting: key, value, default, origin, meaning."""
     flags = dict(pair.split("=", 1) for pair in pairs or () if "=" in pair)
     if len(flags) != len(pairs or ()):
-        raise UsageError(f"--set {pairs}: write section.key=value once a key")
+        raise UsageError(f"--set {pairs}: not one value a key", "Write --set section.key=value once a key.")
     settings, origins = settings_module.load(config, flags)
     rows = []
     for section in Settings.model_fields:

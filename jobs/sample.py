@@ -17,6 +17,8 @@ from jobs.sampling.people import make_people
 
 DEFAULT_END = date(2026, 1, 1)
 YEARS = 6
+FIRST_YEAR = 1900
+"""No network of people on computers is older."""
 ROWS_A_FILE = 2_000_000
 MAX_USERS = 50_000_000
 """Above this the arrays of one process no longer fit a common machine."""
@@ -27,10 +29,14 @@ def generate(users: int, write_file: Callable[[str, Path], None], seed: int, end
 
     write_file(key, local_path) stores one file, key relative to the lake, such as connections/part-00000.parquet.
     The same arguments give the same bytes. Returns the counts: users, friendships, rows of each table.
-    Raises UsageError when `users` is out of range.
+    seed: not negative. Raises UsageError when an argument is out of range.
     """
     if not 1 <= users <= MAX_USERS:
-        raise UsageError(f"--users {users}: is not between 1 and {MAX_USERS}")
+        raise UsageError(f"--users {users}: is not between 1 and {MAX_USERS}", "Give a number within them.")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: is negative", "Give 0 or more.")
+    if end.year < FIRST_YEAR:
+        raise UsageError(f"--end {end}: is before the year {FIRST_YEAR}", "Give a later date.")
     streams = np.random.SeedSequence(seed).spawn(2 + len(facts.TABLES))
     people = make_people(users, np.random.default_rng(streams[0]))
     friendships = befriend(people, np.random.default_rng(streams[1]))

@@ -9,7 +9,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from infra.errors import CorruptArtifact
+from infra.errors import NO_ROOM, CorruptArtifact, UsageError
 from jobs.report.page import HTML, JSON, METRICS, methods_of, number, seconds, size
 
 
@@ -25,10 +25,16 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def copy_report(folder: Path, out: Path) -> None:
-    """Copies report.json and report.html to a folder, which is made if need be."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (JSON, HTML):
-        shutil.copyfile(folder / name, out / name)
+    """Copies report.json and report.html to a folder, which is made if need be. Raises UsageError where it cannot."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in (JSON, HTML):
+            shutil.copyfile(folder / name, out / name)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        fix = "Name a folder that this user may write to, or one that can be made."
+        raise UsageError(f"--out {out}: {error.strerror or error}", fix) from error
 
 
 def print_report(console: Console, report: Mapping[str, Any], html: Path) -> None:

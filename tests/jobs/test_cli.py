@@ -37,6 +37,21 @@ def test_list_verify_and_report_read_the_current_release(small_release: SmallRel
     assert pymk_json("report", f"--store={small_release.store}")
 
 
+def test_a_report_goes_to_a_folder_or_is_a_usage_error(small_release: SmallRelease, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for out, said in (
+        (file, "File exists"),
+        (file / "below", "Not a directory"),
+        (Path("/proc/none"), "No such file or directory"),
+    ):
+        refused = pymk_json("report", f"--store={small_release.store}", f"--out={out}", code=2)["error"]
+        assert refused["what"] == f"--out {out}: {said}"
+        assert "folder" in refused["fix"]
+    pymk_json("report", f"--store={small_release.store}", f"--out={tmp_path / 'new' / 'folder'}")
+    assert {p.name for p in (tmp_path / "new" / "folder").iterdir()} == {"report.html", "report.json"}
+
+
 def test_a_stage_prints_its_artifact_and_finds_it_again(small_release: SmallRelease) -> None:
     options = [f"--lake={small_release.lake}", f"--store={small_release.store}", f"--as-of={small_release.as_of}"]
     options += [f"--set={key}={value}" for key, value in small_release.flags.items()]
@@ -58,13 +73,18 @@ def test_a_stage_prints_its_artifact_and_finds_it_again(small_release: SmallRele
         (["release", "show", "../../etc/passwd", "--store={tmp}"], 2, "not a valid release id"),
         (["import", "{tmp}/none", "--lake={tmp}"], 2, "none"),
         (["sample", "--users=0", "--lake={tmp}"], 2, "wrong arguments"),
+        (["sample", "--users=9", "--seed=-5", "--lake={tmp}"], 2, "wrong arguments"),
+        (["sample", "--users=9", "--end=0001-01-01", "--lake={tmp}"], 2, "--end 0001-01-01: is before the year 1900"),
+        (["config", "show", "--config={tmp}"], 2, "{tmp}: cannot be read: Is a directory"),
+        (["run", "--lake={tmp}", "--store={tmp}", "--as-of=0001-01-01T00:00:00+14:00"], 2, "the years 1 to 9999"),
+        (["stage", "embed", "--shard=0", "--lake={tmp}", "--store={tmp}", "--as-of=2026-01-01"], 2, "only build_index"),
     ],
 )
 def test_a_failure_has_its_code_and_says_what_is_wrong(
     tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     found = pymk_json(*(a.format(tmp=tmp_path) for a in arguments), code=code)
-    assert said in found["error"]["what"]
+    assert said.format(tmp=tmp_path) in found["error"]["what"]
     assert found["error"]["exit_code"] == code
 
 
@@ -114,6 +134,18 @@ def test_an_unforeseen_error_is_one_json_object_with_its_trace_on_stderr() -> No
     error = json.loads(done.stdout)["error"]
     assert (error["what"], error["exit_code"]) == ("ZeroDivisionError: division by zero", 1)
     assert "Traceback" in done.stderr
+
+
+def test_a_file_that_grows_past_its_limit_says_so(tmp_path: Path) -> None:
+    limit = "import resource, sys, jobs.cli\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+    code = limit + "sys.argv = ['pymk', *sys.argv[1:]]\njobs.cli.main()"
+    command = [sys.executable, "-c", code, "sample", "--users=3000", f"--lake={tmp_path}", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert "File too large" in error["what"]
+    assert "ulimit -f" in error["fix"]
+    assert "Traceback" not in done.stderr
 
 
 def test_config_show_gives_each_setting_its_origin() -> None:
