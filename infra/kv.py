@@ -92,7 +92,7 @@ class RowsHash:
         if not len(keys):
             return
         last = self._last.get(table)
-        if (np.diff(keys) <= 0).any() or (last is not None and int(keys[0]) <= last):
+        if (keys[1:] <= keys[:-1]).any() or (last is not None and int(keys[0]) <= last):
             raise UsageError(
                 f"{table}: keys out of order at {int(keys[0])}", "Write each table in ascending key order."
             )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,32 @@ def test_a_ranking_blob_says_what_the_rankings_say(graph: Graph, made: dict[str,
         assert [record[1] for record in records] == mine["score"].to_pylist()
         told = [[{k: v for k, v in one.items() if v is not None} for one in row] for row in mine["reasons"].to_pylist()]
         assert [found.reasons(record) for record in records] == told
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_ids_of_the_whole_range_come_back_from_the_tables(graph: Graph, tmp_path: Path, low: bool) -> None:
+    """Ids of one list are further apart than an int64 holds."""
+    ids = np.arange(graph.users) * 1000
+    ids[0], ids[-30:] = -(2**63), 2**63 - 1 - np.arange(30)[::-1]
+    if low:
+        ids[1] = -6 * 10**18
+    spread_out = replace(graph, ids=ids)
+    made = small_release(tmp_path / "release", spread_out)
+    serving_tables.run(context(made, tmp_path / "data", SERVING))
+    tables = LmdbTables(tmp_path / "data")
+    ranked = pq.read_table(made["rankings"].path)
+    whose = ranked["user_id"].to_numpy()
+    for row, user_id in enumerate(spread_out.ids.tolist()):
+        ranking = decode_ranking(tables.get(RANKINGS, user_id))
+        assert ranking.ids() == ranked.filter(whose == user_id)["candidate_id"].to_pylist()
+        assert [ranking.id_at(place) for place in range(len(ranking))] == ranking.ids()
+        friends = spread_out.ids[spread_out.now.connections.row(row)]
+        assert set(decode_neighbours(tables.get(NEIGHBOURS, user_id)).ids) <= set(friends.tolist())
+        assert set(decode_candidates(tables.get(CANDIDATES, user_id)).ids) <= set(spread_out.ids.tolist())
+        assert decode_user(tables.get(USERS, user_id)).features.size
+    popular = decode_ranking(tables.get(META, POPULAR_KEY)).ids()
+    assert popular == spread_out.ids[most_connected(spread_out.now.connections)[:30]].tolist()
+    tables.close()
 
 
 def test_stored_candidates_are_the_best_by_the_ranker_with_their_features(

@@ -16,6 +16,8 @@ Load = Callable[[Rows], KeyValueReader]
 
 EXTREMES = (-(2**63), -(2**31) - 1, -1, 0, 1, 2**31, 2**53 + 1, 2**63 - 1)
 
+FAR = (-(2**63), -6 * 10**18, 0, 1000, 2**63 - 1)
+
 
 def put_rows(writer: KeyValueWriter, rows: Rows, batch: int = 3) -> None:
     """Writes every table in key order, a few rows a call."""
@@ -35,6 +37,13 @@ class KeyValueSuite:
         for key in EXTREMES:
             assert reader.get(RANKINGS, key) == str(key).encode()
         assert reader.count(RANKINGS) == len(EXTREMES)
+
+    @pytest.mark.parametrize("keys", [FAR, FAR[::2], FAR[::4]])
+    def test_keys_of_one_call_may_be_further_apart_than_the_largest_number(
+        self, load: Load, keys: tuple[int, ...]
+    ) -> None:
+        reader = load({RANKINGS: {key: str(key).encode() for key in keys}})
+        assert reader.get_many(RANKINGS, keys) == [str(key).encode() for key in keys]
 
     def test_a_missing_key_reads_as_none(self, load: Load) -> None:
         reader = load({RANKINGS: {5: b"five"}})
