@@ -3,6 +3,7 @@
 A release's files never change, so readers take no locks, leave no lock files and share the page cache.
 """
 
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from infra.kv import SERVING_TABLES, Int64, RowsHash, encode_key, encode_keys, p
 PATTERN = "part-{:05d}.lmdb"
 MAP_BYTES = 1 << 40
 """Address space of a file being written; LMDB takes disk only for what is stored."""
+FULL_BELOW_BYTES = 16 << 20
+"""Free space below which a failed write is put down to a full disk: a commit writes many pages at once."""
 
 
 class LmdbTables:
@@ -200,4 +203,15 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except lmdb.Error as error:
-        raise PymkError(f"{folder}: cannot write serving tables: {error}", "Is the disk full?") from error
+        raise _unwritten(folder, error) from error
+
+
+def _unwritten(folder: Path, error: lmdb.Error) -> PymkError:
+    """LMDB reports a full disk as an input/output error, so that the disk itself is asked."""
+    free = shutil.disk_usage(folder).free
+    what = f"{folder}: cannot write serving tables: {error}"
+    if free < FULL_BELOW_BYTES:
+        fix = "Free space and run again; the current release is untouched."
+        return PymkError(f"{what}; the disk is full: {free / 2**20:.1f} MiB are free", fix)
+    fix = f"The disk is not full ({free >> 20:,} MiB are free): look for its errors, a quota or a limit of file size."
+    return PymkError(what, fix)

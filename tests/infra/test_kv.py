@@ -107,11 +107,22 @@ def test_damaged_files_are_corrupt_not_a_crash(tmp_path: Path, damage: str) -> N
         LmdbTables(tmp_path)
 
 
-def test_a_write_that_fails_says_where_and_what_may_be_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("full_below", "said"),
+    [
+        (1 << 62, r"the disk is full: .* MiB are free. Free space and run again; the current release is untouched"),
+        (0, r"The disk is not full \(.* MiB are free\): look for its errors"),
+    ],
+)
+def test_a_write_that_fails_says_where_and_whether_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_below: int, said: str
+) -> None:
     monkeypatch.setattr("infra.lmdb_tables.MAP_BYTES", 1 << 16)
+    monkeypatch.setattr("infra.lmdb_tables.FULL_BELOW_BYTES", full_below)
     value = np.zeros(1 << 18, np.uint8)
-    with LmdbWriter(tmp_path / "t", 1) as writer, pytest.raises(PymkError, match="Is the disk full"):
+    with LmdbWriter(tmp_path / "t", 1) as writer, pytest.raises(PymkError, match=said) as caught:
         writer.put(USERS, np.array([1]), value, np.array([len(value)]))
+    assert str(tmp_path / "t") in caught.value.what
 
 
 def test_a_file_that_fails_when_it_is_counted_is_corrupt_not_a_crash(tmp_path: Path) -> None:
