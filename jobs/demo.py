@@ -17,9 +17,11 @@ from infra.errors import PymkError
 from infra.releases import ReleaseStore
 from infra.store import open_store
 from jobs.cli_output import console, progress
+from jobs.serve import free_address
 
 USERS = 20_000
 AS_OF = "2026-01-01"
+HOST = "127.0.0.1"
 DAGS = Path(__file__).parents[1] / "dags"
 STAGE_LINE = re.compile(r"pymk (\w+: .*?)(?:\[0m)?(?: \[[\w.]+\].*)?$")
 
@@ -31,6 +33,8 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=USERS)
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
+    # Before the work, and because a server that is there already would give the answer.
+    free_address(HOST, args.port)
     lake, store = args.folder.resolve() / "lake", args.folder.resolve() / "store"
     if not lake.exists():
         _pymk("sample", f"--users={args.users}", f"--lake={lake}", f"--end={AS_OF}")
@@ -67,9 +71,11 @@ def run_nightly(home: Path, lake: Path, store: Path, as_of: str = AS_OF) -> None
 
 def serve_and_ask(store: Path, port: int, once: bool) -> None:
     """Serves the store, asks for one user, prints the request and its answer, and waits for Ctrl-C unless `once`."""
-    server = subprocess.Popen([sys.executable, "-m", "jobs.cli", "serve", f"--store={store}", f"--port={port}"])
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "serve", f"--store={store}", f"--host={HOST}", f"--port={port}"]
+    )
     try:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{HOST}:{port}"
         _wait_until_ready(f"{url}/readyz", server)
         url = f"{url}/v1/users/{_someone(store)}/recommendations?limit=1"
         with urllib.request.urlopen(url, timeout=10) as answer:
@@ -89,7 +95,7 @@ def _wait_until_ready(url: str, server: "subprocess.Popen[bytes]", patience_s: f
     give_up = time.monotonic() + patience_s
     while time.monotonic() < give_up:
         if server.poll() is not None:
-            raise PymkError(f"the server ended with exit code {server.returncode}", "Is the port taken? Try --port.")
+            raise PymkError(f"the server ended with exit code {server.returncode}", "Its message is above.")
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
