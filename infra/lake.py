@@ -31,6 +31,9 @@ PIECE_ROWS = 1_000_000
 REASON, GIVEN = "reason", "given"
 """Columns that `read_piece` adds: why a row is refused (else null), and the row as JSON as it was (else null)."""
 
+UNFINISHED = "_UNFINISHED"
+"""Object that the lake holds while a writer replaces its tables, and after one that was killed."""
+
 _EXPECTED = {"integer": "an integer", "text": "text or an integer", "time": "a timestamp or a date"}
 _ATTRIBUTE_TYPES: Mapping[Target, pa.DataType] = {"integer": pa.int64(), "text": pa.string()}
 
@@ -62,8 +65,14 @@ class FileShape:
 
 
 def open_lake(uri: str) -> Lake:
-    """Lists the tables. Raises InputError where connections are missing, StoreError where there is no such lake."""
+    """Lists the tables.
+
+    Raises InputError where connections are missing or a writer has not finished, StoreError where there is no lake.
+    """
     store = open_store(uri)
+    if store.exists(UNFINISHED):
+        fix = "Wait for it; if it was killed, run `pymk import` or `pymk sample` again with --replace."
+        raise InputError(f"{uri}: its tables are half written: a writer is at work or was killed", fix)
     found = store.folders("")
     tables = {name: tuple(_files(store, name)) for name in found if name in LAKE_TABLES}
     tables = {name: files for name, files in tables.items() if files}

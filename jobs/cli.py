@@ -55,7 +55,8 @@ def sample(
     from jobs.lake_writer import lake_writer
     from jobs.sample import generate
 
-    made = generate(users, lake_writer(lake, replace), seed, date(end.year, end.month, end.day))
+    with lake_writer(lake, replace) as write_file:
+        made = generate(users, write_file, seed, date(end.year, end.month, end.day))
     output.show(made, json, lambda c: c.print(f"{users:,} users in {lake}: {made}"))
 
 
@@ -70,7 +71,8 @@ def import_(
     from jobs.csv_import import import_folder
     from jobs.lake_writer import lake_writer
 
-    made = import_folder(folder, lake_writer(lake, replace))
+    with lake_writer(lake, replace) as write_file:
+        made = import_folder(folder, write_file)
     rows = list(made["tables"].items())
     output.show(made, json, lambda c: c.print(table(f"{folder} → {lake}", ["table", "rows"], rows)))
 

@@ -115,14 +115,15 @@ def test_import_refuses_a_lake_that_holds_tables_unless_they_are_to_be_replaced(
 
     (folder / "profiles.csv").unlink()
     pymk_json("import", str(folder), f"--lake={lake}", "--replace")
-    assert {path for path in lake.rglob("*") if path.is_file()} == {lake / "connections/part-00000.parquet", other}
+    files = {path for path in lake.rglob("*") if path.is_file() and ".pymk" not in path.parts}
+    assert files == {lake / "connections/part-00000.parquet", other}
 
 
 def test_sample_replaces_the_tables_of_a_lake_when_told_to(tmp_path: Path) -> None:
     lakes = [tmp_path / "one", tmp_path / "two"]
     for lake, users in ((lakes[0], 80), (lakes[0], 50), (lakes[1], 50)):
         pymk_json("sample", f"--users={users}", f"--lake={lake}", "--replace")
-    one, two = ({p.relative_to(lake): p.read_bytes() for p in lake.rglob("*.parquet")} for lake in lakes)
+    one, two = (sorted((p.parent.name, p.read_bytes()) for p in lake.rglob("*.parquet")) for lake in lakes)
     assert one == two
 
 
