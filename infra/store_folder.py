@@ -64,6 +64,7 @@ class FolderStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self.root / prefix.rpartition("/")[0]
         with _explained(f"{self.uri}/{prefix}", READ):
+            _refuse_dangling(start)
             found = _files_below(start) if start.is_dir() else []
             keyed = sorted((path.relative_to(self.root).as_posix(), path) for path in found)
         for key, path in keyed:
@@ -77,7 +78,10 @@ class FolderStore:
         with _explained(f"{self.uri}/{prefix}", READ):
             if not folder.is_dir():
                 return []
-            return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != INTERNAL)
+            entries = [path for path in folder.iterdir() if path.name != INTERNAL]
+            for path in entries:
+                _refuse_dangling(path)
+            return sorted(path.name for path in entries if path.is_dir())
 
     def exists(self, key: str) -> bool:
         with _explained(f"{self.uri}/{key}", READ):
@@ -211,11 +215,15 @@ def _files_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) 
     for entry in entries:
         if entry.is_dir():
             found += _files_below(folder / entry.name, above | {here})
-        elif entry.is_symlink() and not os.path.exists(entry.path):
-            raise StoreError(f"{entry.path}: is a link to nothing", "Put back what it points to, or remove the link.")
         else:
             found.append(folder / entry.name)
+            _refuse_dangling(found[-1])
     return found
+
+
+def _refuse_dangling(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise StoreError(f"{path}: is a link to nothing", "Put back what it points to, or remove the link.")
 
 
 READ, WRITE = "read", "write"

@@ -70,6 +70,14 @@ def test_a_link_that_leads_nowhere_is_named_and_never_left_out(tmp_path: Path, t
         list(FolderStore.open(tmp_path).list("blocks/"))
 
 
+def test_a_whole_table_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "blocks").symlink_to("nowhere")
+    store = FolderStore.open(tmp_path)
+    for what in (lambda: store.folders(""), lambda: list(store.list("blocks/")), lambda: list(store.list(""))):
+        with pytest.raises(StoreError, match=r"blocks: is a link to nothing\. Put back"):
+            what()
+
+
 UNREADABLE = """
 import os
 from pathlib import Path
