@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.errors import InputError, PymkError, UsageError
+from infra.errors import CorruptArtifact, InputError, PymkError, UsageError
 from infra.releases import ReleaseStore
 from infra.store import open_store
 from infra.times import parse_as_of
@@ -113,6 +113,21 @@ def test_an_older_as_of_leaves_current_where_it_is(small_release: SmallRelease, 
         made = pipeline.run()
     assert not made["published"]
     assert ReleaseStore(open_store(small_release.store)).current_id() == before
+
+
+def test_a_damaged_current_stops_a_publish_and_a_forced_one_replaces_it(
+    small_release: SmallRelease, spark: "SparkSession"
+) -> None:
+    current = Path(small_release.store) / "CURRENT"
+    before = current.read_bytes()
+    with small_pipeline(small_release.lake, small_release.store, spark) as pipeline:
+        release_id = pipeline.publish(force=True)["release_id"]
+        current.write_bytes(before[:20])
+        with pytest.raises(CorruptArtifact, match=r"CURRENT.*`pymk release publish ID --force`"):
+            pipeline.publish()
+        assert pipeline.publish(force=True)["published"]
+    assert ReleaseStore(open_store(small_release.store)).current_id() == release_id
+    current.write_bytes(before)
 
 
 KILLS = [pytest.param(2), pytest.param(20, marks=pytest.mark.slow)]
