@@ -28,6 +28,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        from jobs.version import VERSION
+
+        output.show({"version": VERSION}, False, lambda c: c.print(VERSION))
+        raise typer.Exit
+
+
 app.add_typer(release_app, name="release")
 app.add_typer(config_app, name="config")
 
@@ -57,7 +68,8 @@ def sample(
 
     with lake_writer(lake, replace) as write_file:
         made = generate(users, write_file, seed, date(end.year, end.month, end.day))
-    output.show(made, json, lambda c: c.print(f"{users:,} users in {lake}: {made}"))
+    rows = list(made.items())
+    output.show(made, json, lambda c: c.print(table(f"{users:,} people → {lake}", ["table", "rows"], rows)))
 
 
 @app.command("import")
@@ -73,8 +85,7 @@ def import_(
 
     with lake_writer(lake, replace) as write_file:
         made = import_folder(folder, write_file)
-    rows = list(made["tables"].items())
-    output.show(made, json, lambda c: c.print(table(f"{folder} → {lake}", ["table", "rows"], rows)))
+    output.show(made, json, lambda c: _print_import(c, f"{folder} → {lake}", made))
 
 
 @app.command()
@@ -254,6 +265,22 @@ def _check_shard(shard: int | None, sharded: bool, settings: Settings) -> None:
         raise UsageError(f"--shard {shard}: there are {settings.index.shards} shards", "They count from 0.")
 
 
+def _print_import(c: Console, title: str, made: dict[str, Any]) -> None:
+    from infra.schemas import LAKE_TABLES
+
+    c.print(table(title, ["table", "rows"], list(made["tables"].items())))
+    if made["ignored"]:
+        c.print(f"ignored, no table has this name: {', '.join(made['ignored'])}")
+    for name, columns in made["unknown_columns"].items():
+        known = ", ".join(LAKE_TABLES[name].schema.names)
+        c.print(f"[yellow]warning[/yellow] {name}: no such column, not used: {', '.join(columns)} (there are {known})")
+    for name, columns in made["kept_as_text"].items():
+        c.print(
+            f"[yellow]warning[/yellow] {name}: kept as text, as some value does not fit: {', '.join(columns)}; "
+            "a run puts such rows into quarantine"
+        )
+
+
 def _print_run(c: Console, made: dict[str, Any]) -> None:
     rows = [
         (
@@ -267,7 +294,7 @@ def _print_run(c: Console, made: dict[str, Any]) -> None:
     ]
     c.print(table(f"as of {made['as_of']}", ["stage", "rows", "wall", "peak memory", "content"], rows))
     if "release_id" in made:
-        c.print(f"release {made['release_id']}: {'published' if made['published'] else 'a newer one stays current'}")
+        c.print(f"release {made['release_id']}: {made['said']}")
 
 
 def _print_explanation(c: Console, made: dict[str, Any]) -> None:

@@ -56,13 +56,17 @@ class Source:
         return self.table.schema.field(column).type if known else pa.int64()
 
 
+def _unknown_columns(source: Source) -> list[str]:
+    return [] if source.table.extra else [c for c in source.columns if c not in source.table.schema.names]
+
+
 def import_folder(folder: Path, write_file: Callable[[str, Path], None]) -> dict[str, Any]:
     """Imports the CSV files named as lake tables; `write_file(key, local_path)` puts a file into the lake.
 
-    Returns {"tables": {name: rows}, "ignored": names of other files, "kept_as_text": {table: columns that hold a value
-    of the wrong type}}. Nothing is written unless every table could be read; what becomes of tables that are there is
-    the affair of `write_file`. Raises UsageError where the folder is missing, InputError where it has no connections or
-    a file is no CSV.
+    Returns {"tables": {name: rows}, "ignored": names of other files, "unknown_columns": {table: columns that it does
+    not have and nothing reads}, "kept_as_text": {table: columns that hold a value of the wrong type}}. Nothing is
+    written unless every table could be read; what becomes of tables that are there is the affair of `write_file`.
+    Raises UsageError where the folder is missing, InputError where it has no connections or a file is no CSV.
     """
     sources, ignored = _find(folder)
     rows: dict[str, int] = {}
@@ -78,6 +82,7 @@ def import_folder(folder: Path, write_file: Callable[[str, Path], None]) -> dict
     return {
         "tables": rows,
         "ignored": ignored,
+        "unknown_columns": {source.table.name: unknown for source in sources if (unknown := _unknown_columns(source))},
         "kept_as_text": {name: found for name, found in untyped.items() if found},
     }
 

@@ -82,7 +82,7 @@ def serve_and_ask(store: Path, port: int, once: bool) -> None:
             found = json.load(answer)
         print(f"\n$ curl '{url}'\n{json.dumps(found, indent=2)}", flush=True)
         if not once:
-            console.print("serving; Ctrl-C ends it")
+            console.print(f"serving; Ctrl-C ends it. How good it is: .venv/bin/pymk report --store {store}")
             server.wait()
     except KeyboardInterrupt:
         pass

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from infra.artifacts import Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
 from infra.cost import CostMeter
 from infra.errors import CorruptArtifact, GateRefused, InputError, NotFound, PymkError, UsageError
+from infra.release_files import Pointer
 from infra.releases import Release, ReleaseStore, manifests_of
 from infra.settings import Settings
 from infra.store import ObjectStore
@@ -124,9 +125,9 @@ class Pipeline:
         release, manifests = self.make_release()
         warnings = self._check_gates(release, manifests, releases.current(repairing=force), force)
         published = releases.publish(release, force=force)
-        said = "published" if published else "not published: a newer release is served, or this one was withdrawn"
+        said = "published" if published else _unpublished(releases.pointer(), release.release_id)
         self.progress(f"release {release.release_id}: {said}")
-        return {"release_id": release.release_id, "published": published, "warnings": warnings}
+        return {"release_id": release.release_id, "published": published, "said": said, "warnings": warnings}
 
     def make_release(self) -> tuple[Release, dict[str, Manifest]]:
         """Writes the release of this run's artifacts and leaves CURRENT alone."""
@@ -255,6 +256,15 @@ class Pipeline:
         for finding in findings:
             self.progress(f"warning: {finding.gate}: {finding.detail}")
         return [f"{f.gate}: {f.detail}" for f in findings]
+
+
+def _unpublished(pointer: Pointer | None, release_id: str) -> str:
+    """Why CURRENT stayed where it was."""
+    if pointer and release_id in pointer.withdrawn:
+        return (
+            f"not published, as it was withdrawn by a rollback; `pymk release publish {release_id} --force` serves it"
+        )
+    return "not published: a newer release is served"
 
 
 def _parent(opened: OpenArtifact) -> Parent:

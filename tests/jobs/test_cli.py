@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,21 @@ def test_the_command_starts_without_the_engines() -> None:
     engines = ("torch", "pyspark", "airflow", "faiss", "numba")
     code = f"import jobs.cli, sys; print([m for m in {engines!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_import_names_what_it_does_not_use(tmp_path: Path) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    (folder / "connections.csv").write_text("user_id,other_id,created_at,disconnected_at\n1,2,2020-01-01,soon\n")
+    (folder / "friends.csv").write_text("x\n")
+    told = pymk("import", str(folder), "--lake", str(tmp_path / "lake"))
+    assert told.returncode == 0
+    assert "friends.csv" in told.stdout
+    assert "not used: created_at" in told.stdout
+    assert "kept as text, as some value does not fit: disconnected_at" in told.stdout
+
+
+def test_the_version_is_told() -> None:
+    told = pymk("--version")
+    assert told.returncode == 0
+    assert told.stdout.startswith(version("pymk"))

@@ -63,6 +63,7 @@ def test_tables_get_the_types_of_the_lake_and_other_files_are_named(folder: Path
     assert made == {
         "tables": {"affiliations": 2, "connections": 2},
         "ignored": ["NOTE.txt", "hidden.csv.gz", "old_connections.csv"],
+        "unknown_columns": {"connections": ["weight"]},
         "kept_as_text": {},
     }
     connections = imported(lake, "connections")
