@@ -17,6 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing the packages into $(VENV), 2.4 GB: 2 to 5 minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[cpu,pipeline,dev]'
+	@# Compiled on all cores, and also where PYTHONDONTWRITEBYTECODE is set: else every process compiles torch again.
+	$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
 	touch $@
 
 run: setup
