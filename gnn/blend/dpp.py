@@ -35,14 +35,17 @@ class GreedyDPP(GreedyBlend):
 
 
 class _Determinant:
+    """Of two duplicates of what is picked, the one of higher relevance adds more, by 1e-12 / L: less than rounding."""
+
     def __init__(self, rows: Tensor, reach: int, picks: int) -> None:
         self._span = Span(rows, RIDGE, reach, picks)
+        self.preference: Tensor | None = self._span.whole
 
     def gains(self) -> Tensor:
         return self._span.residuals()
 
     def rounding(self, best: Tensor) -> Tensor:
-        return self._span.whole.gather(1, best) * 4e-15
+        return self._span.whole.gather(1, best) * 1e-15
 
     def add(self, picked: Tensor) -> None:
         self._span.add(picked)

@@ -15,6 +15,9 @@ BLOCK_BYTES = 2 << 20
 class Objective(Protocol):
     """What a block of users gains by each candidate, given the picks so far."""
 
+    preference: Tensor | None
+    """float64 [B, N]: decides between gains that differ by less than rounding; None: position does."""
+
     def gains(self) -> Tensor:
         """float64 [B, N]; not to be written to."""
         ...
@@ -60,7 +63,7 @@ def greedy(objective: Objective, valid: Tensor, picks: int) -> Tensor:
     for step in range(steps):
         gains = objective.gains() + barred
         highest, best = gains.max(dim=1, keepdim=True)  # [B, 1]
-        picked = first(gains >= highest - objective.rounding(best))
+        picked = _first(gains >= highest - objective.rounding(best), objective.preference)
         chosen[:, step] = picked
         if step + 1 < steps:
             barred.scatter_(1, picked[:, None], float("-inf"))
@@ -69,9 +72,11 @@ def greedy(objective: Objective, valid: Tensor, picks: int) -> Tensor:
     return chosen.masked_fill_(ended, NONE)
 
 
-def first(marked: Tensor) -> Tensor:
-    """int64 [B]: the first True of each row of bool [B, N], 0 where there is none."""
-    return marked.to(torch.uint8).argmax(dim=1)
+def _first(close: Tensor, preference: Tensor | None) -> Tensor:
+    """int64 [B]: of those marked in bool [B, N] the most preferred, of these the first; 0 where none is marked."""
+    if preference is None:
+        return close.to(torch.uint8).argmax(dim=1)
+    return preference.masked_fill(~close, float("-inf")).argmax(dim=1)
 
 
 def rows_of(values: Tensor, picked: Tensor) -> Tensor:

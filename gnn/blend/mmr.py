@@ -27,6 +27,8 @@ class MaximalMarginalRelevance(GreedyBlend):
 
 
 class _Marginal:
+    preference: Tensor | None = None
+
     def __init__(self, scores: Tensor, embeddings: Tensor, weight: float) -> None:
         self._scores, self._embeddings, self._weight = scores, embeddings, weight
         self._nearest: Tensor | None = None  # [B, N]

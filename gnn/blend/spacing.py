@@ -32,6 +32,8 @@ class SoftSpacing(GreedyBlend):
 
 
 class _Spaced:
+    preference: Tensor | None = None
+
     def __init__(self, scores: Tensor, groups: Tensor, weight: float, reach: int) -> None:
         users, candidates = scores.shape
         self._scores, self._groups = scores, groups

@@ -36,6 +36,8 @@ class SlidingSpectrum(GreedyBlend):
 
 
 class _Volume:
+    preference: Tensor | None = None
+
     def __init__(self, scores: Tensor, embeddings: Tensor, gamma: float, reach: int, picks: int) -> None:
         self._scores, self._gamma = scores, gamma
         self._span = Span(embeddings, 0.0, reach, picks)

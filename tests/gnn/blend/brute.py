@@ -15,14 +15,34 @@ NOTHING = 1e-15
 """A squared height of unit rows below this is 0 but for rounding."""
 
 
-def greedy(gain: Callable[[list[int]], np.ndarray], valid: np.ndarray, picks: int) -> list[int]:
-    """gain(picked) [N]; the lowest position of the highest gain, again and again."""
+Gain = Callable[[list[int]], np.ndarray]
+"""What each candidate adds to the picks so far: [N]."""
+
+
+def greedy(gain: Gain, valid: np.ndarray, picks: int) -> list[int]:
+    """The lowest position of the highest gain, again and again."""
     chosen: list[int] = []
     while len(chosen) < min(picks, valid.sum()):
-        gains = np.where(valid, gain(chosen), -np.inf)
-        gains[chosen] = -np.inf
-        chosen.append(int(gains.argmax()))
+        chosen.append(int(_open(gain, valid, chosen).argmax()))
     return chosen + [-1] * (picks - len(chosen))
+
+
+def differs(found: list[int], gain: Gain, valid: np.ndarray, rounding: float) -> bool:
+    """Whether any pick is another than the best given those before it, and by more than this share of its gain."""
+    chosen: list[int] = []
+    for pick in found[: min(len(found), valid.sum())]:
+        gains = _open(gain, valid, chosen)
+        best = gains.argmax()
+        if pick != best and not gains[best] * (1 - rounding) <= gains[pick] < gains[best]:
+            return True
+        chosen.append(pick)
+    return found[len(chosen) :] != [-1] * (len(found) - len(chosen))
+
+
+def _open(gain: Gain, valid: np.ndarray, chosen: list[int]) -> np.ndarray:
+    gains = np.where(valid, gain(chosen), -np.inf)
+    gains[chosen] = -np.inf
+    return gains
 
 
 def recent(chosen: list[int], window: int | None) -> list[int]:
@@ -53,10 +73,10 @@ def ssd(relevance, embeddings, valid, picks, gamma: float, window: int | None) -
     return greedy(gain, valid, picks)
 
 
-def dpp(relevance, embeddings, valid, picks, theta: float, window: int | None) -> list[int]:
+def determinant_gain(relevance, embeddings, theta: float, window: int | None) -> Gain:
     quality = np.exp(theta / (2 * (1 - theta)) * relevance.astype(np.longdouble))
     kernel = quality[:, None] * products(embeddings) * quality + 1e-6 * np.eye(len(relevance))
-    return greedy(lambda chosen: determinants(kernel, recent(chosen, window), 0), valid, picks)
+    return lambda chosen: determinants(kernel, recent(chosen, window), 0)
 
 
 def mmr(relevance, embeddings, valid, picks, share: float) -> list[int]:
@@ -66,12 +86,14 @@ def mmr(relevance, embeddings, valid, picks, share: float) -> list[int]:
 
 
 def spacing(relevance, groups, valid, picks, weight: float, window: int | None) -> list[int]:
+    """In fractions: sums of 1 / d often tie with each other."""
     members = [set(row[row >= 0].tolist()) for row in groups]
+    scores, exact_weight = np.array([Fraction(r) for r in relevance]), Fraction(weight).limit_denominator(100)
 
     def gain(chosen: list[int]) -> np.ndarray:
         near = [(d, members[i]) for d, i in enumerate(reversed(recent(chosen, window)), 1)]
-        penalty = [float(sum(Fraction(1, d) for d, theirs in near if theirs & own)) for own in members]
-        return relevance - weight * np.array(penalty)
+        penalty = [sum((Fraction(1, d) for d, theirs in near if theirs & own), Fraction()) for own in members]
+        return scores - exact_weight * np.array(penalty)
 
     return greedy(gain, valid, picks)
 
@@ -116,5 +138,5 @@ def _case(draw: np.random.Generator, users: int) -> Case:
         torch.tensor(draw.random((users, candidates)) < draw.choice([0.5, 0.9, 1], (users, 1))),
         picks=int(draw.integers(0, 17)),
         window=int(draw.integers(1, 9)),
-        share=float(draw.choice([0.0, 0.3, 0.7, 0.9])),
+        share=float(draw.choice([0.0, 0.3, 0.5, 0.7])),
     )
