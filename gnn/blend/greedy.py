@@ -80,10 +80,8 @@ def _first(close: Tensor, preference: Tensor | None) -> Tensor:
 
 
 def rows_of(values: Tensor, picked: Tensor) -> Tensor:
-    """values [B, N, D] at picked int64 [B]: [B, D]."""
-    users, candidates, width = values.shape
-    start = torch.arange(0, users * candidates, candidates, device=picked.device)
-    return values.reshape(users * candidates, width).index_select(0, start + picked)
+    """values [B, N, D] at picked int64 [B]: [B, 1, D]."""
+    return values.gather(1, picked[:, None, None].expand(-1, 1, values.shape[2]))
 
 
 def _blocks(traits: Tensor) -> Iterator[slice]:

@@ -36,7 +36,7 @@ class _Spaced:
 
     def __init__(self, scores: Tensor, groups: Tensor, weight: float, reach: int) -> None:
         users, candidates = scores.shape
-        self._scores, self._groups = scores, groups
+        self._scores, self._groups = scores, groups.clamp_min(-1)
         self._shared = scores.new_zeros(users, reach, candidates)  # pick t at t % reach, until overwritten
         slots = torch.arange(reach, device=scores.device)
         distance = 1 + (slots[:, None] - slots[None, :] - 1) % max(1, reach)  # [position % reach, slot]
@@ -46,14 +46,15 @@ class _Spaced:
     def gains(self) -> Tensor:
         if not self._reach:
             return self._scores
-        return self._scores - (self._decay[self._added % self._reach, :, None] * self._shared).sum(dim=1)
+        return self._scores - (self._decay[self._added % self._reach] @ self._shared)
 
     def rounding(self, best: Tensor) -> float:
         return self._weight * 1e-14
 
     def add(self, picked: Tensor) -> None:
         if self._reach:
-            same = self._groups[:, :, :, None] == rows_of(self._groups, picked)[:, None, None, :]  # [B, N, G, G]
-            same &= self._groups[:, :, :, None] >= 0
-            self._shared[:, self._added % self._reach] = same.any(dim=3).any(dim=2).double()
+            theirs = rows_of(self._groups, picked)  # [B, 1, G]
+            theirs = theirs.masked_fill(theirs < 0, -2)  # no group is none that another has none of
+            same = self._groups[:, :, :, None] == theirs[:, :, None, :]  # [B, N, G, G]
+            self._shared[:, self._added % self._reach] = same.flatten(2).any(dim=2)
             self._added += 1

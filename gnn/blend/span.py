@@ -29,12 +29,12 @@ class Span:
         users, _, width = rows.shape
         self._reach, self._sliding = reach, reach < picks - 1
         self._lanes = reach if self._sliding else 1
-        self._rows, self._columns = rows, rows.transpose(1, 2)
+        self._rows, self._columns = rows, rows.mT
         self._ridge, self._floor = ridge, max(ridge, FLAT)
         self.whole = rows.square().sum(dim=2) + ridge  # L_jj, [B, N]
         self._left = self.whole[:, None].repeat(1, self._lanes, 1)  # [B, lanes, N]
         self._basis = rows.new_zeros(users, self._lanes, reach, width)
-        self._volumes = rows.new_ones(users, self._lanes)
+        self._volumes = rows.new_ones(users, self._lanes, 1)
         self._added = 0
 
     def residuals(self) -> Tensor:
@@ -43,7 +43,7 @@ class Span:
 
     def volumes(self) -> Tensor:
         """sqrt(det L) of the picks that count: float64 [B, 1], 1 where there are none."""
-        return self._volumes[:, self._lane(), None] if self._reach else torch.ones_like(self.whole[:, :1])
+        return self._volumes[:, self._lane()] if self._reach else torch.ones_like(self.whole[:, :1])
 
     def add(self, picked: Tensor) -> None:
         """Takes in picks int64 [B]: into every lane, the one that held the oldest pick starting anew."""
@@ -51,14 +51,13 @@ class Span:
             return
         if self._sliding:
             self._restart(self._added % self._lanes)
-        rows = rows_of(self._rows, picked)  # [B, D]
-        left = self._left.gather(2, picked[:, None, None].expand(-1, self._lanes, 1))[:, :, 0]  # [B, lanes]
-        left = self._cleaned(left)
+        rows = rows_of(self._rows, picked)  # [B, 1, D]
+        left = self._cleaned(self._left.gather(2, picked[:, None, None].expand(-1, self._lanes, 1)))  # [B, lanes, 1]
         heights = left.sqrt()
         scale = heights / left.clamp_min(FLAT)  # 1 / heights, and 0 where there is no height
-        fresh = (rows[:, None] - self._projected(rows)) * scale[:, :, None]  # [B, lanes, D]
+        fresh = (rows - self._projected(rows)).mul_(scale)  # [B, lanes, D]
         self._basis[:, :, self._added % self._reach] = fresh
-        shares = fresh @ self._columns  # [B, lanes, N]
+        shares = torch.bmm(fresh, self._columns)  # [B, lanes, N]
         self._left.addcmul_(shares, shares, value=-1)
         self._volumes *= heights
         self._added += 1
@@ -73,11 +72,11 @@ class Span:
         self._volumes[:, lane] = 1
 
     def _projected(self, rows: Tensor) -> Tensor:
-        """rows [B, D] onto each lane's basis: [B, lanes, D]."""
-        basis = self._basis if self._sliding else self._basis[:, :, : self._added]  # [B, lanes, s, D]
-        users, lanes, slots, width = basis.shape
-        shares = torch.bmm(basis.reshape(users, lanes * slots, width), rows[:, :, None])  # [B, lanes * s, 1]
-        return (shares.reshape(users, lanes, 1, slots) @ basis)[:, :, 0]
+        """rows [B, 1, D] onto each lane's basis: [B, lanes, D]."""
+        users, lanes, _, width = self._basis.shape
+        basis = self._basis[:, :, : min(self._added, self._reach)].flatten(0, 1)  # [B * lanes, s, D]
+        own = rows.expand(users, lanes, width).reshape(users * lanes, 1, width)
+        return torch.bmm(torch.bmm(own, basis.mT), basis).view(users, lanes, width)
 
     def _cleaned(self, left: Tensor) -> Tensor:
         return threshold(left, self._floor, self._ridge)
