@@ -40,5 +40,5 @@ class _Marginal:
         return 1e-14 * self._weight
 
     def add(self, picked: Tensor) -> None:
-        alike = torch.bmm(self._embeddings, rows_of(self._embeddings, picked).mT)[:, :, 0]  # [B, N]
+        alike = torch.bmm(self._embeddings, rows_of(self._embeddings, picked).transpose(1, 2))[:, :, 0]  # [B, N]
         self._nearest = alike if self._nearest is None else torch.maximum(self._nearest, alike)

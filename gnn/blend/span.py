@@ -14,7 +14,6 @@ in the window: each of `reach` bases starts at another pick, so that one of them
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold
 
 from gnn.blend.greedy import rows_of
 
@@ -29,8 +28,8 @@ class Span:
         users, _, width = rows.shape
         self._reach, self._sliding = reach, reach < picks - 1
         self._lanes = reach if self._sliding else 1
-        self._rows, self._columns = rows, rows.mT
-        self._ridge, self._floor = ridge, max(ridge, FLAT)
+        self._rows, self._columns = rows, rows.transpose(1, 2)
+        self._ridge = ridge
         self.whole = rows.square().sum(dim=2) + ridge  # L_jj, [B, N]
         self._left = self.whole[:, None].repeat(1, self._lanes, 1)  # [B, lanes, N]
         self._basis = rows.new_zeros(users, self._lanes, reach, width)
@@ -73,10 +72,12 @@ class Span:
 
     def _projected(self, rows: Tensor) -> Tensor:
         """rows [B, 1, D] onto each lane's basis: [B, lanes, D]."""
+        if not self._added:
+            return torch.zeros_like(self._basis[:, :, 0])
         users, lanes, _, width = self._basis.shape
         basis = self._basis[:, :, : min(self._added, self._reach)].flatten(0, 1)  # [B * lanes, s, D]
         own = rows.expand(users, lanes, width).reshape(users * lanes, 1, width)
-        return torch.bmm(torch.bmm(own, basis.mT), basis).view(users, lanes, width)
+        return torch.bmm(torch.bmm(own, basis.transpose(1, 2)), basis).view(users, lanes, width)
 
     def _cleaned(self, left: Tensor) -> Tensor:
-        return threshold(left, self._floor, self._ridge)
+        return left.clamp_min(self._ridge) if self._ridge else left.masked_fill(left <= FLAT, 0.0)

@@ -105,6 +105,14 @@ def test_a_shorter_list_is_the_start_of_a_longer_one(blend: Blend) -> None:
 
 
 @every_blend
+@pytest.mark.filterwarnings("ignore")  # of tracing: it is deprecated, and it fixes shapes
+def test_a_traced_graph_picks_the_same_from_other_candidates(blend: Blend) -> None:
+    traced = torch.jit.trace(lambda *three: blend(*three, 9), inputs(blend, seed=1), check_trace=False)
+    arguments = inputs(blend, seed=2)
+    assert torch.equal(traced(*arguments), blend(*arguments, 9))
+
+
+@every_blend
 def test_what_invalid_candidates_hold_does_not_matter(blend: Blend) -> None:
     relevance, traits, valid = inputs(blend)
     expected = blend(relevance, traits, valid, 12)
