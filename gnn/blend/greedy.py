@@ -27,7 +27,7 @@ class Objective(Protocol):
         ...
 
     def add(self, picked: Tensor) -> None:
-        """Takes in one pick a user, int64 [B]."""
+        """Takes in one pick a user, int64 [B, 1]."""
         ...
 
 
@@ -56,32 +56,32 @@ def greedy(objective: Objective, valid: Tensor, picks: int) -> Tensor:
 
     A user whose candidates are used up goes on picking position 0 until the others are done; nobody sees it.
     """
-    users, candidates = valid.shape
-    steps = min(picks, candidates)
-    chosen = torch.full((users, picks), NONE, device=valid.device)
+    steps = min(picks, valid.shape[1])
+    chosen = []
     barred = torch.zeros(valid.shape, dtype=torch.float64, device=valid.device).masked_fill_(~valid, float("-inf"))
     for step in range(steps):
         gains = objective.gains() + barred
         highest, best = gains.max(dim=1, keepdim=True)  # [B, 1]
         picked = _first(gains >= highest - objective.rounding(best), objective.preference)
-        chosen[:, step] = picked
+        chosen.append(picked)
         if step + 1 < steps:
-            barred.scatter_(1, picked[:, None], float("-inf"))
+            barred.scatter_(1, picked, float("-inf"))
             objective.add(picked)
+    chosen.append(valid.new_full((len(valid), picks - steps), NONE, dtype=torch.int64))
     ended = torch.arange(picks, device=valid.device) >= valid.sum(dim=1, keepdim=True)  # [B, picks]
-    return chosen.masked_fill_(ended, NONE)
+    return torch.cat(chosen, dim=1).masked_fill_(ended, NONE)
 
 
 def _first(close: Tensor, preference: Tensor | None) -> Tensor:
-    """int64 [B]: of those marked in bool [B, N] the most preferred, of these the first; 0 where none is marked."""
+    """int64 [B, 1]: of those marked in bool [B, N] the most preferred, of these the first; 0 where none is marked."""
     if preference is None:
-        return close.to(torch.uint8).argmax(dim=1)
-    return preference.masked_fill(~close, float("-inf")).argmax(dim=1)
+        return close.to(torch.uint8).argmax(dim=1, keepdim=True)
+    return preference.masked_fill(~close, float("-inf")).argmax(dim=1, keepdim=True)
 
 
 def rows_of(values: Tensor, picked: Tensor) -> Tensor:
-    """values [B, N, D] at picked int64 [B]: [B, 1, D]."""
-    return values.gather(1, picked[:, None, None].expand(-1, 1, values.shape[2]))
+    """values [B, N, D] at picked int64 [B, 1]: [B, 1, D]."""
+    return values.gather(1, picked[:, :, None].expand(-1, 1, values.shape[2]))
 
 
 def _blocks(traits: Tensor) -> Iterator[slice]:

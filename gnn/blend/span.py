@@ -45,13 +45,13 @@ class Span:
         return self._volumes[:, self._lane()] if self._reach else torch.ones_like(self.whole[:, :1])
 
     def add(self, picked: Tensor) -> None:
-        """Takes in picks int64 [B]: into every lane, the one that held the oldest pick starting anew."""
+        """Takes in picks int64 [B, 1]: into every lane, the one that held the oldest pick starting anew."""
         if not self._reach:
             return
         if self._sliding:
             self._restart(self._added % self._lanes)
         rows = rows_of(self._rows, picked)  # [B, 1, D]
-        left = self._cleaned(self._left.gather(2, picked[:, None, None].expand(-1, self._lanes, 1)))  # [B, lanes, 1]
+        left = self._cleaned(self._left.gather(2, picked[:, :, None].expand(-1, self._lanes, 1)))  # [B, lanes, 1]
         heights = left.sqrt()
         scale = heights / left.clamp_min(FLAT)  # 1 / heights, and 0 where there is no height
         fresh = (rows - self._projected(rows)).mul_(scale)  # [B, lanes, D]
