@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from gnn.blend.greedy import GreedyBlend, Objective
+from gnn.blend.protocol import all_finite
 from gnn.blend.span import Span
 from gnn.blend.window import checked_window, reach_of
 
@@ -30,8 +31,9 @@ class GreedyDPP(GreedyBlend):
         self.window = checked_window(window)
 
     def objective(self, scores: Tensor, traits: Tensor, picks: int) -> Objective:
-        rows = traits * (self.sharpness * scores).exp()[:, :, None]
-        return _Determinant(rows, reach_of(self.window, picks), picks)
+        quality = (2 * self.sharpness * scores).exp().sqrt()  # [B, N]
+        all_finite(quality, f"relevance: exp({2 * self.sharpness:g} relevance) is infinite; bring it near [0, 1]")
+        return _Determinant(traits * quality[:, :, None], reach_of(self.window, picks), picks)
 
 
 class _Determinant:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gnn.blend.protocol import NONE, check, finite
 
 BLOCK_BYTES = 2 << 20
-"""Traits of as many users as fit are blended at a time, since every pick reads them all: a core's cache holds these."""
+"""As many users as have float64 traits of this size are blended at a time: every pick reads them all, from cache."""
 
 
 class Objective(Protocol):
@@ -42,19 +42,19 @@ class GreedyBlend(nn.Module):
     def forward(self, relevance: Tensor, traits: Tensor, valid: Tensor, picks: int) -> Tensor:
         """See `Blend`."""
         check(relevance, traits, valid, picks)
-        lists = []
-        for block in _blocks(traits):
-            scores, traits_, valid_ = finite("relevance", relevance[block], valid[block]), traits[block], valid[block]
-            if traits.is_floating_point():
-                traits_ = finite("traits", traits_, valid_[:, :, None])
-            lists.append(greedy(self.objective(scores, traits_, picks), valid_, picks))
-        return torch.cat(lists)
+        blocks = [self._picked(relevance[b], traits[b], valid[b], picks) for b in _blocks(traits)]
+        return torch.cat(blocks)
+
+    def _picked(self, relevance: Tensor, traits: Tensor, valid: Tensor, picks: int) -> Tensor:
+        if traits.is_floating_point():
+            traits = finite("traits", traits, valid[:, :, None])
+        return greedy(self.objective(finite("relevance", relevance, valid), traits, picks), valid, picks)
 
 
 def greedy(objective: Objective, valid: Tensor, picks: int) -> Tensor:
     """int64 [B, picks]: the greedy picks among valid bool [B, N], -1 after a list's end.
 
-    A user whose candidates are used up goes on picking position 0 until the others are done; nobody sees it.
+    A user whose candidates are used up goes on picking, unseen, until the others are done.
     """
     steps = min(picks, valid.shape[1])
     chosen = []
@@ -85,9 +85,7 @@ def rows_of(values: Tensor, picked: Tensor) -> Tensor:
 
 
 def _blocks(traits: Tensor) -> Iterator[slice]:
-    """Runs of users; one for all on a GPU, which hides a read behind others, and at least one if there are none."""
-    users = max(1, len(traits))
-    each = (
-        max(1, BLOCK_BYTES // max(1, 8 * traits[0].numel())) if len(traits) and traits.device.type == "cpu" else users
-    )
-    return (slice(start, start + each) for start in range(0, users, each))
+    """Runs of users; all in one on a GPU, whose reads overlap."""
+    users, candidates, width = traits.shape
+    each = max(1, BLOCK_BYTES // max(1, 8 * candidates * width) if traits.device.type == "cpu" else users)
+    return (slice(start, start + each) for start in range(0, max(1, users), each))

@@ -37,11 +37,15 @@ def check(relevance: Tensor, traits: Tensor, valid: Tensor, picks: int) -> None:
 
 
 def finite(name: str, values: Tensor, valid: Tensor) -> Tensor:
-    """float64, zeros where not valid. Raises ValueError for NaN and infinity, but for a graph under export."""
-    values = values.double().masked_fill(~valid, 0.0)
+    """values in float64, zeros where not valid. Raises ValueError for NaN and infinity."""
+    return all_finite(values.double().masked_fill(~valid, 0.0), f"{name}: a valid candidate holds NaN or infinity")
+
+
+def all_finite(values: Tensor, otherwise: str) -> Tensor:
+    """values. Raises ValueError saying `otherwise`, but not in a graph under export, which can't."""
     exported = torch.jit.is_tracing() or torch.compiler.is_compiling()
     if not exported and not bool(values.isfinite().all()):
-        raise ValueError(f"{name}: a valid candidate holds NaN or infinity")
+        raise ValueError(otherwise)
     return values
 
 

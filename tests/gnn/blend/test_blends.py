@@ -165,3 +165,9 @@ def test_inputs_that_do_not_fit_are_refused(relevance, traits, valid, picks, tol
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the text is compared below)
         MaximalMarginalRelevance()(relevance, traits, valid, picks)
     assert told in str(error.value)
+
+
+@every_blend
+def test_nobody_gets_no_list(blend: Blend) -> None:
+    relevance, traits, valid = inputs(blend)
+    assert blend(relevance[:0], traits[:0], valid[:0], 3).shape == (0, 3)

@@ -43,6 +43,12 @@ def test_picks_are_those_of_the_shared_file_and_the_window_counts_the_candidate(
     assert GOLDEN[5] == shared["dpp_sw_bruteforce_last4"]
 
 
+def test_a_relevance_that_the_kernel_cannot_hold_is_refused() -> None:
+    relevance, embeddings, valid = golden.inputs()
+    with pytest.raises(ValueError, match="near \\[0, 1\\]"):
+        GreedyDPP(0.7)(relevance * 1000, embeddings, valid, 3)
+
+
 @pytest.mark.parametrize(("theta", "window", "told"), [(1.0, None, "theta: 1.0"), (0.5, 0, "window: 0")])
 def test_settings_without_meaning_are_refused(theta: float, window: int | None, told: str) -> None:
     with pytest.raises(ValueError, match=told):
