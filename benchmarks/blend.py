@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.blend_peers import fast_map_dpp, ssd_of_rsdiv
 from gnn.blend.dpp import RIDGE, GreedyDPP
 from gnn.blend.mmr import MaximalMarginalRelevance
 from gnn.blend.protocol import Blend
@@ -81,7 +82,7 @@ def contenders(window: int) -> list[tuple[str, Blend, tuple[str, Peer] | None]]:
         return scaled @ scaled.T + RIDGE * np.eye(len(rows))
 
     return [
-        ("SSD", SlidingSpectrum(GAMMA, None), ("rsdiv, numpy", ssd_of_rsdiv)),
+        ("SSD", SlidingSpectrum(GAMMA, None), ("rsdiv, numpy", lambda r, e, k: ssd_of_rsdiv(r, e, k, GAMMA))),
         (f"SSD, window {window}", SlidingSpectrum(GAMMA, window), None),
         ("DPP", GreedyDPP(THETA), ("fast-map-dpp, numpy", lambda r, e, k: fast_map_dpp(kernel(r, e), k))),
         (
@@ -93,55 +94,6 @@ def contenders(window: int) -> list[tuple[str, Blend, tuple[str, Peer] | None]]:
         (f"soft spacing, window {window}", SoftSpacing(0.1, window), None),
         ("weighted utility", WeightedUtility([1.0, 0.5, 0.25, 0.25, 0.25]), None),
     ]
-
-
-def ssd_of_rsdiv(relevance: np.ndarray, rows: np.ndarray, picks: int) -> list[int]:
-    """Deflates all rows by every pick; the volume is that of all picks."""
-    left = rows.copy()
-    chosen = [int(relevance.argmax())]
-    volume = GAMMA * np.linalg.norm(left[chosen[0]])
-    while len(chosen) < picks:
-        latest = left[chosen[-1]]
-        length = np.linalg.norm(latest)
-        if length > 1e-7:
-            latest = latest / length
-            left -= np.outer(left @ latest, latest)
-        volumes = np.linalg.norm(left, axis=1) * volume
-        scores = volumes + relevance
-        scores[chosen] = -np.inf
-        chosen.append(int(scores.argmax()))
-        volume = volumes[chosen[-1]]
-    return chosen
-
-
-def fast_map_dpp(kernel: np.ndarray, picks: int, window: int | None = None) -> list[int]:
-    """Chen's incremental Cholesky rows; with a window, the oldest is rotated out and given back (Givens)."""
-    shares, factor = np.zeros((picks, len(kernel))), np.zeros((picks, picks))
-    residuals, oldest = kernel.diagonal().copy(), 0
-    chosen = [int(residuals.argmax())]
-    while len(chosen) < picks:
-        latest, k = chosen[-1], len(chosen) - 1
-        own, height = shares[oldest:k, latest].copy(), math.sqrt(residuals[latest])
-        factor[k, oldest:k], factor[k, k] = own, height
-        shares[k] = (kernel[latest] - own @ shares[oldest:k]) / height
-        residuals -= shares[k] ** 2
-        if window is not None and len(chosen) >= window:
-            rotate_out(shares, factor, oldest, k)
-            residuals += shares[oldest] ** 2
-            oldest += 1
-        residuals[latest] = -np.inf
-        chosen.append(int(residuals.argmax()))
-    return chosen
-
-
-def rotate_out(shares: np.ndarray, factor: np.ndarray, oldest: int, k: int) -> None:
-    for i in range(oldest + 1, k + 1):
-        length = math.hypot(factor[i, i], factor[i, oldest])
-        cosine, sine = length / factor[i, i], factor[i, oldest] / factor[i, i]
-        factor[i, i] = length
-        for array, part in ((factor.T, slice(i + 1, k + 1)), (shares, slice(None))):
-            array[i, part] = (array[i, part] + sine * array[oldest, part]) / cosine
-            array[oldest, part] = cosine * array[oldest, part] - sine * array[i, part]
 
 
 def measure(name: str, blend: Blend, size: Size, args: argparse.Namespace) -> None:
