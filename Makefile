@@ -34,6 +34,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.index
 	$(BIN)/python -m benchmarks.lookup
+	$(BIN)/python -m benchmarks.blend
 
 docs: setup
 	$(BIN)/python -m tests.docs.reference

@@ -104,6 +104,8 @@ class RankerSettings(Section):
 class RankSettings(Section):
     per_user: int = Field(100, ge=1, le=1000, description="Ranked people stored for a user.")
     exposure: float = Field(0.25, ge=0, le=10, description="How far people sink whom many lists show.")
+    blend: Literal["none", "ssd", "dpp", "mmr", "spacing"] = Field("none", description="How lists are made diverse.")
+    diversity: float = Field(0.1, ge=0.001, le=0.999, description="What diversity counts beside relevance in a blend.")
 
 
 class ServingSettings(Section):

@@ -68,7 +68,7 @@ def sample(
 
     with lake_writer(lake, replace) as write_file:
         made = generate(users, write_file, seed, date(end.year, end.month, end.day))
-    rows = list(made.items())
+    rows = list(made["rows"].items())
     output.show(made, json, lambda c: c.print(table(f"{users:,} people → {lake}", ["table", "rows"], rows)))
 
 

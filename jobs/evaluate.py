@@ -33,13 +33,12 @@ def run(ctx: StageContext) -> StageResult:
     graph = Graph.open(ctx.inputs["graph"].path)
     seed = ctx.settings.run.seed
     hidden = graph.held_out_of()
-    features = ctx.inputs["features"].path
     asked = choose_asked(graph, hidden, ctx.settings.candidates.learn_users, seed)
-    exposure = ctx.settings.rank.exposure
-    past = rank_past(graph, features, ctx.inputs["ranker"].path, hidden, asked, exposure)
+    folders = {kind: parent.path for kind, parent in ctx.inputs.items()}
+    past = rank_past(graph, folders, hidden, asked, ctx.settings.rank)
     ctx.progress(f"ranked the past view for {len(asked):,} users")
     rivals = heuristic_lists(graph.past.connections, asked, DEPTH, ctx.settings.run.threads)
-    metrics = measure(graph, hidden, asked, {RANKER: past.ordered, BY_SCORE: past.by_score, **rivals}, seed)
+    metrics = measure(graph, hidden, asked, {RANKER: past.shown, BY_SCORE: past.by_score, **rivals}, seed)
     metrics["candidates"] = candidate_metrics(past.recall, int(hidden.degrees()[asked].sum()), len(asked))
     metrics |= check_rankings(graph, ctx.inputs["rankings"].path)
     examples = example_lists(graph, asked, ctx.inputs["rankings"].path, seed)

@@ -1,6 +1,7 @@
 """The lists that the release's models would have shown before the held-out friendships were made."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.graph import REPORT, Csr, Graph, Int32, Int64
+from infra.settings import RankSettings
 from jobs.blocks import asked_users, parts_of
 from jobs.integrity import contains
 from jobs.metrics import DEPTH, TOP
+from jobs.ordering import Ordering
 from jobs.scoring import Pairs, Scorer
 from lookup_api.ranking import sources
 from lookup_api.ranking.exposure import Scored, prices
@@ -63,43 +66,48 @@ def choose_asked(graph: Graph, hidden: Csr, learn_users: int, seed: int) -> Int6
 
 @dataclass(frozen=True)
 class PastLists:
-    """Lists of the asked users in the past view, int32 [Q, DEPTH], best first, -1 padded: as a release orders them, and
+    """Lists of the asked users in the past view, int32 [Q, DEPTH], best first, -1 padded: as a release shows them, and
     by score alone. recall: of the candidates they come from."""
 
-    ordered: Int32
+    shown: Int32
     by_score: Int32
     recall: CandidateRecall
 
 
-def rank_past(graph: Graph, features: Path, ranker: Path, hidden: Csr, asked: Int64, exposure: float) -> PastLists:
+def rank_past(graph: Graph, inputs: Mapping[str, Path], hidden: Csr, asked: Int64, settings: RankSettings) -> PastLists:
     """Ranks the past candidates of the asked users, with prices of exposure from everybody who has candidates there.
 
-    Users without candidates are shown the popular list, as they are when a release is served.
+    inputs: data folders of graph, embeddings, features and ranker. Users without candidates are shown the popular list,
+    as they are when a release is served.
     """
-    scorer = Scorer.open(features, ranker, "past")
-    place = np.full(graph.users, -1, np.int64)
-    place[asked] = np.arange(len(asked))
+    scorer = Scorer.open(inputs["features"], inputs["ranker"], "past")
+    wanted = np.zeros(graph.users, bool)
+    wanted[asked] = True
     recall, best = CandidateRecall(), []
-    for path in parts_of(features / "past"):
+    for path in parts_of(inputs["features"] / "past"):
         pairs = Pairs.read(path)
         score = scorer.score(pairs)
         top = top_per_user(pairs.user, pairs.candidate, score, DEPTH).order
         best.append(Scored(pairs.user[top], pairs.candidate[top], score[top]))
-        mine = pairs.take(np.flatnonzero(place[pairs.user] >= 0))
+        mine = pairs.take(np.flatnonzero(wanted[pairs.user]))
         recall.count(mine.user, mine.sources, contains(hidden, mine.user, mine.candidate))
     listed = sum(len(np.unique(scored.user)) for scored in best)
-    price = prices(lambda: best, graph.users, exposure, listed / max(graph.users, 1))
-    ordered, by_score = (_lists(graph, asked, place, best, p) for p in (price, np.zeros_like(price)))
-    return PastLists(ordered, by_score, recall)
+    price = prices(lambda: best, graph.users, settings.exposure, listed / max(graph.users, 1))
+    own = [scored.where(wanted[scored.user]) for scored in best]
+    plain = RankSettings(exposure=0, blend="none")
+    shown, by_score = (
+        _lists(graph, asked, own, Ordering.of(how, paid, inputs["graph"], inputs["embeddings"], "past"))
+        for how, paid in ((settings, price), (plain, np.zeros_like(price)))
+    )
+    return PastLists(shown, by_score, recall)
 
 
-def _lists(graph: Graph, asked: Int64, place: Int64, best: list[Scored], price: npt.NDArray[np.float32]) -> Int32:
+def _lists(graph: Graph, asked: Int64, best: list[Scored], ordering: Ordering) -> Int32:
     lists = np.full((len(asked), DEPTH), -1, np.int32)
     for scored in best:
-        top = top_per_user(scored.user, scored.candidate, scored.adjusted(price), DEPTH)
+        top = ordering.best(scored, DEPTH)
         user, candidate = scored.user[top.order], scored.candidate[top.order]
-        mine = place[user] >= 0
-        lists[place[user[mine]], top.rank[mine] - 1] = candidate[mine]
+        lists[np.searchsorted(asked, user), top.rank - 1] = candidate
     _fill_empty(graph, asked, lists)
     return lists
 

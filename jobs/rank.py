@@ -1,7 +1,7 @@
 """Stage rank: the best people for every active user, with reasons.
 
-Two passes over the users: the first scores candidates and keeps each user's best, the second orders them, less what
-being shown to many takes (`lookup_api.ranking.exposure`), and finds reasons.
+Two passes over the users: the first scores candidates and keeps each user's best, the second orders them
+(`jobs.ordering`) and finds reasons.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from infra.graph import Graph, ViewName
 from infra.schemas import RANKINGS
+from infra.settings import RankSettings
 from jobs.blocks import RunAll, hash_parts, part_path, write_part
 from jobs.context import StageContext, StageResult
+from jobs.ordering import Ordering
 from jobs.reason_rows import ReasonNames
 from jobs.scoring import Block, Pairs, Scorer, blocks_of, open_graph, open_scorer
 from lookup_api.ranking import sources
@@ -99,10 +101,10 @@ def _merged(first: Ranked, second: Ranked) -> Ranked:
     return Ranked(**columns).where(np.lexsort((columns["rank"], columns["user"])))
 
 
-def reordered(ranked: Ranked, price: npt.NDArray[np.float32], per_user: int) -> Ranked:
-    """The first `per_user` of each list by score less the price float32 [N] of each person; scores stay as they are."""
+def reordered(ranked: Ranked, ordering: Ordering, per_user: int) -> Ranked:
+    """The first `per_user` of each list as they are shown; scores stay as they are."""
     warm, cold = ranked.where(ranked.warm), ranked.where(~ranked.warm & (ranked.rank <= per_user))
-    top = top_per_user(warm.user, warm.candidate, warm.scored().adjusted(price), per_user)
+    top = ordering.best(warm.scored(), per_user)
     return _merged(replace(warm.where(top.order), rank=top.rank), cold)
 
 
@@ -131,12 +133,13 @@ class Task:
     """What a Spark worker needs to rank the now view; small, so that it travels. between: from pass to pass."""
 
     graph: Path
+    embeddings: Path
     features: Path
     ranker: Path
     blocks: list[Block]
     between: Path
     out: Path
-    per_user: int
+    settings: RankSettings
 
     def chosen(self, number: int) -> Path:
         return self.between / f"{number}.npz"
@@ -153,7 +156,7 @@ def choose_part(task: Task, number: int) -> dict[str, Any]:
     _, _, popular = _lookups(task.graph)
     scorer = open_scorer(task.features, task.ranker, "now")
     pairs = block.pairs()
-    ranked = rank_block(graph, "now", scorer, popular, block, pairs, max(task.per_user, DEPTH))
+    ranked = rank_block(graph, "now", scorer, popular, block, pairs, max(task.settings.per_user, DEPTH))
     ranked.save(task.chosen(number))
     users = np.unique(ranked.user)
     return {"pairs": len(pairs), "users": len(users), "popular_users": len(np.unique(ranked.user[~ranked.warm]))}
@@ -163,7 +166,8 @@ def write_ranked(task: Task, number: int) -> dict[str, Any]:
     """Orders one block's best and writes its part file."""
     graph = open_graph(task.graph)
     finder, names, _ = _lookups(task.graph)
-    ranked = reordered(Ranked.open(task.chosen(number)), np.load(task.prices), task.per_user)
+    ordering = Ordering.of(task.settings, np.load(task.prices), task.graph, task.embeddings, "now")
+    ranked = reordered(Ranked.open(task.chosen(number)), ordering, task.settings.per_user)
     write_part(rows_of(graph, ranked, finder, names), part_path(task.out, number))
     return {"rows": len(ranked.user)}
 
@@ -176,11 +180,13 @@ def run(ctx: StageContext) -> StageResult:
 
 def make(ctx: StageContext, run_all: RunAll) -> StageResult:
     """The stage, with `run_all` to run its blocks."""
-    graph_path, features = ctx.inputs["graph"].path, ctx.inputs["features"].path
+    graph_path, embeddings, features, ranker = (
+        ctx.inputs[kind].path for kind in ("graph", "embeddings", "features", "ranker")
+    )
     users, settings = Graph.open(graph_path).users, ctx.settings.rank
     blocks = blocks_of(features / "now", users)
     with TemporaryDirectory(prefix="rank-", dir=ctx.data.parent) as between:
-        task = Task(graph_path, features, ctx.inputs["ranker"].path, blocks, Path(between), ctx.data, settings.per_user)
+        task = Task(graph_path, embeddings, features, ranker, blocks, Path(between), ctx.data, settings)
         counts = run_all(partial(choose_part, task), len(blocks))
         price = prices(partial(_lists, task), users, settings.exposure)
         np.save(task.prices, price)

@@ -30,6 +30,9 @@ class Scored:
     candidate: Int32
     score: Float32
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "Scored":
+        return Scored(self.user[chosen], self.candidate[chosen], self.score[chosen])
+
     def adjusted(self, price: Float32) -> Float32:
         """Scores less the price float32 [N] of each candidate, float32 [n]."""
         return self.score - price[self.candidate]

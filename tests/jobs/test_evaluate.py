@@ -12,7 +12,7 @@ from rich.console import Console
 
 from infra.errors import CorruptArtifact
 from infra.graph import REPORT
-from infra.settings import GateSettings
+from infra.settings import GateSettings, RankSettings
 from jobs import evaluate, gates
 from jobs.held_out import choose_asked, rank_past
 from jobs.heuristics import HEURISTICS
@@ -54,7 +54,7 @@ def test_only_users_kept_for_the_report_with_something_hidden_are_asked(graph):
 def test_past_lists_name_no_friend_and_count_candidates_by_source(graph, made):
     hidden = graph.held_out_of()
     asked = choose_asked(graph, hidden, 10_000, 1)
-    past = rank_past(graph, made["features"].path, made["ranker"].path, hidden, asked, 0.25)
+    past = rank_past(graph, {kind: parent.path for kind, parent in made.items()}, hidden, asked, RankSettings())
     recall = past.recall
     pairs = pa.concat_tables([pq.read_table(p) for p in sorted((made["features"].path / "past").glob("*.parquet"))])
     rows = [
@@ -67,7 +67,7 @@ def test_past_lists_name_no_friend_and_count_candidates_by_source(graph, made):
     for bit, name in NAMES.items():
         assert recall.found[name] == sum(bool(s & bit) for _, _, s in hits)
         assert recall.found_alone[name] == sum(s == bit for _, _, s in hits)
-    for user, found, plain in zip(asked, past.ordered, past.by_score, strict=True):
+    for user, found, plain in zip(asked, past.shown, past.by_score, strict=True):
         assert set(found) == set(plain)
         found = found[found >= 0]
         assert not set(found) & {user, *graph.past.connections.row(user).tolist()}

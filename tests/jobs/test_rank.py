@@ -184,3 +184,18 @@ def test_a_score_that_is_not_finite_is_refused() -> None:
     one = np.zeros(1, np.int32)
     with pytest.raises(PymkError, match="not finite"):
         top_per_user(one, one, np.array([np.nan], np.float32), 5)
+
+
+@pytest.mark.parametrize("blend", ["ssd", "dpp", "mmr", "spacing"])
+def test_a_blend_shows_the_same_people_in_another_order(
+    made: dict[str, Parent], rankings: pa.Table, tmp_path: Path, blend: str
+) -> None:
+    settings = Settings(rank=RankSettings(blend=blend, diversity=0.3), candidates=SETTINGS.candidates)  # type: ignore[arg-type]
+    result = rank.make(context(made, tmp_path / "data", settings), here)
+    found = pq.read_table(tmp_path / "data")
+    assert result.content_hash != hash_tables([rankings])
+    by_pair = [("user_id", "ascending"), ("candidate_id", "ascending")]
+    same = found.sort_by(by_pair), rankings.sort_by(by_pair)
+    for name in ("user_id", "candidate_id", "score", "reasons"):
+        assert same[0][name].equals(same[1][name]), name
+    assert found.sort_by([("user_id", "ascending"), ("rank", "ascending")]).equals(found)
