@@ -48,7 +48,7 @@ TRUSTED_LISTS = 400
 USUAL_TREES = 120
 """Trees grown where too few lists can say when to stop, and at least."""
 LABELS_PER_TREE = 8
-"""Held-out friends behind each of those trees: more trees learn single friendships by heart."""
+"""Held-out friends behind each of those trees: more learn single friendships by heart, unless validation says not."""
 SIGNALS = {
     "common_neighbours": "common_neighbours",
     "resource_allocation": "resource_allocation",
@@ -169,8 +169,11 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
         return without_trees(params)
     data = _matrix(train, prior)
     if len(check.held) < TRUSTED_LISTS:
-        rounds = min(USUAL_TREES, settings.trees, int(train.label.sum()) // LABELS_PER_TREE)
-        booster = xgb.train(params, data, rounds)
+        booster = xgb.train(params, data, min(USUAL_TREES, settings.trees))
+        few = int(train.label.sum()) // LABELS_PER_TREE
+        fewer = booster[:few] if few else without_trees(params)
+        if few < booster.num_boosted_rounds() and not _gains(check, booster, fewer, prior):
+            booster = fewer
     else:
         booster = xgb.train(
             params,
@@ -181,15 +184,17 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
             verbose_eval=False,
         )
         booster = booster[: max(booster.best_iteration + 1, min(USUAL_TREES, booster.num_boosted_rounds()))]
-    return without_trees(params) if _loses(booster, prior, check) else booster
+    nothing = without_trees(params)
+    return nothing if _gains(check, nothing, booster, prior) else booster
 
 
-def _loses(booster: xgb.Booster, prior: Float64, check: Lists) -> bool:
-    """Whether nDCG falls, by more than twice its standard error, from the prior alone to the prior with trees."""
+def _gains(check: Lists, one: xgb.Booster, other: xgb.Booster, prior: Float64) -> bool:
+    """Whether nDCG is higher with `one` than with `other` by more than twice the standard error of the difference."""
     if len(check.held) < 2:
         return False
-    gain = ndcgs(check, Ranker(booster, prior).score(check.matrix)) - ndcgs(check, linear(check.matrix, prior))
-    return bool(gain.mean() < -2 * gain.std(ddof=1) / np.sqrt(len(gain)))
+    found = [ndcgs(check, Ranker(booster, prior).score(check.matrix)) for booster in (one, other)]
+    gain = found[0] - found[1]
+    return bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def without_trees(params: dict[str, Any]) -> xgb.Booster:

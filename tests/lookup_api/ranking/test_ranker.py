@@ -7,6 +7,7 @@ from infra.errors import CorruptArtifact, GateRefused
 from infra.settings import RankerSettings
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.learning import (
+    LABELS_PER_TREE,
     Lists,
     area_under_roc,
     default_prior,
@@ -51,6 +52,13 @@ def test_trees_add_what_the_prior_cannot_see() -> None:
     assert told["trees"] > 0
     assert ndcg(fresh, ranker.score(fresh.matrix)) > ndcg(fresh, fresh.matrix @ prior.prior.astype(np.float32)) + 0.03
     assert max(told["importance"], key=lambda name: told["importance"][name]) == "candidate_degree"
+
+
+@pytest.mark.parametrize(("checked", "trees"), [(1, 60 // LABELS_PER_TREE), (300, 40)])
+def test_few_labels_grow_few_trees_unless_validation_clearly_gains(checked: int, trees: int) -> None:
+    _, told = learn(planted(30, 1), planted(checked, 2), SETTINGS, 1, 3)
+    assert told["learn_labels"] == 60
+    assert told["trees"] == trees
 
 
 @pytest.mark.parametrize("queries", [0, 3])
