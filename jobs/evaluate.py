@@ -11,15 +11,10 @@ from jobs.context import StageContext, StageResult
 from jobs.held_out import CandidateRecall, choose_asked, rank_past
 from jobs.heuristics import HEURISTICS, heuristic_lists
 from jobs.integrity import check_rankings
-from jobs.metrics import DEPTH, TOP, PerUser, find_hits, per_user, spread
+from jobs.metrics import BY_SCORE, DEPTH, RANKER, TOP, PerUser, find_hits, per_user, spread
 from jobs.report.content import assemble_report
 from jobs.report.examples import example_lists
 from jobs.report.page import write_report
-
-RANKER = "pymk"
-"""Name of the release's own ranking beside the heuristics."""
-BY_SCORE = "pymk by score alone"
-"""Name of what it would be if being shown to many took nothing from a person's score."""
 
 BANDS = ((0, 0), (1, 4), (5, 9), (10, 19), (20, 49), (50, 99), (100, None))
 """Friends in the past view, first and last of a band."""

@@ -19,6 +19,10 @@ DEPTH = 100
 """Places of a list that are looked at."""
 
 TOP = 20
+RANKER = "pymk"
+"""Name of a release's own ranking beside the heuristics."""
+BY_SCORE = "pymk by score alone"
+"""Name of what it would be without the price of exposure and without a blend."""
 BOOTSTRAP_ROUNDS = 1000
 INTERVAL = 0.95
 

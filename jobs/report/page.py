@@ -8,7 +8,7 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from jobs.metrics import PerUser
+from jobs.metrics import BY_SCORE, RANKER, PerUser
 from jobs.report import plots
 from jobs.report.examples import reason_words
 
@@ -42,7 +42,7 @@ def render(report: Mapping[str, Any]) -> str:
 def methods_of(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Metrics by method: the release's own, then the heuristics, best first."""
     rivals = sorted(metrics["heuristics"].items(), key=lambda item: (-(item[1][COMPARED] or 0.0), item[0]))
-    own = {"pymk": {name: metrics[name] for name in METRICS}, "pymk by score alone": metrics["by_score"]}
+    own = {RANKER: {name: metrics[name] for name in METRICS}, BY_SCORE: metrics["by_score"]}
     return {**own, **dict(rivals)}
 
 
@@ -52,7 +52,7 @@ def draw(report: Mapping[str, Any]) -> dict[str, str]:
     bands = [band for band in metrics["bands"] if band["users"]]
     methods, sources = methods_of(metrics), metrics["candidates"]["sources"]
     return {
-        "methods": plots.bars(COMPARED, {name: values[COMPARED] for name, values in methods.items()}, "pymk"),
+        "methods": plots.bars(COMPARED, {name: values[COMPARED] for name, values in methods.items()}, RANKER),
         "bands": plots.grouped(
             f"{COMPARED} by friends in the past view",
             [band["friends"] for band in bands],

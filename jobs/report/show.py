@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.errors import NO_ROOM, CorruptArtifact, UsageError
+from jobs.metrics import RANKER
 from jobs.report.page import HTML, JSON, METRICS, methods_of, number, seconds, size
 
 
@@ -55,7 +56,7 @@ def _quality(report: Mapping[str, Any]) -> Table:
     for name in METRICS:
         table.add_column(name.replace("_", " "), justify="right")
     for method, values in methods_of(metrics).items():
-        style = "bold" if method == "pymk" else ""
+        style = "bold" if method == RANKER else ""
         table.add_row(method, *(number(values[name]) for name in METRICS), style=style)
     return table
 
