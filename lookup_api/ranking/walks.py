@@ -40,16 +40,17 @@ def _paths(friends: Csr, of_user: Csr, members: Csr, draw: Float32, pull: Float3
 
 @njit(cache=True, nogil=True)
 def scratch_for(paths):  # type: ignore[no-untyped-def]
-    """Working memory of `walk`: (score float32 [N], nodes int32 [N], and what stays inside)."""
+    """Working memory of `walk`: (score float32 [N], nodes int32 [N + 1], and what stays inside)."""
     rows, groups = len(paths[4]), len(paths[3])
+    widest = max(rows, groups)
     return (
         np.zeros(rows, np.float32),
-        np.empty(rows, np.int32),
-        np.zeros((2, rows), np.float32),
-        np.empty((2, rows), np.int32),
+        np.empty(rows + 1, np.int32),
+        np.zeros(rows, np.float32),
+        np.empty((2, rows + 1), np.int32),
         np.zeros(groups, np.float32),
-        np.empty(groups, np.int32),
-        np.empty(max(rows, groups), np.uint8),
+        np.empty(groups + 1, np.int32),
+        (np.empty(widest, np.float32), np.empty(widest, np.int64), np.empty(widest, np.uint8)),
     )
 
 
@@ -59,62 +60,72 @@ def walk(user, paths, budget, scratch):  # type: ignore[no-untyped-def]
 
     paths: from `alone` or `together`. A row without friends and groups keeps its walker.
     """
-    score, nodes, mass, lists, group_mass, group_list, levels = scratch
+    score, nodes, mass, lists, group_mass, group_list, step_of = scratch
     members, spans = paths[2], paths[5]
-    here, there, frontier, fresh = mass[0], mass[1], lists[0], lists[1]
-    here[user] = 1.0
+    frontier, fresh = lists[0], lists[1]
+    mass[user] = 1.0
     frontier[0] = user
     size, count, decay, left = 1, 0, np.float32(1.0), budget
     for step in range(STEPS):
-        count = _settle(frontier, size, here, np.float32(ALPHA) * decay, score, nodes, count)
         share = left // (STEPS - step) if step else spans[user + 1] - spans[user]
-        cut, spare = _cut(frontier, size, here, spans, share, levels)
+        count = _settle(frontier, size, mass, np.float32(ALPHA) * decay, score, nodes, count, step_of[0])
+        cut, spare = _cut(frontier, size, spans, share, step_of)
         arrived, listed, touched = _leave(
-            paths, frontier, size, here, levels, cut, spare, there, fresh, group_mass, group_list
+            paths, frontier, size, step_of, cut, spare, mass, fresh, group_mass, group_list
         )  # fmt: skip
-        cut, spare = _cut(group_list, listed, group_mass, members[0], left // (STEPS - step), levels)
-        arrived, more = _enter(members, group_list, listed, group_mass, levels, cut, spare, there, fresh, arrived)
+        _take(group_list, listed, group_mass, step_of[0])
+        cut, spare = _cut(group_list, listed, members[0], left // (STEPS - step), step_of)
+        arrived, more = _enter(members, group_list, listed, step_of, cut, spare, mass, fresh, arrived)
         left = max(left - touched - more, 0)
         decay *= np.float32(1 - ALPHA)
-        here, there = there, here
         frontier, fresh = fresh, frontier
         size = arrived
-    count = _settle(frontier, size, here, decay, score, nodes, count)
-    for i in range(size):
-        here[frontier[i]] = 0
-    return count
+    return _settle(frontier, size, mass, decay, score, nodes, count, step_of[0])
 
 
 @njit(cache=True, nogil=True)
-def _settle(frontier, size, here, factor, score, nodes, count):  # type: ignore[no-untyped-def]
-    """Adds factor times the walker's distribution to the scores."""
-    for i in range(size):
-        count = _add(frontier[i], factor * here[frontier[i]], score, nodes, count)
-    return count
-
-
-@njit(cache=True, nogil=True)
-def _leave(paths, frontier, size, here, levels, cut, spare, there, fresh, group_mass, group_list):  # type: ignore[no-untyped-def]
-    """Moves the mass of the frontier's users on to their friends and into their groups."""
-    friends, groups, _, draw, pull, spans = paths
-    arrived, listed, touched = 0, 0, 0
+def _settle(frontier, size, mass, factor, score, nodes, count, amounts):  # type: ignore[no-untyped-def]
+    """Moves the walker's distribution from mass to amounts[:size], and adds factor times it to the scores."""
     for i in range(size):
         node = frontier[i]
-        amount = here[node]
-        here[node] = 0
-        span = spans[node + 1] - spans[node]
-        if levels[i] > cut or (levels[i] == cut and span > spare):
+        amount = mass[node]
+        mass[node] = 0
+        amounts[i] = amount
+        count = _add(node, factor * amount, score, nodes, count)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _take(listed, size, mass, amounts):  # type: ignore[no-untyped-def]
+    """Moves mass to amounts[:size]."""
+    for i in range(size):
+        amounts[i] = mass[listed[i]]
+        mass[listed[i]] = 0
+
+
+@njit(cache=True, nogil=True)
+def _leave(paths, frontier, size, step_of, cut, spare, mass, fresh, group_mass, group_list):  # type: ignore[no-untyped-def]
+    """Moves the amounts of the frontier's users on to their friends and into their groups."""
+    friends, groups, _, draw, pull, _ = paths
+    amounts, sizes, levels = step_of
+    arrived, listed, touched = 0, 0, 0
+    for i in range(size):
+        if levels[i] > cut or (levels[i] == cut and sizes[i] > spare):
             continue
         if levels[i] == cut:
-            spare -= span
-        total = np.float32(friends[0][node + 1] - friends[0][node]) + pull[node]
+            spare -= sizes[i]
+        node, amount = frontier[i], amounts[i]
+        first, last = friends[0][node], friends[0][node + 1]
+        total = np.float32(last - first) + pull[node]
         if total == 0:
-            arrived = _add(node, amount, there, fresh, arrived)
+            arrived = _add(node, amount, mass, fresh, arrived)
             continue
-        touched += span
+        touched += sizes[i]
         amount /= total
-        for at in range(friends[0][node], friends[0][node + 1]):
-            arrived = _add(friends[1][at], amount, there, fresh, arrived)
+        if amount <= 0:
+            continue
+        for at in range(first, last):
+            arrived = _add(friends[1][at], amount, mass, fresh, arrived)
         if pull[node] > 0:
             for at in range(groups[0][node], groups[0][node + 1]):
                 group = groups[1][at]
@@ -123,51 +134,46 @@ def _leave(paths, frontier, size, here, levels, cut, spare, there, fresh, group_
 
 
 @njit(cache=True, nogil=True)
-def _enter(members, group_list, listed, group_mass, levels, cut, spare, there, fresh, arrived):  # type: ignore[no-untyped-def]
-    """Spreads the mass inside groups over their members."""
+def _enter(members, group_list, listed, step_of, cut, spare, mass, fresh, arrived):  # type: ignore[no-untyped-def]
+    """Spreads the amounts inside groups over their members."""
+    amounts, sizes, levels = step_of
     touched = 0
     for i in range(listed):
-        group = group_list[i]
-        amount = group_mass[group]
-        group_mass[group] = 0
-        span = members[0][group + 1] - members[0][group]
-        if levels[i] > cut or (levels[i] == cut and span > spare):
+        if levels[i] > cut or (levels[i] == cut and sizes[i] > spare):
             continue
         if levels[i] == cut:
-            spare -= span
-        touched += span
-        amount /= np.float32(span)
+            spare -= sizes[i]
+        touched += sizes[i]
+        group = group_list[i]
+        amount = amounts[i] / np.float32(sizes[i])
         for at in range(members[0][group], members[0][group + 1]):
-            arrived = _add(members[1][at], amount, there, fresh, arrived)
+            arrived = _add(members[1][at], amount, mass, fresh, arrived)
     return arrived, touched
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _add(node, amount, mass, listed, count):  # type: ignore[no-untyped-def]
-    """Adds mass to a node, and the node to the list if it had none."""
-    if amount <= 0:
-        return count
+    """Adds mass to a node, and the node to the list if it had none. No branch: half the nodes are new, at random."""
     held = mass[node]
-    if held == 0:
-        listed[count] = node
-        count += 1
+    listed[count] = node
     mass[node] = held + amount
-    return count
+    return count + np.int64((held == 0) & (amount > 0))
 
 
 @njit(cache=True, nogil=True)
-def _cut(listed, count, mass, spans, budget, levels):  # type: ignore[no-untyped-def]
-    """Sorts rows into levels, powers of two of mass an edge, the most first, by writing levels uint8 [count].
+def _cut(listed, count, spans, budget, step_of):  # type: ignore[no-untyped-def]
+    """Sorts rows into levels, powers of two of mass an edge, the most first, by writing sizes and levels [count].
 
     Returns the level that no longer fits the budget whole, and the edges left for it: lower levels are expanded.
     """
+    amounts, sizes, levels = step_of
     edges = np.zeros(_LEVELS, np.int64)
     for i in range(count):
         node = listed[i]
         span = spans[node + 1] - spans[node]
-        exponent: Any = np.float32(mass[node] / np.float32(max(span, 1))).view(np.int32) >> 23
+        exponent: Any = np.float32(amounts[i] / np.float32(max(span, 1))).view(np.int32) >> 23
         level: Any = min(max(127 - exponent, 0), _LEVELS - 1)
-        levels[i] = level
+        sizes[i], levels[i] = span, level
         edges[level] += span
     for last in range(_LEVELS):
         if edges[last] > budget:
