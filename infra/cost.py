@@ -7,10 +7,13 @@ from types import TracebackType
 import psutil
 
 SAMPLE_S = 0.25
+LOOK_SHARE = 0.02
+"""Share of the time that looking may take: the kernel walks the page tables of the measured processes for it."""
 
 
 class CostMeter:
-    """Context manager. Peak memory is the largest sum of proportional set sizes seen, sampled every SAMPLE_S seconds.
+    """Context manager. Peak memory is the largest sum of proportional set sizes seen, sampled every SAMPLE_S seconds,
+    less often where that would take more than LOOK_SHARE of the time.
 
     Proportional sizes count a page shared by several processes (a memory map) once.
     """
@@ -34,7 +37,8 @@ class CostMeter:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._look()
+        self._cpu_of |= _cpu_by_process()
+        self._look_at_memory()
         self.wall_s = time.perf_counter() - self._start_wall
         self.cpu_s = sum(cpu - self._start_cpu.get(pid, 0.0) for pid, cpu in self._cpu_of.items())
 
@@ -46,11 +50,15 @@ class CostMeter:
         }
 
     def _sample(self) -> None:
+        due = 0.0
         while not self._stop.wait(SAMPLE_S):
-            self._look()
+            self._cpu_of |= _cpu_by_process()
+            start = time.perf_counter()
+            if start >= due:
+                self._look_at_memory()
+                due = start + (time.perf_counter() - start) / LOOK_SHARE
 
-    def _look(self) -> None:
-        self._cpu_of |= _cpu_by_process()
+    def _look_at_memory(self) -> None:
         self.peak_memory_bytes = max(self.peak_memory_bytes, _memory())
 
 
