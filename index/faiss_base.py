@@ -17,7 +17,9 @@ import numpy as np
 
 from index import backend
 from index.backend import Capability, Float32, Head, Hits, Int32, Parameters, Unsupported
-from index.ranked import rescored
+from index.effort import QUERIES, RECALL_K
+from index.ranked import Kept, rescored
+from index.recall import recall_at, sampled_rows
 from infra.errors import CorruptArtifact
 from infra.settings import IndexSettings
 
@@ -25,6 +27,11 @@ FILE = "index.faiss"
 FLAT = "flat"
 SLACK = 8
 """Rows asked beyond k: FAISS adds up in another order for a batch, so the k-th and its neighbour may trade places."""
+
+INT8_ROWS = 256
+"""Rows below which vectors are kept whole whatever index.store says."""
+MARGIN = 0.003
+"""Recall given up where int8 bounds it: the last of it would cost a search of everything."""
 
 
 @contextmanager
@@ -39,7 +46,7 @@ def one_openmp_thread() -> Iterator[None]:
 
 
 class FaissBackend(ABC):
-    """A FAISS index that keeps the full vectors. Subclasses build, find candidates, and say where the vectors are."""
+    """A FAISS index that keeps the vectors. Subclasses build, find candidates, and say where the vectors are."""
 
     name: ClassVar[str]
     magic: ClassVar[dict[str, bytes]]
@@ -87,7 +94,7 @@ class FaissBackend(ABC):
         backend.check_k(k)
         queries = backend.matrix(queries, self.dimensions, "queries")
         if not (self.rows and len(queries)):
-            return rescored(self._vectors, queries, np.empty((len(queries), 0), np.int32), k)
+            return rescored(self._kept, queries, np.empty((len(queries), 0), np.int32), k)
         if threads == 1:
             return self._search_part(queries, k)
         with ThreadPoolExecutor(threads) as pool:
@@ -98,7 +105,7 @@ class FaissBackend(ABC):
     def _search_part(self, queries: Float32, k: int) -> Hits:
         with one_openmp_thread():
             found = self._candidates(queries, min(k + SLACK, self.rows))
-        return rescored(self._vectors, queries, found.astype(np.int32), k)
+        return rescored(self._kept, queries, found.astype(np.int32), k)
 
     def add(self, vectors: Float32) -> None:
         if Capability.ADD not in self.capabilities:
@@ -109,12 +116,10 @@ class FaissBackend(ABC):
 
     def _attach(self) -> None:
         """Called whenever the FAISS index is new or has moved in memory."""
-        size = self.rows * self.dimensions
-        values = faiss.rev_swig_ptr(self._flat().get_xb(), size) if size else np.empty(0, np.float32)
-        self._vectors: Float32 = values.reshape(self.rows, self.dimensions)
+        self._kept = _kept(self._store())
 
-    def _flat(self) -> Any:
-        """The IndexFlat that holds the vectors."""
+    def _store(self) -> Any:
+        """The IndexFlat or 8-bit IndexScalarQuantizer that holds the vectors."""
         return self._index
 
     def _candidates(self, queries: Float32, k: int) -> Int32:
@@ -125,6 +130,50 @@ class FaissBackend(ABC):
         if head.structure not in cls.magic or FILE not in head.files:
             raise CorruptArtifact(f"{folder}: {head.structure!r} is no structure of the {cls.name} backend")
         return cls.magic[head.structure]
+
+
+def store_bits(settings: IndexSettings) -> int:
+    """Bits a dimension of the vectors that an index keeps."""
+    return 8 if settings.store == "int8" else 32
+
+
+def keeps_int8(vectors: Float32, parameters: Parameters) -> bool:
+    """Whether to keep a byte a dimension; a few rows are kept whole: they save nothing and train no range."""
+    return int(parameters["store_bits"]) == 8 and len(vectors) >= INT8_ROWS
+
+
+def reachable(target: float, store: Any, vectors: Float32, seed: int) -> float:
+    """The target, or nearly all the recall that the vectors as kept allow: no wider search finds more."""
+    if isinstance(store, faiss.IndexFlat):
+        return target
+    with one_openmp_thread():
+        queries = sampled_rows(len(vectors), QUERIES, seed)
+        return min(target, recall_at(_Exhaustive(store), vectors, queries, RECALL_K) - MARGIN)
+
+
+class _Exhaustive:
+    """A FAISS index in the shape that `recall_at` takes."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def search(self, queries: Float32, k: int) -> Hits:
+        scores, rows = self._index.search(queries, k)
+        return rows.astype(np.int32), scores
+
+
+def _kept(store: Any) -> Kept:
+    """Views of the memory that a FAISS index keeps its vectors in. Raises CorruptArtifact for another kind of index."""
+    rows, dimensions = int(store.ntotal), int(store.d)
+    size = rows * dimensions
+    if isinstance(store, faiss.IndexFlat):
+        whole = faiss.rev_swig_ptr(store.get_xb(), size) if size else np.empty(0, np.float32)
+        return Kept.whole(whole.reshape(rows, dimensions))
+    if not isinstance(store, faiss.IndexScalarQuantizer) or store.sq.qtype != faiss.ScalarQuantizer.QT_8bit:
+        raise CorruptArtifact(f"a FAISS {type(store).__name__} holds no vectors that can be read")
+    codes = faiss.rev_swig_ptr(store.codes.data(), size) if size else np.empty(0, np.uint8)
+    low, width = faiss.vector_to_array(store.sq.trained).reshape(2, dimensions)
+    return Kept(codes.reshape(rows, dimensions), width / np.float32(255), low + width * np.float32(0.5 / 255))
 
 
 def flat_index(vectors: Float32) -> Any:

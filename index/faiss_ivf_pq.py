@@ -1,7 +1,7 @@
 """FAISS IVF with 4-bit product quantisation, scanned in registers, and an exact re-rank.
 
 Lists are chosen by inner product with their centroids, codes hold residuals (Jegou et al., TPAMI 2011; fast scan: Andre
-et al., VLDB 2015), and the best codes are scored again with the full vectors.
+et al., VLDB 2015), and the best codes are scored again with the vectors themselves, or with a byte a dimension of them.
 """
 
 import math
@@ -12,10 +12,10 @@ import faiss
 from index import backend
 from index.backend import Float32, Int32, Parameters
 from index.effort import widen_search
-from index.faiss_base import FLAT, FaissBackend, flat_index, one_openmp_thread
+from index.faiss_base import FLAT, FaissBackend, flat_index, keeps_int8, one_openmp_thread, reachable, store_bits
 from infra.settings import IndexSettings
 
-REFINED = "ivf_pq"
+REFINED, REFINED_INT8 = "ivf_pq", "ivf_pq_int8"
 CODES = 16
 """Values of a 4-bit code."""
 TRAIN_ROWS = 39 * CODES
@@ -27,10 +27,10 @@ MAX_FACTOR = 1000.0
 
 
 class FaissIvfPq(FaissBackend):
-    """IVF sqrt(n), PQ of 2 dimensions a code, RFlat; small shards are searched exactly instead."""
+    """IVF sqrt(n), PQ of 2 dimensions a code, a re-rank; small shards are kept whole and searched exactly instead."""
 
     name = "ivf_pq"
-    magic = {FLAT: b"IxFI", REFINED: b"IxRF"}  # noqa: RUF012
+    magic = {FLAT: b"IxFI", REFINED: b"IxRF", REFINED_INT8: b"IxRF"}  # noqa: RUF012
 
     @classmethod
     def parameters_from(cls, settings: IndexSettings) -> dict[str, int | float]:
@@ -39,6 +39,7 @@ class FaissIvfPq(FaissBackend):
             "probe_share": settings.ivf_probe_share,
             "rerank": settings.rerank,
             "target_recall": settings.target_recall,
+            "store_bits": store_bits(settings),
         }
 
     @classmethod
@@ -47,17 +48,19 @@ class FaissIvfPq(FaissBackend):
         with one_openmp_thread():
             if len(vectors) < max(TRAIN_ROWS, int(parameters["exact_below"])):
                 return cls(flat_index(vectors), FLAT, parameters)
-            built = cls(_refined_index(vectors, seed), REFINED, parameters)
+            int8 = keeps_int8(vectors, parameters)
+            built = cls(_refined_index(vectors, int8, seed), REFINED_INT8 if int8 else REFINED, parameters)
         limits = {"probe_share": 1.0, "rerank": len(vectors)}
-        widen_search(built, vectors, limits, float(parameters["target_recall"]), seed)
+        target = reachable(float(parameters["target_recall"]), built._store(), vectors, seed)
+        widen_search(built, vectors, limits, target, seed)
         return built
 
-    def _flat(self) -> Any:
+    def _store(self) -> Any:
         return self._index if self.structure == FLAT else faiss.downcast_index(self._index.refine_index)
 
     def _attach(self) -> None:
         super()._attach()
-        if self.structure == REFINED:
+        if self.structure != FLAT:
             faiss.downcast_index(self._index.base_index).implem = RESERVOIR
 
     def _candidates(self, queries: Float32, k: int) -> Int32:
@@ -86,10 +89,10 @@ class FaissIvfPq(FaissBackend):
         return min(lists, max(enough, math.ceil(float(self.parameters["probe_share"]) * lists)))
 
 
-def _refined_index(vectors: Float32, seed: int) -> Any:
+def _refined_index(vectors: Float32, int8: bool, seed: int) -> Any:
     rows, dimensions = vectors.shape
     codes = dimensions // 2 if dimensions % 2 == 0 else dimensions
-    description = f"IVF{max(1, math.isqrt(rows))},PQ{codes}x4fsr,RFlat"
+    description = f"IVF{max(1, math.isqrt(rows))},PQ{codes}x4fsr,{'Refine(SQ8)' if int8 else 'RFlat'}"
     index = faiss.index_factory(dimensions, description, faiss.METRIC_INNER_PRODUCT)
     inverted = faiss.downcast_index(index.base_index)
     inverted.cp.seed = inverted.pq.cp.seed = seed % 2**31

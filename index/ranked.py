@@ -4,8 +4,12 @@ Libraries compute an inner product in a different order of additions for one que
 return once more, pair by pair, makes a score a pure function of its two vectors.
 """
 
+from dataclasses import dataclass
+from typing import Any, Self
+
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from index.backend import Float32, Hits, Int32
 
@@ -13,11 +17,26 @@ PAD_ROW = -1
 PAD_SCORE = np.float32(-np.inf)
 
 
-def rescored(vectors: Float32, queries: Float32, rows: Int32, k: int) -> Hits:
-    """Orders rows int32 [Q, m] (-1 where none) by exact inner product, then by row, and keeps k columns."""
+@dataclass(frozen=True)
+class Kept:
+    """The vectors an index keeps: row r is values[r] * scale + offset; values float32 or uint8 [n, d], the rest [d]."""
+
+    values: npt.NDArray[Any]
+    scale: Float32
+    offset: Float32
+
+    @classmethod
+    def whole(cls, vectors: Float32) -> Self:
+        """Vectors as they came, float32 [n, d]."""
+        dimensions = vectors.shape[1]
+        return cls(vectors, np.ones(dimensions, np.float32), np.zeros(dimensions, np.float32))
+
+
+def rescored(kept: Kept, queries: Float32, rows: Int32, k: int) -> Hits:
+    """Orders rows int32 [Q, m] (-1 where none) by inner product with what is kept, then by row; keeps k columns."""
     rows = np.ascontiguousarray(rows, np.int32)
     scores = np.full(rows.shape, PAD_SCORE, np.float32)
-    _score_and_sort(vectors, queries, rows, scores)
+    _score_and_sort(kept.values, kept.scale, kept.offset, queries, rows, scores)
     return padded(rows, scores, k)
 
 
@@ -39,10 +58,10 @@ def merged(rows: Int32, scores: Float32, k: int) -> Hits:
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _dot(a: Float32, b: Float32) -> np.float32:
+def _dot(a: npt.NDArray[Any], b: Float32) -> np.float32:
     total = np.float32(0)
     for i in range(len(a)):
-        total += a[i] * b[i]
+        total += np.float32(a[i]) * b[i]
     return total
 
 
@@ -52,15 +71,18 @@ def _before(score: np.float32, row: np.int32, other_score: np.float32, other_row
 
 
 @numba.njit(cache=True, nogil=True)
-def _score_and_sort(vectors: Float32, queries: Float32, rows: Int32, scores: Float32) -> None:
+def _score_and_sort(
+    values: npt.NDArray[Any], scale: Float32, offset: Float32, queries: Float32, rows: Int32, scores: Float32
+) -> None:
     """Fills scores and sorts each line in place by insertion: the lines come nearly sorted."""
     for q in range(rows.shape[0]):
+        scaled, shift = queries[q] * scale, _dot(queries[q], offset)
         filled = 0
         for j in range(rows.shape[1]):
             row = rows[q, j]
             if row < 0:
                 continue
-            score = _dot(vectors[row], queries[q])
+            score = _dot(values[row], scaled) + shift
             at = filled
             while at > 0 and _before(score, row, scores[q, at - 1], rows[q, at - 1]):
                 rows[q, at] = rows[q, at - 1]

@@ -10,7 +10,7 @@ from scann.scann_ops.py import scann_ops_pybind as scann
 from index import backend
 from index.backend import Capability, Float32, Hits, Int32, Parameters, Unsupported
 from index.effort import widen_search
-from index.ranked import rescored
+from index.ranked import Kept, rescored
 from infra.errors import CorruptArtifact
 from infra.settings import IndexSettings
 
@@ -47,6 +47,7 @@ class ScannBackend:
     def __init__(self, searcher: Any, vectors: Float32, structure: str, parameters: Parameters) -> None:
         self._searcher = searcher
         self._vectors = vectors
+        self._kept = Kept.whole(vectors)
         self.structure = structure
         self.parameters = dict(parameters)
 
@@ -108,13 +109,13 @@ class ScannBackend:
         backend.check_k(k)
         queries = backend.matrix(queries, self.dimensions, "queries")
         if not (self.rows and len(queries)):
-            return rescored(self._vectors, queries, np.empty((len(queries), 0), np.int32), k)
+            return rescored(self._kept, queries, np.empty((len(queries), 0), np.int32), k)
         asked = min(k, self.rows)
         rows = self._candidates(queries, asked, threads, self._effort(asked))
         short = (rows < 0).any(axis=1)
         if short.any():
             rows[short] = self._candidates(queries[short], asked, threads, (self.rows, _leaves(self.rows)))
-        return rescored(self._vectors, queries, rows, k)
+        return rescored(self._kept, queries, rows, k)
 
     def _candidates(self, queries: Float32, k: int, threads: int, effort: tuple[int, ...]) -> Int32:
         """Local rows int32 [Q, k]; ScaNN marks what it did not find by a score that is no number."""

@@ -92,6 +92,8 @@ def _measure(folder: Path, settings: Settings, now: Any) -> dict[str, Any]:
     recall = recall_at(index, now, queries, RECALL_K)
     if recall < options.min_recall:
         fix = "Raise index.target_recall, or choose another index.backend, or lower index.min_recall."
+        if options.store == "int8":
+            fix = f"Set index.store to float32: no search finds more than int8 keeps. {fix}"
         what = f"index ({options.backend}): recall@{RECALL_K} is {recall:.4f}, index.min_recall is {options.min_recall}"
         raise GateRefused(what, fix)
     return {"recall_at_100": recall, "bytes": _bytes(folder), "structures": sorted(set(index.structures))}
