@@ -171,9 +171,9 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
     if len(check.held) < TRUSTED_LISTS:
         booster = xgb.train(params, data, min(USUAL_TREES, settings.trees))
         few = int(train.label.sum()) // LABELS_PER_TREE
-        fewer = booster[:few] if few else without_trees(params)
-        if few < booster.num_boosted_rounds() and not _gains(check, booster, fewer, prior):
-            booster = fewer
+        if few < booster.num_boosted_rounds():
+            fewer = booster[:few] if few else without_trees(params)
+            booster = booster if _gains(check, booster, fewer, prior) else fewer
     else:
         booster = xgb.train(
             params,
