@@ -2,9 +2,13 @@
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 SAMPLE_S = 0.25
 LOOK_SHARE = 0.02
@@ -60,6 +64,13 @@ class CostMeter:
 
     def _look_at_memory(self) -> None:
         self.peak_memory_bytes = max(self.peak_memory_bytes, _memory())
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What the work gives back, and the seconds it took."""
+    start = time.perf_counter()
+    made = work()
+    return made, time.perf_counter() - start
 
 
 def _family() -> list[psutil.Process]:

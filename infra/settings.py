@@ -19,6 +19,12 @@ ENV_PREFIX = "PYMK_"
 OTHER_VARIABLES = ("PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS")
 """Variables with the prefix that are no settings; whatever else has it is warned about, as likely misspelt."""
 
+BackendName = Literal["exact", "hnsw", "ivf_pq", "scann"]
+Ablation = Literal[
+    "no_gnn", "no_walk", "no_profile", "no_factors", "no_interactions", "no_exposure", "no_blend", "no_ranker"
+]
+"""What a report can be asked to measure a release without."""
+
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +68,7 @@ class EncoderSettings(Section):
 
 
 class IndexSettings(Section):
-    backend: Literal["exact", "hnsw", "ivf_pq", "scann"] = Field("ivf_pq", description="ANN library and structure.")
+    backend: BackendName = Field("ivf_pq", description="ANN library and structure.")
     shards: int = Field(2, ge=1, le=4096, description="Index shards; row r lives in shard r mod shards.")
     min_recall: float = Field(0.95, ge=0, le=1, description="Gate: recall@100 against exact search.")
     hnsw_links: int = Field(16, ge=4, le=128, description="HNSW links a node (M).")
@@ -130,6 +136,15 @@ class GateSettings(Section):
     min_coverage: float = Field(0.5, ge=0, le=1, description="Share of users who must have a ranking.")
 
 
+class EvaluateSettings(Section):
+    ablations: tuple[Ablation, ...] = Field(
+        (), description="Parts the report leaves out, learning again without; no_gnn, no_walk, no_ranker ..."
+    )
+    backends: tuple[BackendName, ...] = Field(
+        (), description="Index backends the report builds and measures beside the one in use."
+    )
+
+
 class RulesSettings(Section):
     company_attributes: tuple[str, ...] = Field(("company",), description="Attributes or kinds that name a company.")
     school_attributes: tuple[str, ...] = Field(
@@ -166,6 +181,7 @@ class Settings(Section):
     candidates: CandidateSettings = CandidateSettings()
     ranker: RankerSettings = RankerSettings()
     rank: RankSettings = RankSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     serving: ServingSettings = ServingSettings()
     gates: GateSettings = GateSettings()
     rules: RulesSettings = RulesSettings()

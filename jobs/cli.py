@@ -18,7 +18,7 @@ from infra.store import open_store
 from infra.times import parse_as_of
 from jobs.cli_config import config_app
 from jobs.cli_output import console, output, progress, table
-from jobs.cli_release import open_release_folders, release_app
+from jobs.cli_release import open_release, open_release_folders, release_app
 from jobs.pipeline import Pipeline
 from jobs.stages import PUBLISH, STAGE_NAMES, stage_named
 
@@ -137,16 +137,27 @@ def report(
     store: Store,
     release: Annotated[str | None, typer.Option(help="Release id; CURRENT if not given.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to copy report.html and report.json to.")] = None,
+    ablate: Annotated[
+        str | None, typer.Option(help="Parts to measure the release without, such as no_gnn,no_ranker; takes minutes.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show a release's report: metrics, plots, costs."""
-    from jobs.report.show import copy_report, print_report, read_report
+    from jobs.report.show import copy_report, print_report, read_report, save_report
 
     folder = open_release_folders(store, release, kinds=("report",))["report"]
-    if out is not None:
-        copy_report(folder, out)
     values = read_report(folder)
-    output.show(values, json, lambda c: print_report(c, values, (out or folder) / "report.html"))
+    if ablate is not None:
+        from jobs.ablations import ablate_release, names_of
+
+        names = names_of(ablate)
+        values["metrics"]["ablations"] = ablate_release(open_release(store, release), names, progress)
+    if out is not None and ablate is not None:
+        save_report(values, out)
+    elif out is not None:
+        copy_report(folder, out)
+    html = (out or folder) / "report.html" if out is not None or ablate is None else None
+    output.show(values, json, lambda c: print_report(c, values, html))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from infra import settings as settings_module
-from infra.artifacts import open_artifact
+from infra.artifacts import OpenArtifact, open_artifact
 from infra.errors import CorruptArtifact, PymkError
 from infra.releases import Release, ReleaseStore, describe
 from infra.store import open_store
@@ -118,7 +118,12 @@ def find_release(releases: ReleaseStore, release_id: str | None) -> Release:
 
 def open_release_folders(store: str, release_id: str | None, kinds: Sequence[str] = ()) -> dict[str, Path]:
     """kind -> verified data folder, of all artifacts of a release or of some."""
+    return {kind: opened.path for kind, opened in open_release(store, release_id, kinds).items()}
+
+
+def open_release(store: str, release_id: str | None, kinds: Sequence[str] = ()) -> dict[str, OpenArtifact]:
+    """kind -> verified artifact, of all artifacts of a release or of some."""
     opened = open_store(store)
     release = find_release(ReleaseStore(opened), release_id)
     wanted = kinds or tuple(release.artifacts)
-    return {kind: open_artifact(opened, kind, release.artifacts[kind].artifact_id).path for kind in wanted}
+    return {kind: open_artifact(opened, kind, release.artifacts[kind].artifact_id) for kind in wanted}

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from infra.graph import REPORT, Csr, Graph, Int32, Int64
 from infra.settings import RankSettings
 from jobs.blocks import asked_users, parts_of
 from jobs.integrity import contains
-from jobs.metrics import DEPTH, TOP
+from jobs.metrics import BY_SCORE, DEPTH, RANKER, TOP, UNBLENDED
 from jobs.ordering import Ordering
 from jobs.scoring import Pairs, Scorer
 from lookup_api.ranking import sources
@@ -23,6 +24,7 @@ from lookup_api.ranking.top import top_per_user
 MAX_ASKED = 5_000
 
 Bits = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -66,40 +68,89 @@ def choose_asked(graph: Graph, hidden: Csr, learn_users: int, seed: int) -> Int6
 
 @dataclass(frozen=True)
 class PastLists:
-    """Lists of the asked users in the past view, int32 [Q, DEPTH], best first, -1 padded: as a release shows them, and
-    by score alone. recall: of the candidates they come from."""
+    """Lists of the asked users in the past view, int32 [Q, DEPTH], best first, -1 padded.
+
+    shown: as a release shows them; unblended: without its blend; by_score: without the price of exposure, too.
+    sources: uint8 [Q, DEPTH], who named the people shown. recall: of the candidates they come from.
+    """
 
     shown: Int32
+    unblended: Int32
     by_score: Int32
+    sources: Bits
     recall: CandidateRecall
 
+    def lists(self) -> dict[str, Int32]:
+        """By name; those before the blend only where there is one."""
+        blended = {} if self.unblended is self.shown else {UNBLENDED: self.unblended}
+        return {RANKER: self.shown, **blended, BY_SCORE: self.by_score}
 
-def rank_past(graph: Graph, inputs: Mapping[str, Path], hidden: Csr, asked: Int64, settings: RankSettings) -> PastLists:
+
+class PairScorer(Protocol):
+    def score(self, pairs: Pairs) -> Float32: ...
+
+
+def rank_past(
+    graph: Graph,
+    inputs: Mapping[str, Path],
+    hidden: Csr,
+    asked: Int64,
+    settings: RankSettings,
+    scorer: PairScorer | None = None,
+) -> PastLists:
     """Ranks the past candidates of the asked users, with prices of exposure from everybody who has candidates there.
 
-    inputs: data folders of graph, embeddings, features and ranker. Users without candidates are shown the popular list,
-    as they are when a release is served.
+    inputs: data folders of graph, embeddings, features and ranker. scorer: instead of the ranker. Users without
+    candidates are shown the popular list, as they are when a release is served.
     """
-    scorer = Scorer.open(inputs["features"], inputs["ranker"], "past")
+    scores: PairScorer = scorer or Scorer.open(inputs["features"], inputs["ranker"], "past")
     wanted = np.zeros(graph.users, bool)
     wanted[asked] = True
-    recall, best = CandidateRecall(), []
+    recall = CandidateRecall()
+    best: list[Scored] = []
+    named: list[_Named] = []
     for path in parts_of(inputs["features"] / "past"):
         pairs = Pairs.read(path)
-        score = scorer.score(pairs)
+        score = scores.score(pairs)
         top = top_per_user(pairs.user, pairs.candidate, score, DEPTH).order
         best.append(Scored(pairs.user[top], pairs.candidate[top], score[top]))
         mine = pairs.take(np.flatnonzero(wanted[pairs.user]))
         recall.count(mine.user, mine.sources, contains(hidden, mine.user, mine.candidate))
+        named.append(_Named(mine.user.astype(np.int64) * graph.users + mine.candidate, mine.sources))
     listed = sum(len(np.unique(scored.user)) for scored in best)
     price = prices(lambda: best, graph.users, settings.exposure, listed / max(graph.users, 1))
     own = [scored.where(wanted[scored.user]) for scored in best]
-    plain = RankSettings(exposure=0, blend="none")
-    shown, by_score = (
-        _lists(graph, asked, own, Ordering.of(how, paid, inputs["graph"], inputs["embeddings"], "past"))
-        for how, paid in ((settings, price), (plain, np.zeros_like(price)))
-    )
-    return PastLists(shown, by_score, recall)
+    unblended = settings.model_copy(update={"blend": "none"})
+
+    def lists(how: RankSettings, paid: Float32) -> Int32:
+        return _lists(graph, asked, own, Ordering.of(how, paid, inputs["graph"], inputs["embeddings"], "past"))
+
+    shown = lists(settings, price)
+    plain = shown if settings.blend == "none" else lists(unblended, price)
+    by_score = lists(unblended, np.zeros_like(price))
+    return PastLists(shown, plain, by_score, _Named.of(named).sources(asked, shown, graph.users), recall)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """keys int64 [n], ascending: user x users + candidate; bits uint8 [n]: who named the candidate."""
+
+    keys: Int64
+    bits: Bits
+
+    @classmethod
+    def of(cls, parts: "list[_Named]") -> "_Named":
+        """All parts, each of users after those of the one before."""
+        keys, bits = [part.keys for part in parts], [part.bits for part in parts]
+        return cls(np.concatenate([np.empty(0, np.int64), *keys]), np.concatenate([np.empty(0, np.uint8), *bits]))
+
+    def sources(self, asked: Int64, lists: Int32, users: int) -> Bits:
+        """Who named the people in the lists of the asked, uint8 [Q, K]; the popular list where no source did."""
+        wanted = asked[:, None] * users + lists
+        at = np.minimum(np.searchsorted(self.keys, wanted), max(len(self.keys) - 1, 0))
+        there = self.keys[at] == wanted if len(self.keys) else np.zeros(lists.shape, bool)
+        bits = np.where(there, self.bits[at] if len(self.bits) else 0, sources.POPULAR)
+        return np.where(lists < 0, 0, bits).astype(np.uint8)
 
 
 def _lists(graph: Graph, asked: Int64, best: list[Scored], ordering: Ordering) -> Int32:

@@ -63,7 +63,7 @@ STAGES = (
         (
             "graph", "encoder", "embeddings", "index", "candidates", "features", "ranker", "rankings", "serving_tables",
         ),
-        ("rank",),
+        ("rank", "evaluate"),
         summary="Metrics on held-out friendships, beside heuristics; the report",
     ),
 )  # fmt: skip

@@ -13,9 +13,16 @@ PROTOCOL = (
     "Models learn on the past view, without the held-out friendships, and from other users than those asked here. "
     "Each asked user was kept for this report and has at least one held-out friend. The whole network is ranked, "
     "without sampled negatives. recall@k = found among the first k / min(k, held out); ndcg@k with gains 0 or 1; "
-    "mrr over the first 100; intervals are 95 % bootstrap intervals over users. The heuristics rank the whole network "
+    "mrr over the first 100; intervals are 95 % bootstrap intervals over users, and where two rankings are compared, "
+    "over the same users for both. The heuristics rank the whole network "
     "in the same view; personalised PageRank leaves out mass thinner than 1/200,000 an edge, which on a dense network "
     "makes it stronger."
+)
+
+ABLATION_NOTE = (
+    "A part is left out by taking what it says of a pair, and the candidates that only it named, from the past view; "
+    "the ranker learns again, with all parts too. Places that only the part filled stay empty. The encoder is not "
+    "learnt again: without profiles, embeddings still know them."
 )
 
 

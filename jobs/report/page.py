@@ -1,6 +1,6 @@
 """Writes a report as JSON and as one HTML page that needs nothing else: plots beside the tables they show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,26 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from jobs.metrics import BY_SCORE, RANKER, PerUser
-from jobs.report import plots
+from jobs.metrics import RANKER, TOP, PerUser
+from jobs.report.content import ABLATION_NOTE
+from jobs.report.drawings import COMPARED, draw, methods_of, variants_of
 from jobs.report.examples import reason_words
 
 JSON, HTML = "report.json", "report.html"
-METRICS = (*PerUser.NAMES, "coverage", "gini", "top_1_percent_share")
-COMPARED = "recall@20"
+SECTIONS = {
+    "quality": "Quality",
+    "bands": "By number of friends",
+    "diversity": "Exposure and diversity",
+    "candidates": "Candidates",
+    "ablations": "Without a part",
+    "models": "Models",
+    "index": "Index",
+    "soundness": "Soundness",
+    "cost": "Cost",
+    "lists": "Some lists",
+    "stages": "What each stage measured",
+}
+METRICS = (*PerUser.NAMES, "coverage", "gini", "top_1_percent_share", f"similarity@{TOP}")
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -27,64 +40,22 @@ def render(report: Mapping[str, Any]) -> str:
     """The page. Everything from the data is escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, size=size, seconds=seconds, reason=reason_words)
+    environment.filters.update(
+        number=number, size=size, seconds=seconds, whole=whole, span=span, percent=percent, reason=reason_words
+    )
     template = environment.get_template("report.html.j2")
     return template.render(
         report=report,
         metrics=METRICS,
         compared=COMPARED,
+        own=RANKER,
+        sections=[(id, name) for id, name in SECTIONS.items() if id != "ablations" or report["metrics"]["ablations"]],
+        ablation_note=ABLATION_NOTE,
         methods=methods_of(report["metrics"]),
+        variants=variants_of(report["metrics"]),
         stage_facts={stage: facts(values) for stage, values in report["stages"].items()},
         plots={name: Markup(svg) for name, svg in draw(report).items()},
     )
-
-
-def methods_of(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Metrics by method: the release's own, then the heuristics, best first."""
-    rivals = sorted(metrics["heuristics"].items(), key=lambda item: (-(item[1][COMPARED] or 0.0), item[0]))
-    own = {RANKER: {name: metrics[name] for name in METRICS}, BY_SCORE: metrics["by_score"]}
-    return {**own, **dict(rivals)}
-
-
-def draw(report: Mapping[str, Any]) -> dict[str, str]:
-    """Every plot of the page; an empty text where there is nothing to show."""
-    metrics = report["metrics"]
-    bands = [band for band in metrics["bands"] if band["users"]]
-    methods, sources = methods_of(metrics), metrics["candidates"]["sources"]
-    return {
-        "methods": plots.bars(COMPARED, {name: values[COMPARED] for name, values in methods.items()}, RANKER),
-        "bands": plots.grouped(
-            f"{COMPARED} by friends in the past view",
-            [band["friends"] for band in bands],
-            {name: [band["methods"][name][COMPARED] for band in bands] for name in methods},
-        ),
-        "candidates": plots.bars(
-            "Hidden friendships among the candidates",
-            {"all sources": metrics["candidates"]["recall"]}
-            | {name: source["recall"] for name, source in sources.items() if source["per_user"]},
-            "all sources",
-        ),
-        "training": _training(report["stages"].get("encoder", {})),
-        "importance": plots.bars(
-            "What the ranker looks at", _importance(report["stages"].get("ranker", {})), unit="gain"
-        ),
-        "costs": plots.bars(
-            "Wall time by stage", {cost["stage"]: cost["wall_s"] for cost in report["costs"]}, unit="s"
-        ),
-    }
-
-
-def _training(encoder: Mapping[str, Any]) -> str:
-    points = encoder.get("curve") or []
-    names = sorted({name for point in points for name in point if name != "step"})
-    series = {name: [point.get(name) for point in points] for name in names}
-    return plots.curves("Training of the encoder", [point["step"] for point in points], series, "step")
-
-
-def _importance(ranker: Mapping[str, Any]) -> dict[str, float]:
-    found = ranker.get("importance") or {}
-    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return dict(ordered[:20])
 
 
 def facts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +76,21 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,.4f}" if isinstance(value, float) and abs(value) < 100 else f"{value:,.0f}"
+
+
+def whole(value: float | None) -> str:
+    """A value whose digits after the point say nothing."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """An interval for a cell."""
+    return "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def percent(ratio: float | None) -> str:
+    """How much more than 1, with its sign."""
+    return "–" if ratio is None else f"{100 * (ratio - 1):+.1f} %"
 
 
 def seconds(value: float | None) -> str:

@@ -1,7 +1,8 @@
 """How the command line reads, copies and prints a report."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.table import Table
 
 from infra.errors import NO_ROOM, CorruptArtifact, UsageError
 from jobs.metrics import RANKER
-from jobs.report.page import HTML, JSON, METRICS, methods_of, number, seconds, size
+from jobs.report.drawings import COMPARED, methods_of
+from jobs.report.page import HTML, JSON, METRICS, number, percent, seconds, size, write_report
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -27,10 +29,22 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def copy_report(folder: Path, out: Path) -> None:
     """Copies report.json and report.html to a folder, which is made if need be. Raises UsageError where it cannot."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with _folder_for(out):
         for name in (JSON, HTML):
             shutil.copyfile(folder / name, out / name)
+
+
+def save_report(report: Mapping[str, Any], out: Path) -> None:
+    """Writes a report that no artifact holds to a folder, as `copy_report` would."""
+    with _folder_for(out):
+        write_report(out, report)
+
+
+@contextmanager
+def _folder_for(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         if error.errno in NO_ROOM:
             raise
@@ -38,13 +52,16 @@ def copy_report(folder: Path, out: Path) -> None:
         raise UsageError(f"--out {out}: {error.strerror or error}", fix) from error
 
 
-def print_report(console: Console, report: Mapping[str, Any], html: Path) -> None:
-    """Quality, candidates and cost as tables, and where the page with the plots is."""
+def print_report(console: Console, report: Mapping[str, Any], html: Path | None) -> None:
+    """Quality and cost as tables, and where the page with the plots is, if there is one."""
     for note in report["notes"]:
         console.print(f"[yellow]{note}[/yellow]")
     console.print(_quality(report))
+    if report["metrics"].get("ablations"):
+        console.print(_ablations(report["metrics"]["ablations"]))
     console.print(_costs(report))
-    console.print(f"With plots: {html}", soft_wrap=True)
+    if html is not None:
+        console.print(f"With plots: {html}", soft_wrap=True)
 
 
 def _quality(report: Mapping[str, Any]) -> Table:
@@ -57,7 +74,19 @@ def _quality(report: Mapping[str, Any]) -> Table:
         table.add_column(name.replace("_", " "), justify="right")
     for method, values in methods_of(metrics).items():
         style = "bold" if method == RANKER else ""
-        table.add_row(method, *(number(values[name]) for name in METRICS), style=style)
+        table.add_row(method, *(number(values.get(name)) for name in METRICS), style=style)
+    return table
+
+
+def _ablations(found: Mapping[str, Any]) -> Table:
+    table = Table(title="Without a part, the ranker learnt again", title_justify="left")
+    for name in ("left out", f"{COMPARED} without", "with", "the part adds", "95 % interval"):
+        table.add_column(name, justify="left" if name == "left out" else "right")
+    for name, one in found.items():
+        values = one["metrics"][COMPARED]
+        ends = values["ratio_interval"]
+        gain = "–" if ends is None else " to ".join(percent(end) for end in ends)
+        table.add_row(name, number(values["other"]), number(values["own"]), percent(values["ratio"]), gain)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,50 +52,65 @@ def block_candidates(
 
     A list never holds the user, a friend or an excluded row. search: nearest neighbours by embedding, if there are any.
     """
-    k, g = settings.per_user, network.groups
+    k = settings.per_user
     rows, bits = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.uint8)
     measured = np.zeros((len(users), k, MEASURED), np.float32)
+    _choose(rows, bits, measured, *_weighed(), *_asked(network, users, settings, seed, search))
+    return Candidates(rows, bits, as_features(measured.reshape(-1, MEASURED)).reshape(len(users), k, -1))
+
+
+def source_lists(
+    network: Network, users: Int32, settings: CandidateSettings, seed: int, search: Search | None
+) -> Int32:
+    """Whom each source names by itself, int32 [B, S, `per_user`], best first, -1 padded; sources as in WEIGHTS."""
+    out = np.empty((len(users), len(WEIGHTS), settings.per_user), np.int32)
+    _name_all(out, *_asked(network, users, settings, seed, search))
+    return out
+
+
+def united(lists: Int32, people: int, k: int) -> Int32:
+    """The first k of each source together, the best k of them, int32 [B, k], ascending, -1 padded.
+
+    lists: of `source_lists`, k or more deep; what `block_candidates` would choose with a budget of k. people: N.
+    """
+    out = np.full((len(lists), k), -1, np.int32)
+    _unite_all(np.ascontiguousarray(lists[:, :, :k]), people, *_weighed(), out)
+    return out
+
+
+def _weighed() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    return np.array(list(WEIGHTS), np.uint8), np.array(list(WEIGHTS.values()), np.float32)
+
+
+def _asked(network: Network, users: Int32, settings: CandidateSettings, seed: int, search: Search | None) -> Any:
+    """The users and all that naming people for them needs, as the kernels take it."""
+    g = network.groups
     nearest = search(users) if search is not None else np.empty((len(users), 0), np.int32)
-    _choose(
+    return (
         readonly(users),
         pair(network.excluded),
         ways(network),
         (settings.hub_cap, seed, settings.walk_budget),
         (pair(g.of_user), pair(g.members), readonly(g.draw)),
-        readonly(network.popular[: POPULAR_DEPTH * k]),
+        readonly(network.popular[: POPULAR_DEPTH * settings.per_user]),
         readonly(np.ascontiguousarray(nearest)),
-        np.array(list(WEIGHTS), np.uint8),
-        np.array(list(WEIGHTS.values()), np.float32),
-        rows,
-        bits,
-        measured,
     )
-    return Candidates(rows, bits, as_features(measured.reshape(-1, MEASURED)).reshape(len(users), k, -1))
 
 
 @njit(cache=True, nogil=True)
 def _choose(  # type: ignore[no-untyped-def]
-    users, excluded, paths, limits, by_group, popular, nearest, bits, weights, out_rows, out_bits, out_measured
+    out_rows, out_bits, out_measured, bits, weights, users, excluded, paths, limits, by_group, popular, nearest
 ):
     friends = paths[0]
-    cap, seed, budget = limits
     people, k = len(friends[0]) - 1, out_rows.shape[1]
-    scratch = scratch_of(paths)
-    barred, seen = np.zeros(people, np.bool_), np.zeros(people, np.uint8)
-    group_score, merit = np.zeros(people, np.float32), np.zeros(people, np.float32)
-    group_nodes, union = np.empty(people, np.int32), np.empty(len(bits) * k, np.int32)
+    scratch, shared = scratch_of(paths), (np.zeros(people, np.float32), np.empty(people, np.int32))
+    barred, seen, merit = np.zeros(people, np.bool_), np.zeros(people, np.uint8), np.zeros(people, np.float32)
+    union = np.empty(len(bits) * k, np.int32)
     lists, best = np.empty((len(bits), k), np.int32), np.empty(k, np.float32)
     for i in range(len(users)):
         user = users[i]
         _bar(user, friends, excluded, barred, True)
-        counts = reach(user, paths, cap, seed, budget, scratch)
-        take_best(scratch[1], counts[0], scratch[0][:, RA], barred, lists[0], best)
-        take_best(scratch[2][1], counts[1], scratch[2][0], barred, lists[1], best)
-        take_best(scratch[3][1], counts[2], scratch[3][0], barred, lists[2], best)
-        sharing = _share_groups(user, by_group, cap, seed, group_score, group_nodes)
-        take_best(group_nodes, sharing, group_score, barred, lists[3], best)
-        _take_first(popular, barred, lists[4])
-        _take_first(nearest[i], barred, lists[5])
+        counts = _name(user, paths, limits, by_group, popular, nearest[i], barred, scratch, shared, lists, best)
         count = unite(lists, bits, weights, merit, seen, union)
         size = take_best(union, count, merit, barred, out_rows[i], best)
         out_rows[i, :size].sort()
@@ -103,9 +119,58 @@ def _choose(  # type: ignore[no-untyped-def]
             measure(out_rows[i, at], scratch, out_measured[i, at])
         clear(merit, union, count)
         clear(seen, union, count)
-        clear(group_score, group_nodes, sharing)
-        forget(counts, scratch)
+        _forget_all(counts, scratch, shared)
         _bar(user, friends, excluded, barred, False)
+
+
+@njit(cache=True, nogil=True)
+def _name_all(out, users, excluded, paths, limits, by_group, popular, nearest):  # type: ignore[no-untyped-def]
+    """Fills out int32 [B, S, k] with what each source names."""
+    friends = paths[0]
+    people = len(friends[0]) - 1
+    scratch, shared = scratch_of(paths), (np.zeros(people, np.float32), np.empty(people, np.int32))
+    barred, best = np.zeros(people, np.bool_), np.empty(out.shape[2], np.float32)
+    for i in range(len(users)):
+        user = users[i]
+        _bar(user, friends, excluded, barred, True)
+        counts = _name(user, paths, limits, by_group, popular, nearest[i], barred, scratch, shared, out[i], best)
+        _forget_all(counts, scratch, shared)
+        _bar(user, friends, excluded, barred, False)
+
+
+@njit(cache=True, nogil=True)
+def _unite_all(lists, people, bits, weights, out):  # type: ignore[no-untyped-def]
+    merit, seen, nobody = np.zeros(people, np.float32), np.zeros(people, np.uint8), np.zeros(people, np.bool_)
+    union, best = np.empty(lists.shape[1] * lists.shape[2], np.int32), np.empty(out.shape[1], np.float32)
+    for i in range(len(lists)):
+        count = unite(lists[i], bits, weights, merit, seen, union)
+        size = take_best(union, count, merit, nobody, out[i], best)
+        out[i, :size].sort()
+        clear(merit, union, count)
+        clear(seen, union, count)
+
+
+@njit(cache=True, nogil=True)
+def _name(  # type: ignore[no-untyped-def]
+    user, paths, limits, by_group, popular, nearest, barred, scratch, shared, lists, best
+):
+    """The best of each source for one user, into lists int32 [S, k]; returns what `_forget_all` needs."""
+    cap, seed, budget = limits
+    counts = reach(user, paths, cap, seed, budget, scratch)
+    take_best(scratch[1], counts[0], scratch[0][:, RA], barred, lists[0], best)
+    take_best(scratch[2][1], counts[1], scratch[2][0], barred, lists[1], best)
+    take_best(scratch[3][1], counts[2], scratch[3][0], barred, lists[2], best)
+    sharing = _share_groups(user, by_group, cap, seed, shared[0], shared[1])
+    take_best(shared[1], sharing, shared[0], barred, lists[3], best)
+    _take_first(popular, barred, lists[4])
+    _take_first(nearest, barred, lists[5])
+    return counts, sharing
+
+
+@njit(cache=True, nogil=True)
+def _forget_all(counts, scratch, shared):  # type: ignore[no-untyped-def]
+    clear(shared[0], shared[1], counts[1])
+    forget(counts[0], scratch)
 
 
 @njit(cache=True, nogil=True)

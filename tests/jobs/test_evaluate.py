@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,16 +13,17 @@ from rich.console import Console
 
 from infra.errors import CorruptArtifact
 from infra.graph import REPORT
-from infra.settings import GateSettings, RankSettings
+from infra.settings import EvaluateSettings, GateSettings, RankSettings
 from jobs import evaluate, gates
 from jobs.held_out import choose_asked, rank_past
 from jobs.heuristics import HEURISTICS
 from jobs.integrity import check_rankings
 from jobs.report.examples import reason_words
+from jobs.report.projection import project
 from jobs.report.show import copy_report, print_report, read_report
 from lookup_api.ranking.sources import NAMES
 from tests.suites.planted import bare_graph, planted_graph
-from tests.suites.small_release import context, small_release
+from tests.suites.small_release import SETTINGS, context, small_release
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,44 @@ def test_the_ranker_beats_chance_on_planted_communities(reported):
     assert sum(band["users"] for band in metrics["bands"]) == metrics["asked_users"]
 
 
+def test_the_best_heuristic_is_named_with_a_paired_interval(reported):
+    metrics = reported[0].metrics
+    for name, one in metrics["against_best"].items():
+        values = {rival: found[name] for rival, found in metrics["heuristics"].items()}
+        assert values[one["heuristic"]] == max(values.values()) == one["other"]
+        assert one["ratio"] == pytest.approx(metrics[name] / one["other"])
+        assert one["ratio_interval"][0] < one["ratio"] < one["ratio_interval"][1]
+
+
+def test_recall_by_source_never_exceeds_that_of_the_list(reported):
+    metrics = reported[0].metrics
+    assert set(metrics["by_source"]) == set(NAMES.values())
+    for found in metrics["by_source"].values():
+        assert found["alone@20"] <= found["recall@20"] <= metrics["recall@20"]
+    assert max(found["recall@20"] for found in metrics["by_source"].values()) > 0.5 * metrics["recall@20"]
+
+
+def test_a_blend_is_shown_beside_the_lists_before_it(made, graph, tmp_path):
+    blended = SETTINGS.model_copy(update={"rank": RankSettings(blend="mmr", diversity=0.9)})
+    metrics = evaluate.run(context(made, tmp_path / "report", blended)).metrics
+    assert metrics["unblended"]["similarity@20"] > metrics["similarity@20"]
+    assert metrics["unblended"]["recall@20"] != metrics["recall@20"]
+    assert "pymk before the blend" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_what_is_asked_for_is_in_the_report(made, tmp_path):
+    asked = EvaluateSettings(ablations=("no_gnn", "no_ranker"), backends=("exact", "hnsw"))
+    metrics = evaluate.run(context(made, tmp_path / "report", SETTINGS.model_copy(update={"evaluate": asked}))).metrics
+    report = read_report(tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert list(metrics["ablations"]) == ["no_gnn", "no_ranker"]
+    assert [one["backend"] for one in report["ann"]] == ["ivf_pq (this release)", "exact", "hnsw"]
+    assert 'id="ablations"' in page
+    console = Console(record=True, width=160)
+    print_report(console, report, None)
+    assert "no_ranker" in console.export_text()
+
+
 def test_sound_rankings_pass_the_gates(reported):
     metrics = reported[0].metrics
     assert set(metrics["faults"]) == set(gates.FAULTS)
@@ -106,6 +146,47 @@ def test_the_page_stands_alone_and_shows_every_method_and_stage(reported):
     for text in (*HEURISTICS, "train_encoder", "Adamic-Adar", "mutual connection"):
         assert text in page
     HTMLParser().feed(page)
+
+
+class Outline(HTMLParser):
+    """What of a page a reader without eyes is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids, self.links, self.plots, self.headers, self.tables, self.captions = [], [], [], [], 0, 0
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"][1:]] if tag == "a" and "href" in found else []
+        self.plots += [found] if tag == "svg" else []
+        self.headers += [found] if tag == "th" else []
+        self.tables += tag == "table"
+        self.captions += tag in ("caption", "summary")
+
+
+def test_the_page_is_told_to_who_cannot_see_it(reported):
+    outline = Outline()
+    outline.feed((reported[1] / "report.html").read_text())
+    assert outline.plots
+    assert all(plot["role"] == "img" and plot["aria-label"] for plot in outline.plots)
+    assert all(header["scope"] in ("row", "col") for header in outline.headers)
+    assert outline.captions == outline.tables
+    assert outline.links
+    assert set(outline.links) <= set(outline.ids)
+    named = [name for name in outline.ids if not re.fullmatch(r"\w?[0-9a-f]{10,}|C\d_\d_[0-9a-f]+", name)]
+    assert len(named) == len(set(named))
+
+
+def test_a_projection_is_that_of_a_singular_value_decomposition():
+    vectors = np.random.default_rng(2).normal(size=(300, 8)) * np.arange(8, 0, -1)
+    found = project(vectors.astype(np.float32), np.zeros(300, np.int64), 1)
+    left, sizes, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    for axis, got in enumerate((found["x"], found["y"])):
+        expected = left[:, axis] * sizes[axis]
+        assert np.allclose(np.abs(got), np.abs(expected), atol=2e-3)
+    assert found["shares"] == pytest.approx((sizes**2 / (sizes**2).sum())[:2], abs=1e-3)
+    assert project(vectors[:2].astype(np.float32), np.zeros(2, np.int64), 1) == {}
 
 
 def test_text_from_the_lake_is_escaped_in_the_page(reported, tmp_path):

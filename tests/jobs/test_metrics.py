@@ -26,10 +26,11 @@ def random_case(seed: int, users: int = 60, asked: int = 25, depth: int = 100):
 
 def brute_force(lists, rows, hidden, k=20):
     """Each metric user by user, as its definition reads."""
-    out = {"recall@20": [], "ndcg@20": [], "mrr": [], "recall@100": []}
+    out = {"recall@5": [], "recall@20": [], "ndcg@20": [], "mrr": [], "recall@100": []}
     for found, row in zip(lists.tolist(), rows.tolist(), strict=True):
         friends = set(hidden.row(row).tolist())
         ranks = [place + 1 for place, candidate in enumerate(found) if candidate in friends]
+        out["recall@5"].append(sum(r <= 5 for r in ranks) / min(5, len(friends)))
         out["recall@20"].append(sum(r <= k for r in ranks) / min(k, len(friends)))
         out["recall@100"].append(len(ranks) / min(100, len(friends)))
         ideal = sum(1 / math.log2(r + 1) for r in range(1, min(k, len(friends)) + 1))
@@ -60,6 +61,42 @@ def test_spread_equals_its_definition():
     assert got["coverage"] == pytest.approx(sum(s > 0 for s in shown) / len(shown))
     assert got["gini"] == pytest.approx(differences / (2 * len(shown) * sum(shown)))
     assert got["top_1_percent_share"] == pytest.approx(max(shown) / sum(shown))
+
+
+def test_similarity_is_the_mean_cosine_of_all_pairs_of_a_list():
+    lists, _, hidden = random_case(4)
+    vectors = np.random.default_rng(0).normal(size=(hidden.rows, 6))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    means = []
+    for found in lists[:, :20].tolist():
+        people = [row for row in found if row >= 0]
+        cosines = [float(vectors[a] @ vectors[b]) for i, a in enumerate(people) for b in people[:i]]
+        means += [np.mean(cosines)] if cosines else []
+    assert metrics.list_similarity(lists, vectors) == pytest.approx(np.mean(means), abs=1e-6)
+    assert metrics.list_similarity(lists[:0], vectors) is None
+
+
+def test_recall_by_source_counts_whom_the_source_named():
+    lists, rows, hidden = random_case(5)
+    bits = np.random.default_rng(1).choice([1, 2, 3, 4, 32], size=lists.shape).astype(np.uint8)
+    held = hidden.degrees()[rows]
+    found = metrics.by_source(metrics.find_hits(lists, rows, hidden), bits, held)
+    for bit, name in ((1, "two_hop"), (2, "walk"), (4, "ann"), (32, "joint_walk"), (8, "affiliation")):
+        mine = np.where((bits & bit) > 0, lists, -1)
+        alone = np.where(bits == bit, lists, -1)
+        expected = brute_force_places(mine, rows, hidden)
+        assert {k: found[name][f"recall@{k}"] for k in (5, 20, 100)} == pytest.approx(expected)
+        assert found[name]["alone@20"] == pytest.approx(brute_force_places(alone, rows, hidden)[20])
+
+
+def brute_force_places(lists, rows, hidden):
+    """Recall at 5, 20 and 100 where people keep their places."""
+    out = {5: [], 20: [], 100: []}
+    for found, row in zip(lists.tolist(), rows.tolist(), strict=True):
+        friends = set(hidden.row(row).tolist())
+        for k in out:
+            out[k].append(len(friends & set(found[:k])) / min(k, len(friends)))
+    return {k: np.mean(values) for k, values in out.items()}
 
 
 def test_equal_exposure_has_gini_zero_and_one_star_nearly_one():

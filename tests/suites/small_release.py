@@ -1,4 +1,4 @@
-"""Artifacts of a small graph, made by the stages themselves without Spark, an encoder or an index."""
+"""Artifacts of a small graph, made by the stages themselves without Spark or an encoder."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from infra.graph import Graph
 from infra.settings import CandidateSettings, RankerSettings, Settings
-from jobs import candidates, features, rank, train_ranker
+from jobs import build_index, candidates, features, rank, train_ranker
 from jobs.context import Parent, StageContext, StageResult
 from jobs.graph_parts import ATTRIBUTE_VALUES, ENTITIES
 
@@ -26,7 +26,7 @@ def small_release(folder: Path, graph: Graph, settings: Settings = SETTINGS) -> 
     curve = [{"step": step, "loss": 1 / (step + 1), "hits20": step / 100} for step in range(0, 50, 10)]
     _put(made, folder, "encoder", StageResult(1, "e", {"curve": curve}), lambda data: None)
     _put(made, folder, "embeddings", StageResult(graph.users, "v"), lambda data: _vectors(data, graph.users))
-    _put(made, folder, "index", StageResult(graph.users, "i", {"recall": {"now": 1.0}}), lambda data: None)
+    _stage(made, folder, "index", settings, build_index.run)
     _stage(made, folder, "candidates", settings, lambda ctx: candidates.make(ctx, _here))
     _stage(made, folder, "features", settings, lambda ctx: features.make(ctx, _here))
     _stage(made, folder, "ranker", settings, train_ranker.run)

@@ -1,0 +1,115 @@
+"""Ablations: exactly the part is taken out, what knows much is missed, what is noise is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.errors import UsageError
+from jobs.ablations import ABLATIONS, PARTS, SAID, ablate, names_of, take_out
+from jobs.blocks import parts_of
+from jobs.held_out import choose_asked
+from jobs.integrity import contains
+from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.sources import ANN, NAMES
+from tests.suites.planted import planted_graph
+from tests.suites.small_release import context, small_release
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return planted_graph(users=400, seed=3)
+
+
+@pytest.fixture(scope="module")
+def made(graph, tmp_path_factory):
+    return small_release(tmp_path_factory.mktemp("release"), graph)
+
+
+def ablated(made, graph, folder, *names):
+    hidden = graph.held_out_of()
+    asked = choose_asked(graph, hidden, 10_000, 17)
+    return ablate(context(made, folder / "data"), hidden, asked, names)
+
+
+def planted(made, folder, column: str, value):
+    """The release with one pair feature of past replaced by value(table)."""
+    source, target = made["features"].path / "past", folder / "past"
+    target.mkdir(parents=True)
+    for path in parts_of(source):
+        table = pq.read_table(path)
+        at = table.schema.get_field_index(column)
+        new = pa.array(np.asarray(value(table), np.float16))
+        pq.write_table(table.set_column(at, table.schema.field(column), new), target / path.name)
+    np.save(target / "user_features.npy", np.load(source / "user_features.npy"))
+    return {**made, "features": replace(made["features"], path=folder)}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_part_and_nothing_else_is_taken_out(name, made, tmp_path):
+    part, source = PARTS[name], made["features"].path / "past"
+    take_out(part, source, tmp_path / "past")
+    for path in parts_of(source):
+        before, after = pq.read_table(path), pq.read_table(tmp_path / "past" / path.name)
+        kept = [row for row in before.to_pylist() if row["sources"] & ~part.bits]
+        assert after.schema == before.schema
+        for row, left in zip(kept, after.to_pylist(), strict=True):
+            assert left["sources"] == row["sources"] & ~part.bits
+            for column in PAIR_FEATURES:
+                other = part.columns.get(column, column)
+                assert left[column] == (0 if other is None else row[other]), column
+    users, left = np.load(source / "user_features.npy"), np.load(tmp_path / "past" / "user_features.npy")
+    for at, column in enumerate(USER_FEATURES):
+        other = part.user_columns.get(column, column)
+        expected = np.zeros(len(users)) if other is None else users[:, USER_FEATURES.index(other)]
+        assert np.array_equal(left[:, at], expected)
+
+
+def test_every_part_names_what_exists():
+    assert set(SAID) == set(ABLATIONS)
+    for part in PARTS.values():
+        assert set(part.columns) <= set(PAIR_FEATURES)
+        assert set(part.user_columns) <= set(USER_FEATURES)
+        assert part.bits & ~sum(NAMES) == 0
+    assert PARTS["no_gnn"].bits == ANN
+    assert [name for name in PAIR_FEATURES if "embedding" in name] == list(PARTS["no_gnn"].columns)
+
+
+def test_a_part_that_knows_much_is_missed_and_noise_is_not(made, graph, tmp_path):
+    hidden, draw = graph.held_out_of(), np.random.default_rng(0)
+
+    def hint(table):
+        rows = (table[name].to_numpy() for name in ("user_row", "candidate_row"))
+        return contains(hidden, *rows) + 0.5 * draw.normal(size=len(table))
+
+    knowing = planted(made, tmp_path, "acted", hint)
+    found = ablated(knowing, graph, tmp_path, "no_interactions", "no_gnn")
+    told = found["no_interactions"]["metrics"]["recall@20"]
+    assert told["ratio_interval"][0] > 1.05
+    noise = found["no_gnn"]["metrics"]["recall@20"]
+    assert noise["own"] == told["own"]
+    assert abs(noise["ratio"] - 1) < 0.05
+    assert noise["difference_interval"][0] <= 0.01
+
+
+def test_the_ranker_is_missed_where_signals_must_be_weighed(made, graph, tmp_path):
+    found = ablated(made, graph, tmp_path, "no_ranker", "no_profile", "no_exposure", "no_blend")
+    assert found["no_ranker"]["metrics"]["recall@20"]["ratio"] > 1
+    assert found["no_ranker"]["without"].endswith(")")
+    assert found["no_profile"]["metrics"]["recall@20"]["difference"] > 0
+    assert found["no_blend"]["metrics"]["recall@20"]["difference"] == 0  # there is none to leave out
+
+
+def test_ablations_are_repeatable_and_leave_nothing_behind(made, graph, tmp_path):
+    before = sorted(path for parent in made.values() for path in parent.path.rglob("*"))
+    assert ablated(made, graph, tmp_path, "no_walk") == ablated(made, graph, tmp_path, "no_walk")
+    assert before == sorted(path for parent in made.values() for path in parent.path.rglob("*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_names_are_read_with_commas_and_an_unknown_one_is_refused():
+    assert names_of("no_gnn, no_ranker") == ["no_gnn", "no_ranker"]
+    with pytest.raises(UsageError, match="no_such: no such part"):
+        names_of("no_gnn,no_such")
