@@ -12,6 +12,7 @@ from infra.graph import Int32
 from infra.settings import CandidateSettings
 from lookup_api.ranking import sources
 from lookup_api.ranking.arrays import pair, readonly
+from lookup_api.ranking.features import PROXIMITY
 from lookup_api.ranking.neighbourhood import RA, clear, mix
 from lookup_api.ranking.network import Network
 from lookup_api.ranking.proximity import MEASURED, Float16, as_features, forget, measure, reach, scratch_of, ways
@@ -29,6 +30,15 @@ WEIGHTS = {
     sources.ANN: 0.7,
 }
 """Weight of each source's reciprocal rank in the union, in the order in which `_choose` lists them."""
+NEWCOMER_WEIGHTS = {
+    sources.TWO_HOP: 0.0,
+    sources.WALK: 0.0,
+    sources.JOINT_WALK: 1.0,
+    sources.AFFILIATION: 1.0,
+    sources.POPULAR: 0.5,
+    sources.ANN: 0.5,
+}
+"""The same for a user without friends: groups and popularity are what is known of whom they meet."""
 POPULAR_DEPTH = 4
 """Popular people looked through for a user, as a multiple of the candidates wanted: friends among them are left out."""
 
@@ -56,7 +66,7 @@ def block_candidates(
     rows, bits = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.uint8)
     measured = np.zeros((len(users), k, MEASURED), np.float32)
     _choose(rows, bits, measured, *_weighed(), *_asked(network, users, settings, seed, search))
-    return Candidates(rows, bits, as_features(measured.reshape(-1, MEASURED)).reshape(len(users), k, -1))
+    return Candidates(rows, bits, as_features(measured.reshape(-1, MEASURED)).reshape(len(users), k, len(PROXIMITY)))
 
 
 def source_lists(
@@ -79,7 +89,9 @@ def united(lists: Int32, people: int, k: int) -> Int32:
 
 
 def _weighed() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    return np.array(list(WEIGHTS), np.uint8), np.array(list(WEIGHTS.values()), np.float32)
+    """Bits of the sources uint8 [S], and their weights float32 [2, S]: for users with friends, for users without."""
+    weights = [[of[source] for source in WEIGHTS] for of in (WEIGHTS, NEWCOMER_WEIGHTS)]
+    return np.array(list(WEIGHTS), np.uint8), np.array(weights, np.float32)
 
 
 def _asked(network: Network, users: Int32, settings: CandidateSettings, seed: int, search: Search | None) -> Any:
@@ -91,7 +103,7 @@ def _asked(network: Network, users: Int32, settings: CandidateSettings, seed: in
         pair(network.excluded),
         ways(network),
         (settings.hub_cap, seed, settings.walk_budget),
-        (pair(g.of_user), pair(g.members), readonly(g.draw)),
+        (pair(g.of_user), pair(g.members), readonly(g.draw), pair(network.leaders)),
         readonly(network.popular[: POPULAR_DEPTH * settings.per_user]),
         readonly(np.ascontiguousarray(nearest)),
     )
@@ -111,7 +123,8 @@ def _choose(  # type: ignore[no-untyped-def]
         user = users[i]
         _bar(user, friends, excluded, barred, True)
         counts = _name(user, paths, limits, by_group, popular, nearest[i], barred, scratch, shared, lists, best)
-        count = unite(lists, bits, weights, merit, seen, union)
+        alone = friends[0][user] == friends[0][user + 1]
+        count = unite(lists, bits, weights[int(alone)], merit, seen, union)
         size = take_best(union, count, merit, barred, out_rows[i], best)
         out_rows[i, :size].sort()
         for at in range(size):
@@ -143,7 +156,8 @@ def _unite_all(lists, people, bits, weights, out):  # type: ignore[no-untyped-de
     merit, seen, nobody = np.zeros(people, np.float32), np.zeros(people, np.uint8), np.zeros(people, np.bool_)
     union, best = np.empty(lists.shape[1] * lists.shape[2], np.int32), np.empty(out.shape[1], np.float32)
     for i in range(len(lists)):
-        count = unite(lists[i], bits, weights, merit, seen, union)
+        alone = lists[i, 0, 0] < 0 and lists[i, 1, 0] < 0  # of friends, nobody named anyone
+        count = unite(lists[i], bits, weights[int(alone)], merit, seen, union)
         size = take_best(union, count, merit, nobody, out[i], best)
         out[i, :size].sort()
         clear(merit, union, count)
@@ -160,10 +174,16 @@ def _name(  # type: ignore[no-untyped-def]
     take_best(scratch[1], counts[0], scratch[0][:, RA], barred, lists[0], best)
     take_best(scratch[2][1], counts[1], scratch[2][0], barred, lists[1], best)
     take_best(scratch[3][1], counts[2], scratch[3][0], barred, lists[2], best)
-    sharing = _share_groups(user, by_group, cap, seed, shared[0], shared[1])
+    alone = paths[0][0][user] == paths[0][0][user + 1]
+    if alone:
+        sharing = _lead_groups(user, by_group, paths[0][0], shared[0], shared[1])
+    else:
+        sharing = _share_groups(user, by_group, cap, seed, shared[0], shared[1])
     take_best(shared[1], sharing, shared[0], barred, lists[3], best)
     _take_first(popular, barred, lists[4])
     _take_first(nearest, barred, lists[5])
+    if alone and sharing == 0:
+        lists[5] = -1  # the embedding of who has neither friends nor groups says nothing
     return counts, sharing
 
 
@@ -189,7 +209,7 @@ def _share_groups(user, by_group, cap, seed, score, nodes):  # type: ignore[no-u
 
     score float32 [N] must be zero and is left dirty at nodes[:count]; returns count.
     """
-    groups, members, draw = by_group
+    groups, members, draw, _ = by_group
     count = 0
     for at in range(groups[0][user], groups[0][user + 1]):
         group = groups[1][at]
@@ -202,6 +222,31 @@ def _share_groups(user, by_group, cap, seed, score, nodes):  # type: ignore[no-u
                 nodes[count] = node
                 count += 1
             score[node] += (draw[group] + LEAST_DRAW) / size
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _lead_groups(user, by_group, degree_of, score, nodes):  # type: ignore[no-untyped-def]
+    """For a user without friends, who meets the most connected first: as `_share_groups`, times 1 + friends.
+
+    Of a large group only its leaders are looked at. Whoever only the user is in a group with is nobody: 0 is returned
+    where no group has another member.
+    """
+    groups, members, draw, leaders = by_group
+    count = 0
+    for at in range(groups[0][user], groups[0][user + 1]):
+        group = groups[1][at]
+        size = members[0][group + 1] - members[0][group]
+        if size < 2:
+            continue
+        looked = leaders if leaders[0][group] < leaders[0][group + 1] else members
+        weight = (draw[group] + LEAST_DRAW) / size
+        for entry in range(looked[0][group], looked[0][group + 1]):
+            node = looked[1][entry]
+            if score[node] == 0:
+                nodes[count] = node
+                count += 1
+            score[node] += weight * (1 + degree_of[node + 1] - degree_of[node])
     return count
 
 

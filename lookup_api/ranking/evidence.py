@@ -13,6 +13,8 @@ Float32 = npt.NDArray[np.float32]
 Float16 = npt.NDArray[np.float16]
 AFFINITY_PRIOR = 5.0
 """Friends' worth of the whole network's shares that are mixed into the shares among a user's friends."""
+LOOKED_AT = 256
+"""Friends of a candidate that are looked at for a viewer who has none, evenly spread over all."""
 
 
 def pair_features(
@@ -90,10 +92,12 @@ def _group_evidence(users, offsets, candidates, friends, groups, size, entities,
         known = friends[0][user + 1] - friends[0][user]
         for at in range(offsets[i], offsets[i + 1]):
             node = candidates[at]
+            if known == 0:
+                _count_back(node, friends, groups, mine, among)
+                _take_back(user, node, friends, groups, size, entities, reach, among, out[at])
             for entry in range(groups[0][node], groups[0][node + 1]):
                 group = groups[1][entry]
-                share = size[group] / reach
-                like = np.log((among[group] + AFFINITY_PRIOR * share) / (known + AFFINITY_PRIOR) / share)
+                like = _affinity(among[group], known, size[group] / reach) if known else 0.0
                 if group >= entities:
                     out[at, 2] += like
                     if mine[group]:
@@ -105,6 +109,38 @@ def _group_evidence(users, offsets, candidates, friends, groups, size, entities,
                         out[at, 3] += 1
                         out[at, 4] += lift[group]
         _count_groups(user, friends, groups, mine, among, False)
+
+
+@njit(cache=True, nogil=True)
+def _affinity(found, known, share):  # type: ignore[no-untyped-def]
+    """Log of how much more often a group is found among `known` friends than among everybody."""
+    return np.log((found + AFFINITY_PRIOR * share) / (known + AFFINITY_PRIOR) / share)
+
+
+@njit(cache=True, nogil=True)
+def _count_back(node, friends, groups, mine, among):  # type: ignore[no-untyped-def]
+    """Counts friends of a candidate in each of the viewer's groups, as if all had been looked at."""
+    start, degree = friends[0][node], friends[0][node + 1] - friends[0][node]
+    looked = min(degree, LOOKED_AT)
+    for j in range(looked):
+        friend = friends[1][start + j * degree // looked]
+        for entry in range(groups[0][friend], groups[0][friend + 1]):
+            if mine[groups[1][entry]]:
+                among[groups[1][entry]] += np.float32(degree / looked)
+
+
+@njit(cache=True, nogil=True)
+def _take_back(user, node, friends, groups, size, entities, reach, among, out):  # type: ignore[no-untyped-def]
+    """Adds the affinities of the candidate's friends to the viewer's groups, and clears their counts."""
+    known = friends[0][node + 1] - friends[0][node]
+    for entry in range(groups[0][user], groups[0][user + 1]):
+        group = groups[1][entry]
+        like = _affinity(among[group], known, size[group] / reach)
+        among[group] = 0
+        if group >= entities:
+            out[2] += like
+        else:
+            out[5] += max(like, 0.0)
 
 
 @njit(cache=True, nogil=True)

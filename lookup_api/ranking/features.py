@@ -31,7 +31,8 @@ common_neighbours: log(1 + count). resource_allocation, fresh_allocation: SQUARE
 WALK_SCALE * sqrt. embedding_dot: cosine. factors, factors_back: dot products of friendship factors, viewer on candidate
 and candidate on viewer. shared_*: counts of shared attributes and affiliations. *_lift: sum over shared groups of
 log(friendship likelier than by chance). *_affinity: how much more often the viewer's friends are in the candidate's
-groups than by chance. acted, acted_on: log(1 + interactions of viewer on candidate, of candidate on viewer).
+groups than by chance; for a viewer without friends, the candidate's friends in the viewer's groups. acted, acted_on:
+log(1 + interactions of viewer on candidate, of candidate on viewer).
 """
 
 USER_FEATURES = (

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from infra.graph import Csr, Graph, View
+from infra.graph import Csr, Graph, Int64, View
 from lookup_api.ranking.arrays import pair, readonly
 
 PRIOR_MEMBERS = 20.0
 """Members' worth of evidence that the groups of the same kind and size lend to one group."""
 MAX_LIFT = 8.0
+LEADERS = 1000
+"""Members of a large group whom a user without friends is shown first."""
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -92,6 +94,22 @@ def _fill(a_ptr, a_idx, codes, offsets, indptr, indices):  # type: ignore[no-unt
             if codes[a, user] >= 0:
                 indices[at] = offsets[a] + codes[a, user]
                 at += 1
+
+
+def leaders_of(members: Csr, degrees: Int64) -> Csr:
+    """The LEADERS most connected members of each group with more members than that, equals by row; else none.
+
+    members: a row for each group. degrees: friends of each user, int64 [N].
+    """
+    sizes = members.degrees()
+    large = np.flatnonzero(sizes > LEADERS)
+    group = np.repeat(large, sizes[large])
+    start = np.cumsum(sizes[large]) - sizes[large]
+    within = np.arange(len(group)) - np.repeat(start, sizes[large])
+    member = members.indices[members.indptr[group] + within]
+    order = np.lexsort((member, -degrees[member], group))
+    kept = order[within < LEADERS]
+    return Csr.from_pairs(members.rows, group[kept], member[kept])
 
 
 def transpose(rows: Csr, columns: int) -> Csr:

@@ -1,13 +1,13 @@
 """One view of the graph as the kernels read it: friendships, groups, interactions, and who must not be shown."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from infra.graph import NO_DAY, Csr, Graph, Int32, ViewName
-from lookup_api.ranking.groups import Groups, transpose
+from lookup_api.ranking.groups import Groups, leaders_of, transpose
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Network:
     @property
     def users(self) -> int:
         return self.friends.rows
+
+    @cached_property
+    def leaders(self) -> Csr:
+        """The most connected members of each large group; see `leaders_of`."""
+        return leaders_of(self.groups.members, self.friends.degrees())
 
     @classmethod
     def build(cls, graph: Graph, name: ViewName) -> "Network":
