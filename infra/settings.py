@@ -112,9 +112,13 @@ class CandidateSettings(Section):
 
 
 class RankerSettings(Section):
-    trees: int = Field(300, ge=1, le=5000, description="Boosting rounds at most.")
-    depth: int = Field(4, ge=1, le=12, description="Depth of a tree.")
-    learning_rate: float = Field(0.05, gt=0, le=1, description="Shrinkage.")
+    kind: Literal["trees", "mlp"] = Field("trees", description="What ranks, above a linear prior.")
+    trees: int = Field(300, ge=1, le=5000, description="trees: boosting rounds at most.")
+    depth: int = Field(4, ge=1, le=12, description="trees: depth of a tree.")
+    learning_rate: float = Field(0.05, gt=0, le=1, description="trees: shrinkage.")
+    hidden: int = Field(64, ge=2, le=4096, description="mlp: width of the first hidden layer; half in the second.")
+    epochs: int = Field(40, ge=1, le=10_000, description="mlp: passes over the lists at most.")
+    precision: Literal["float32", "int8"] = Field("float32", description="mlp: numbers the exported network holds.")
 
 
 class RankSettings(Section):

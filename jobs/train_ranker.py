@@ -1,6 +1,8 @@
 """Stage train_ranker: learns on past which candidates became friends."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.graph import LEARN, VALIDATE, Csr, Graph, Int32, Int64, open_array
-from infra.hashing import ContentHash
+from infra.settings import Settings
 from jobs.blocks import parts_of
 from jobs.context import StageContext, StageResult
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
-from lookup_api.ranking.learning import Lists, learn, refuse_leak
+from lookup_api.ranking.leaks import refuse_leak
+from lookup_api.ranking.learning import learn
+from lookup_api.ranking.ranker import Ranker
+from lookup_api.ranking.ranker_lists import Lists
 
 MAX_PAIRS = 1_000_000
 """Pairs of one split held in memory; beyond them whole users are left out, evenly."""
@@ -21,18 +26,35 @@ MAX_PAIRS = 1_000_000
 def run(ctx: StageContext) -> StageResult:
     graph, features = Graph.open(ctx.inputs["graph"].path), ctx.inputs["features"].path / "past"
     train, check = (read_lists(graph, features, split) for split in (LEARN, VALIDATE))
-    refuse_leak(train)
-    settings = ctx.settings
-    ranker, metrics = learn(train, check, settings.ranker, settings.run.threads, settings.run.seed)
+    for lists in (train, check):
+        refuse_leak(lists)
+    kind = ctx.settings.ranker.kind
+    ranker, metrics = LEARNERS[kind](train, check, ctx.settings)
     ranker.save(ctx.data)
     found = metrics["validation"]
     best = max(value["recall_at_20"] for name, value in found.items() if name not in ("ranker", "prior"))
     ctx.progress(
-        f"train_ranker: {metrics['trees']} trees on {metrics['learn_labels']:,} labels, "
+        f"train_ranker: {kind} on {metrics['learn_labels']:,} labels, "
         f"validation recall@20 {found['ranker']['recall_at_20']:.4f}, best single signal {best:.4f}"
     )
-    digest = ContentHash().text("trees", ranker.booster.save_raw("json").decode()).json("model", ranker.head())
-    return StageResult(metrics["learn_labels"], digest.hexdigest(), metrics)
+    return StageResult(metrics["learn_labels"], ranker.content_hash(), metrics)
+
+
+def _learn_trees(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
+    return learn(train, check, settings.ranker, settings.run.threads, settings.run.seed)
+
+
+def _learn_mlp(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
+    from jobs.train_mlp import learn_mlp  # torch is loaded only for a network
+
+    return learn_mlp(train, check, settings)
+
+
+LEARNERS: dict[str, Callable[[Lists, Lists, Settings], tuple[Ranker, dict[str, Any]]]] = {
+    "trees": _learn_trees,
+    "mlp": _learn_mlp,
+}
+"""Kind -> how it is learnt on one set of lists and checked on another; the ranker, and what to report about it."""
 
 
 def read_lists(graph: Graph, features: Path, split: int, max_pairs: int = MAX_PAIRS) -> Lists:
