@@ -43,8 +43,31 @@ class ArtifactEntry:
 
 
 @dataclass(frozen=True)
+class Override:
+    """That somebody published a release which gates refused.
+
+    at: RFC 3339 UTC. reason: in their words, if given. gates: {"gate", "detail"} of each that was passed over.
+    replaced: the release that was served, and compared with.
+    """
+
+    at: str
+    reason: str | None
+    gates: tuple[dict[str, str], ...]
+    replaced: str | None
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> "Override":
+        """Raises TypeError or KeyError."""
+        gates = tuple({"gate": str(gate["gate"]), "detail": str(gate["detail"])} for gate in values.pop("gates"))
+        return cls(gates=gates, **values)
+
+
+@dataclass(frozen=True)
 class Release:
-    """as_of: RFC 3339 UTC. parents: the release that was served when this one was made. delta: 0 for a nightly."""
+    """as_of: RFC 3339 UTC. parents: the release that was served when this one was made. delta: 0 for a nightly.
+
+    overrides: the times when it was published although gates refused it, first to last.
+    """
 
     release_id: str
     as_of: str
@@ -52,13 +75,17 @@ class Release:
     parents: tuple[str, ...]
     artifacts: dict[str, ArtifactEntry]
     schema_version: int = RELEASE_VERSION
+    overrides: tuple[Override, ...] = ()
 
     @property
     def order(self) -> tuple[datetime, int]:
         return (datetime.fromisoformat(self.as_of), self.delta)
 
     def to_json(self) -> bytes:
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        values = asdict(self)
+        if not self.overrides:  # readers from before there were any know no such key
+            del values["overrides"]
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Release":
@@ -72,7 +99,9 @@ class Release:
                 check_name(kind, "artifact kind"): ArtifactEntry.from_values(entry)
                 for kind, entry in values.pop("artifacts").items()
             }
-            release = cls(artifacts=entries, parents=_names(values.pop("parents")), **values)
+            overrides = tuple(Override.from_values(one) for one in values.pop("overrides", []))
+            parents = _names(values.pop("parents"))
+            release = cls(artifacts=entries, parents=parents, overrides=overrides, **values)
             check_name(release.release_id, "release id")
             if release.order[0].tzinfo is None or type(release.delta) is not int:
                 raise ValueError(f"as of {release.as_of}, delta {release.delta}")

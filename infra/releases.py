@@ -1,8 +1,8 @@
 """Releases: immutable manifests that name one consistent family of artifacts, and the pointer CURRENT.
 
-`{store}/releases/{release_id}.json` never changes once written. `{store}/CURRENT` names the release that is served
-and moves by compare-and-swap. Releases are ordered by as-of, then delta number; an older one never replaces a newer
-one unless forced.
+What `{store}/releases/{release_id}.json` names never changes once written; who published it over a gate is added.
+`{store}/CURRENT` names the release that is served and moves by compare-and-swap. Releases are ordered by as-of, then
+delta number; an older one never replaces a newer one unless forced.
 """
 
 import builtins
@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -26,7 +26,7 @@ from infra.artifacts import (
     prefix_of,
 )
 from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError
-from infra.release_files import ArtifactEntry, Pointer
+from infra.release_files import ArtifactEntry, Override, Pointer
 from infra.release_files import Release as Release
 from infra.store import ObjectStore, StoredObject
 
@@ -124,6 +124,20 @@ class ReleaseStore:
                     return False
             if self._swap(stored, pointer.moved_to(release.release_id) if pointer else Pointer(release.release_id)):
                 return True
+
+    def record(self, release: Release, override: Override) -> Release:
+        """Adds to the release's file that gates were passed over; returns the release as it is now."""
+        self._refuse_without_conditions()
+        key = _key(release.release_id)
+        while True:
+            stored = self.store.get(key)
+            known = Release.from_json(stored.data, f"{self.store.uri}/{key}")
+            noted = replace(known, overrides=(*known.overrides, override))
+            try:
+                self.store.put(key, noted.to_json(), if_match=stored.etag)
+            except Conflict:
+                continue
+            return noted
 
     def _stays(self, pointer: Pointer, release: Release) -> bool:
         """Whether only force may put the release in place of the served one."""
@@ -289,6 +303,7 @@ def describe(release: Release) -> dict[str, Any]:
         "as_of": release.as_of,
         "parents": list(release.parents),
         "delta": release.delta,
+        "overrides": [asdict(override) for override in release.overrides],
         "artifacts": {kind: {k: getattr(e, k) for k in keys} for kind, e in release.artifacts.items()},
     }
 

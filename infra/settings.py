@@ -138,6 +138,22 @@ class ServingSettings(Section):
 class GateSettings(Section):
     max_recall_drop: float = Field(0.1, ge=0, le=1, description="Relative loss of recall@20 that refuses a release.")
     min_coverage: float = Field(0.5, ge=0, le=1, description="Share of users who must have a ranking.")
+    min_against_heuristics: float = Field(
+        0.9, ge=0, le=10, description="Share of the best heuristic's recall@20 that a release must reach."
+    )
+    min_shown: float = Field(0.1, ge=0, le=1, description="Share of people who must be among somebody's first 20.")
+    max_shown_drop: float = Field(0.2, ge=0, le=1, description="Relative loss of people shown that refuses a release.")
+    max_gini: float = Field(0.98, ge=0, le=1, description="Gini coefficient of who is shown, at most.")
+    max_gini_rise: float = Field(0.1, ge=0, le=1, description="Rise of that Gini coefficient that refuses a release.")
+    max_input_change: float = Field(
+        0.3, ge=0, le=1000, description="Change of users, friendships … in a week that refuses a release: 0.3 is × 1.3."
+    )
+    max_degree_shift: float = Field(
+        0.25, ge=0, le=1000, description="Stability index of friends a user that refuses a release, in a week."
+    )
+    max_score_shift: float = Field(
+        1.0, ge=0, le=1000, description="Stability index of the scores that refuses a release, in a week."
+    )
 
 
 class EvaluateSettings(Section):

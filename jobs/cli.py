@@ -116,7 +116,8 @@ def stage(
     set_: Set = None,
     shard: Annotated[int | None, typer.Option(min=0, help="Index shard to build; build_index only.")] = None,
     graph: Annotated[str | None, typer.Option(help="Artifact id of the graph, so that the lake is not read.")] = None,
-    force: Annotated[bool, typer.Option(help="Publish over a newer release; publish only.")] = False,
+    force: Annotated[bool, typer.Option(help="Pass quality gates and a newer release; publish only.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, kept in the release; with --force.")] = None,
     json: Json = False,
 ) -> None:
     """Run one stage; what each Airflow task calls."""
@@ -124,7 +125,7 @@ def stage(
         raise UsageError(f"{name!r}: no such stage", f"Stages: {', '.join(STAGE_NAMES)}.")
     with _pipeline(lake, store, as_of, config, set_, graph) as pipeline:
         if name == PUBLISH:
-            made = pipeline.publish(force=force)
+            made = pipeline.publish(force=force, reason=reason)
         else:
             chosen = stage_named(name)
             _check_shard(shard, chosen.sharded, pipeline.settings)

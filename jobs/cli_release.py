@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from infra import settings as settings_module
 from infra.artifacts import OpenArtifact, open_artifact
 from infra.errors import CorruptArtifact, PymkError
 from infra.releases import Release, ReleaseStore, describe
 from infra.store import open_store
-from jobs.cli_output import console, output, table
+from jobs.cli_output import console, output, progress, table
 
 release_app = typer.Typer(help="List, show, publish, roll back, verify and clean releases.", no_args_is_help=True)
 
@@ -42,27 +43,40 @@ def list_(store: Store, json: Json = False) -> None:
 
 @release_app.command()
 def show(store: Store, release_id: ReleaseId = None, json: Json = False) -> None:
-    """A release and its artifacts."""
+    """A release and its artifacts, and the gates that somebody passed over to publish it."""
     release = find_release(ReleaseStore(open_store(store)), release_id)
+    output.show(describe(release), json, lambda c: _print_release(c, release))
+
+
+def _print_release(c: Console, release: Release) -> None:
     rows = [(k, e.path, f"{e.rows:,}", f"{e.bytes:,}", e.content_hash[:16]) for k, e in release.artifacts.items()]
-    columns = ["kind", "path", "rows", "bytes", "content hash"]
-    output.show(describe(release), json, lambda c: c.print(table(release.release_id, columns, rows)))
+    c.print(table(release.release_id, ["kind", "path", "rows", "bytes", "content hash"], rows))
+    for override in release.overrides:
+        c.print(f"published {override.at} over its gates: {override.reason or 'no reason given'}", markup=False)
+        for passed in override.gates:
+            c.print(f"  {passed['gate']}: {passed['detail']}", markup=False)
 
 
 @release_app.command()
 def publish(
     release_id: Annotated[str, typer.Argument(help="Release id.")],
     store: Store,
-    force: Annotated[bool, typer.Option(help="Replace a newer release or a damaged CURRENT too.")] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings, for those of the gates.")] = None,
+    force: Annotated[
+        bool, typer.Option(help="Pass quality gates, and replace a newer release or a damaged CURRENT.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, kept in the release; with --force.")] = None,
     json: Json = False,
 ) -> None:
-    """Point CURRENT at a release, once it verifies."""
+    """Point CURRENT at a release, once it verifies and meets its gates."""
+    from jobs.publishing import publish_release
+
+    settings, _ = settings_module.load(config)
     releases = ReleaseStore(open_store(store, writable=True))
     release = releases.get(release_id)
     releases.verify(release)
-    published = releases.publish(release, force=force)
-    said = "published" if published else "a newer release stays current; use --force to replace it"
-    output.show({"release_id": release_id, "published": published}, json, lambda c: c.print(f"{release_id}: {said}"))
+    made = publish_release(releases, release, settings, progress, force=force, reason=reason)
+    output.show(made, json, lambda c: c.print(f"{release_id}: {made['said']}", markup=False))
 
 
 @release_app.command()

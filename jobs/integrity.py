@@ -4,37 +4,47 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from infra.graph import Csr, Graph, Int64
+from infra.graph import Graph, Int64
+from jobs.entries import contains
 from jobs.gates import FAULTS
+from jobs.profiles import ShownProfile, input_profile
 
-_COLUMNS = ("user_id", "candidate_id", "rank")
+_COLUMNS = ("user_id", "candidate_id", "rank", "score")
 
 
 def check_rankings(graph: Graph, folder: Path) -> dict[str, Any]:
-    """{"ranked_share": share with a list, None for nobody, "faults": {name: count}}.
+    """{"ranked_share": share with a list, None for nobody, "faults": {name: count}, "shown", "profile"}.
 
     Every row is checked, a part at a time. ranked_share and missing are of users who have somebody left to be shown.
-    faults: a count for each of jobs.gates.FAULTS. folder: data of a rankings artifact, parts in the order of users.
+    faults: a count for each of jobs.gates.FAULTS. shown: coverage, Gini and exposure of the top 1 % over the first
+    places of all lists. profile: of inputs and scores, for jobs.drift. folder: data of a rankings artifact, parts in
+    the order of users.
     """
     ranked = np.zeros(graph.users, bool)
     faults = dict.fromkeys(FAULTS, 0)
-    for user_id, candidate_id, rank in _parts(folder):
-        user = graph.rows_of(user_id)
+    profile = ShownProfile(np.zeros(graph.users, np.int64))
+    for user_id, candidate_id, rank, score in _parts(folder):
+        user, candidate = graph.rows_of(user_id), graph.rows_of(candidate_id)
         faults["unknown_user"] += int((user < 0).sum())
         faults["order"] += _disorder(user, rank, ranked)
-        ranked[user[user >= 0]] = True
+        faults["score"] += int((~np.isfinite(score)).sum())
         chosen = user >= 0
-        for name, count in _pair_faults(graph, user[chosen], graph.rows_of(candidate_id[chosen])).items():
+        ranked[user[chosen]] = True
+        for name, count in _pair_faults(graph, user[chosen], candidate[chosen]).items():
             faults[name] += count
+        profile.add(candidate, rank, score)
     able = _has_somebody(graph)
     faults["missing"] = int((~ranked & able).sum())
-    share = float(ranked[able].mean()) if able.any() else None
-    return {"ranked_share": share, "faults": faults}
+    return {
+        "ranked_share": float(ranked[able].mean()) if able.any() else None,
+        "faults": faults,
+        "shown": profile.spread(),
+        "profile": {"inputs": input_profile(graph), "scores": profile.score_profile()},
+    }
 
 
 def _parts(folder: Path) -> Iterator[tuple[npt.NDArray[Any], ...]]:
@@ -65,23 +75,6 @@ def _pair_faults(graph: Graph, user: Int64, candidate: Int64) -> dict[str, int]:
         "excluded": int(contains(graph.excluded, user[known], candidate[known]).sum()),
         "twice": len(pairs) - len(np.unique(pairs)),
     }
-
-
-def contains(rows: Csr, row: npt.NDArray[Any], column: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether each (row, column) is an entry, bool [n]."""
-    keys = (row.astype(np.int64), column.astype(np.int64))
-    found: npt.NDArray[np.bool_] = _contains(np.asarray(rows.indptr), np.asarray(rows.indices), *keys)
-    return found
-
-
-@numba.njit(cache=True, nogil=True)
-def _contains(indptr: Int64, indices: npt.NDArray[np.int32], row: Int64, column: Int64) -> Any:
-    found = np.zeros(len(row), np.bool_)
-    for i in range(len(row)):
-        begin, end = indptr[row[i]], indptr[row[i] + 1]
-        at = begin + np.searchsorted(indices[begin:end], column[i])
-        found[i] = at < end and indices[at] == column[i]
-    return found
 
 
 def _has_somebody(graph: Graph) -> npt.NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
 from infra.cost import CostMeter
-from infra.errors import CorruptArtifact, GateRefused, InputError, NotFound, PymkError, UsageError
-from infra.release_files import Pointer
-from infra.releases import Release, ReleaseStore, manifests_of
+from infra.errors import CorruptArtifact, InputError, NotFound, PymkError, UsageError
+from infra.releases import Release, ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore
 from infra.times import format_time
@@ -91,9 +90,10 @@ class Pipeline:
         return answer
 
     def _unpublished(self) -> dict[str, Any]:
-        release, _ = self.make_release()
-        self.progress(f"release {release.release_id}: written, CURRENT stays as it is")
-        return {"release_id": release.release_id, "published": False, "warnings": []}
+        release = self.make_release()
+        said = "written, CURRENT stays as it is"
+        self.progress(f"release {release.release_id}: {said}")
+        return {"release_id": release.release_id, "published": False, "said": said, "warnings": []}
 
     def ensure(self, stage: Stage, shard: int | None = None) -> dict[str, Any]:
         """Finds the stage's artifact or makes it."""
@@ -115,24 +115,19 @@ class Pipeline:
             "cost": manifest.cost,
         }
 
-    def publish(self, *, force: bool = False) -> dict[str, Any]:
-        """Writes the release, checks the gates and moves CURRENT.
+    def publish(self, *, force: bool = False, reason: str | None = None) -> dict[str, Any]:
+        """Writes the release, checks the gates and moves CURRENT; see jobs.publishing.publish_release."""
+        from jobs.publishing import publish_release
 
-        CURRENT stays where a newer release is served or this one was withdrawn by a rollback, unless forced. Raises
-        GateRefused listing every gate that refused; force passes the quality gates, never those of integrity.
-        """
+        release = self.make_release()
         releases = ReleaseStore(self.store)
-        release, manifests = self.make_release()
-        warnings = self._check_gates(release, manifests, releases.current(repairing=force), force)
-        published = releases.publish(release, force=force)
-        said = "published" if published else _unpublished(releases.pointer(), release.release_id)
-        self.progress(f"release {release.release_id}: {said}")
-        return {"release_id": release.release_id, "published": published, "said": said, "warnings": warnings}
+        made = publish_release(releases, release, self.settings, self.progress, force=force, reason=reason)
+        self.progress(f"release {release.release_id}: {made['said']}")
+        return made
 
-    def make_release(self) -> tuple[Release, dict[str, Manifest]]:
+    def make_release(self) -> Release:
         """Writes the release of this run's artifacts and leaves CURRENT alone."""
-        manifests = {stage.kind: self._open(stage.kind).manifest for stage in STAGES}
-        return ReleaseStore(self.store).make(manifests), manifests
+        return ReleaseStore(self.store).make({stage.kind: self._open(stage.kind).manifest for stage in STAGES})
 
     def artifact_id(self, kind: str) -> str:
         return self._identity(stage_of(kind), None)[1]
@@ -237,34 +232,6 @@ class Pipeline:
                     f"Run `pymk stage {name}` with the same lake, as-of and settings first.",
                 ) from None
         return self._opened[kind]
-
-    def _check_gates(
-        self, release: Release, manifests: Mapping[str, Manifest], served: Release | None, force: bool
-    ) -> list[str]:
-        from jobs.gates import INTEGRITY, check
-
-        comparable = served is not None and served.order <= release.order
-        before = manifests_of(self.store, served)["report"].metrics if served and comparable else None
-        findings = check(manifests["report"].metrics, before, self.settings.gates)
-        refused = [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)]
-        if refused:
-            raise GateRefused(
-                f"{release.release_id} is not published: " + "; ".join(f"{f.gate}: {f.detail}" for f in refused),
-                f"CURRENT is unchanged. See `pymk report --release {release.release_id}`; "
-                f"`pymk release publish {release.release_id}` serves it all the same.",
-            )
-        for finding in findings:
-            self.progress(f"warning: {finding.gate}: {finding.detail}")
-        return [f"{f.gate}: {f.detail}" for f in findings]
-
-
-def _unpublished(pointer: Pointer | None, release_id: str) -> str:
-    """Why CURRENT stayed where it was."""
-    if pointer and release_id in pointer.withdrawn:
-        return (
-            f"not published, as it was withdrawn by a rollback; `pymk release publish {release_id} --force` serves it"
-        )
-    return "not published: a newer release is served"
 
 
 def _parent(opened: OpenArtifact) -> Parent:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from infra.errors import CorruptArtifact
 from infra.graph import REPORT
-from infra.settings import EvaluateSettings, GateSettings, RankSettings
+from infra.settings import EvaluateSettings, GateSettings, RankSettings, Settings
 from jobs import evaluate, gates
 from jobs.held_out import choose_asked, rank_past
 from jobs.heuristics import HEURISTICS
@@ -23,7 +23,7 @@ from jobs.report.projection import project
 from jobs.report.show import copy_report, print_report, read_report
 from lookup_api.ranking.sources import NAMES
 from tests.suites.planted import bare_graph, planted_graph
-from tests.suites.small_release import SETTINGS, context, small_release
+from tests.suites.small_release import AS_OF, SETTINGS, context, small_release
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,8 @@ def test_what_is_asked_for_is_in_the_report(made, tmp_path):
 def test_sound_rankings_pass_the_gates(reported):
     metrics = reported[0].metrics
     assert set(metrics["faults"]) == set(gates.FAULTS)
-    assert gates.check(metrics, metrics, GateSettings()) == []
+    night = gates.Measured(AS_OF, metrics)
+    assert gates.check(night, night, Settings()) == []
     assert metrics["ranked_share"] == 1
 
 
@@ -205,7 +206,8 @@ def test_a_graph_without_friendships_is_reported_with_nulls(users, tmp_path):
     assert result.rows == 0
     assert result.metrics["recall@20"] is None
     assert not any(result.metrics["faults"].values())
-    assert not any(r.refuses for r in gates.check(result.metrics, result.metrics, GateSettings(min_coverage=1.0)))
+    night = gates.Measured(AS_OF, result.metrics)
+    assert not any(r.refuses for r in gates.check(night, night, Settings(gates=GateSettings(min_coverage=1.0))))
     report = read_report(tmp_path / "report")
     assert report["notes"]
     assert report["notes"][0] in (tmp_path / "report" / "report.html").read_text()
@@ -214,7 +216,7 @@ def test_a_graph_without_friendships_is_reported_with_nulls(users, tmp_path):
 def spoil(made, tmp_path, change):
     """A copy of the rankings with its rows changed."""
     table = pa.concat_tables([pq.read_table(p) for p in sorted(made["rankings"].path.glob("*.parquet"))])
-    columns = {name: table[name].to_numpy().copy() for name in ("user_id", "candidate_id", "rank")}
+    columns = {name: table[name].to_numpy().copy() for name in ("user_id", "candidate_id", "rank", "score")}
     columns = change(columns) or columns
     pq.write_table(pa.table(columns), tmp_path / "part-00000.parquet")
     return tmp_path
@@ -254,6 +256,9 @@ def test_each_fault_in_rankings_is_counted(graph, made, tmp_path):
     def order(c):
         c["rank"][0] = 2
 
+    def score(c):
+        c["score"][:2] = (float("nan"), float("inf"))
+
     assert faults(sound) == {}
     assert faults(itself) == {"itself": 1}
     assert faults(a_friend) == {"friend": 1}
@@ -262,6 +267,7 @@ def test_each_fault_in_rankings_is_counted(graph, made, tmp_path):
     assert faults(missing) == {"missing": 1}
     assert set(faults(unknown_user)) == {"unknown_user", "missing"}
     assert faults(order)["order"] >= 1
+    assert faults(score) == {"score": 2}
 
 
 def test_the_report_is_copied_and_printed(reported, tmp_path):

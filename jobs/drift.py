@@ -1,0 +1,89 @@
+"""How far two nights are apart, by the profiles that jobs.profiles keeps of them.
+
+Two histograms are compared by the population stability index. Where both come from one population it is about
+(1 / n + 1 / m) times a chi-square of bins - 1 degrees of freedom (Yurdakul, 2018), which is taken off.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CHANCE = 3.0
+"""Standard deviations of chance that are no change."""
+
+Array = npt.NDArray[Any]
+Profile = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A measure and how far it is from before, beyond what chance explains: relative, or a stability index."""
+
+    detail: str
+    size: float
+
+
+def input_changes(now: Profile, before: Profile) -> Iterator[Change]:
+    """Relative changes of counts and rates; what was not there before is no change."""
+    for name, count in before["counts"].items():
+        found = now["counts"].get(name, 0)
+        yield Change(f"{found:,} {name}, {count:,} before", relative_change(found, count))
+    for name, (hits, of) in before["rates"].items():
+        found, among = now["rates"].get(name, (0, 0))
+        detail = f"{_share(found, among):.1%} {name}, {_share(hits, of):.1%} before"
+        yield Change(detail, relative_change(found, hits, max(among, 1) / max(of, 1)))
+
+
+def relative_change(found: int, before: int, exposed: float = 1.0) -> float:
+    """How many times more or less, less 1, beyond CHANCE: 0.5 for half as many again and for a third fewer.
+
+    exposed: how many times as many could have been found. 0 where there was nothing before, infinite where all is gone.
+    """
+    if not before:
+        return 0.0
+    if not found:
+        return np.inf if before > CHANCE**2 else 0.0
+    apart = abs(np.log(found / before / exposed)) - CHANCE * np.sqrt(1 / found + 1 / before)
+    return float(np.expm1(max(apart, 0.0)))
+
+
+def degree_shift(now: Profile, before: Profile) -> Change:
+    """Between the histograms of friends a user."""
+    size = stability_index(np.array(now["degrees"]), np.array(before["degrees"]))
+    return Change("friends a user are spread otherwise", size)
+
+
+def score_shifts(now: Profile, before: Profile) -> Iterator[Change]:
+    """Between the scores at each rank that both nights kept, by tenths of those before."""
+    for rank in before.keys() & now.keys():
+        lists, usual = now[rank]["lists"], before[rank]["lists"]
+        if lists and usual:
+            edges = np.array(before[rank]["percentiles"])[10:100:10]
+            tenths = (_shares(np.array(night[rank]["percentiles"]), edges) for night in (now, before))
+            size = stability_index(*(share * n for share, n in zip(tenths, (lists, usual), strict=True)))
+            yield Change(f"scores at rank {rank} are spread otherwise", size)
+
+
+def _shares(percentiles: Array, edges: Array) -> Array:
+    """Share of the scores between the edges; of those that equal an edge half on either side."""
+    left, right = (np.searchsorted(percentiles, edges, side) for side in ("left", "right"))
+    return np.diff((left + right) / 2 / len(percentiles), prepend=0.0, append=1.0)
+
+
+def stability_index(now: Array, before: Array) -> float:
+    """Population stability index of two histograms, less what chance may make of it; at least 0."""
+    used = (now > 0) | (before > 0)
+    n, m = now.sum(), before.sum()
+    if not n or not m:
+        return 0.0
+    p, q = ((counts[used] + 0.5) / (counts[used] + 0.5).sum() for counts in (now, before))
+    freedom = int(used.sum()) - 1
+    chance = (1 / n + 1 / m) * (freedom + CHANCE * np.sqrt(2 * freedom))
+    return float(max(((p - q) * np.log(p / q)).sum() - chance, 0.0))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,116 @@
+"""Moving CURRENT to a release: the gates, who passes them over, and the record of that."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from infra.artifacts import Manifest
+from infra.errors import CorruptArtifact, GateRefused, NotFound
+from infra.release_files import Override, Pointer
+from infra.releases import Release, ReleaseStore, manifests_of
+from infra.settings import Settings
+from infra.times import format_time
+from jobs.gates import INTEGRITY, Finding, Measured, check
+
+Tell = Callable[[str], None]
+
+
+def publish_release(
+    releases: ReleaseStore,
+    release: Release,
+    settings: Settings,
+    tell: Tell,
+    *,
+    force: bool = False,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """Checks the gates and moves CURRENT: {"release_id", "published", "said", "warnings", "overridden"}.
+
+    CURRENT stays where a newer release is served or this one was withdrawn by a rollback, unless forced. Raises
+    GateRefused naming every gate that refused. force passes the quality gates, never those of integrity; what it passed
+    is recorded in the release, with the reason.
+    """
+    served = _served(releases, release, force)
+    findings = judge(releases, release, manifests_of(releases.store, release), served, settings, repairing=force)
+    _refuse(release, [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)])
+    overridden = [f for f in findings if f.refuses]
+    if overridden:
+        _record(releases, release, overridden, served, reason)
+    for finding in findings:
+        tell(f"warning: {finding}")
+    published = releases.publish(release, force=force)
+    return {
+        "release_id": release.release_id,
+        "published": published,
+        "said": "published" if published else _unpublished(releases.pointer(), release.release_id),
+        "warnings": [str(f) for f in findings],
+        "overridden": [f.gate for f in overridden],
+    }
+
+
+def _served(releases: ReleaseStore, release: Release, repairing: bool) -> Release | None:
+    """The release to compare with. Raises CorruptArtifact or NotFound that tells how to replace it."""
+    if not repairing:
+        releases.pointer()
+    try:
+        return releases.current(repairing=repairing)
+    except (CorruptArtifact, NotFound) as error:
+        fix = f"`pymk release publish {release.release_id} --force` replaces the served release."
+        raise type(error)(error.what, fix) from error
+
+
+def judge(
+    releases: ReleaseStore,
+    release: Release,
+    manifests: Mapping[str, Manifest],
+    served: Release | None,
+    settings: Settings,
+    repairing: bool = False,
+) -> list[Finding]:
+    """The gates that the release does not meet, beside the served one where that is another and not newer.
+
+    repairing: a served release whose artifacts are gone or damaged counts as none.
+    """
+    found = Measured.of(manifests)
+    if found is None:
+        return [Finding("report", f"{release.release_id} has no report: no gate could be checked", False)]
+    if served is None or served.release_id == release.release_id or served.order > release.order:
+        return check(found, None, settings)
+    try:
+        before = Measured.of(manifests_of(releases.store, served))
+    except (NotFound, CorruptArtifact):
+        if not repairing:
+            raise
+        before = None
+    return check(found, before, settings)
+
+
+def _refuse(release: Release, refused: Sequence[Finding]) -> None:
+    if not refused:
+        return
+    release_id = release.release_id
+    if any(f.gate == INTEGRITY for f in refused):
+        way = "Nothing passes the gate of integrity: find the fault and run again."
+    else:
+        way = f"To serve it all the same: `pymk release publish {release_id} --force --reason TEXT`."
+    raise GateRefused(
+        f"{release_id} is not published: " + "; ".join(str(f) for f in refused),
+        f"CURRENT is unchanged. `pymk report --release {release_id}` shows its metrics. {way}",
+    )
+
+
+def _record(
+    releases: ReleaseStore, release: Release, gates: Sequence[Finding], served: Release | None, reason: str | None
+) -> None:
+    passed = tuple({"gate": f.gate, "detail": f.detail} for f in gates)
+    replaced = served.release_id if served else None
+    releases.record(release, Override(format_time(datetime.now(UTC)), reason, passed, replaced))
+
+
+def _unpublished(pointer: Pointer | None, release_id: str) -> str:
+    """Why CURRENT stayed where it was."""
+    if pointer and release_id in pointer.withdrawn:
+        return (
+            f"not published, as it was withdrawn by a rollback; `pymk release publish {release_id} --force` serves it"
+        )
+    return f"not published: a newer release is served; `pymk release publish {release_id} --force` replaces it"
