@@ -75,7 +75,7 @@ def to_int8(network: bytes, sample: Float32) -> bytes:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     model = onnx.load_from_string(network)
-    helper.set_model_props(model, {"onnx.infer": "onnxruntime.quant"})  # shapes are known: nothing to warn of
+    helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})  # small as it is: nothing to warn of
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "int8.onnx"
         quantize_static(
