@@ -36,6 +36,7 @@ VARIANTS = {
     "XGBoost above the prior": RankerSettings(kind="trees"),
     "mlp float32": RankerSettings(kind="mlp"),
     "mlp int8": RankerSettings(kind="mlp", precision="int8"),
+    "ensemble": RankerSettings(kind="ensemble"),
 }
 PAIRS_TIMED = 65_536
 """Pairs scored in one repeat."""

@@ -112,7 +112,7 @@ class CandidateSettings(Section):
 
 
 class RankerSettings(Section):
-    kind: Literal["trees", "mlp"] = Field("trees", description="What ranks, above a linear prior.")
+    kind: Literal["trees", "mlp", "ensemble"] = Field("trees", description="What ranks, above a linear prior.")
     trees: int = Field(300, ge=1, le=5000, description="trees: boosting rounds at most.")
     depth: int = Field(4, ge=1, le=12, description="trees: depth of a tree.")
     learning_rate: float = Field(0.05, gt=0, le=1, description="trees: shrinkage.")

@@ -11,8 +11,9 @@ from gnn.mlp_train import ScoredLists, TrainedMlp, train_mlp, untrained
 from gnn.runtime import prepare
 from infra.settings import Settings
 from lookup_api.ranking.features import FEATURES
-from lookup_api.ranking.learning import report
+from lookup_api.ranking.learning import learn_trees, report
 from lookup_api.ranking.ranker import Float32, Float64, linear
+from lookup_api.ranking.ranker_ensemble import EnsembleRanker
 from lookup_api.ranking.ranker_lists import Lists, ndcgs
 from lookup_api.ranking.ranker_mlp import MlpRanker
 from lookup_api.ranking.ranker_prior import MIN_LISTS, learn_prior
@@ -29,19 +30,32 @@ CALIBRATION_PAIRS = 16_384
 
 
 def learn_mlp(train: Lists, check: Lists, settings: Settings) -> tuple[MlpRanker, dict[str, Any]]:
-    """The linear prior and a network learnt on `train`, stopped early on `check`, and what to report about them."""
+    """`learn_network`, and what to report about it."""
+    ranker, told = learn_network(train, check, settings)
+    return ranker, report(ranker, check, settings.run.seed) | told
+
+
+def learn_ensemble(train: Lists, check: Lists, settings: Settings) -> tuple[EnsembleRanker, dict[str, Any]]:
+    """Trees and a network, each learnt alone, and what to report about their mean."""
+    run = settings.run
+    trees, told = learn_trees(train, check, settings.ranker, run.threads, run.seed)
+    network, told_too = learn_network(train, check, settings)
+    ranker = EnsembleRanker(prior=trees.prior, trees=trees, network=network)
+    return ranker, report(ranker, check, run.seed) | told | told_too
+
+
+def learn_network(train: Lists, check: Lists, settings: Settings) -> tuple[MlpRanker, dict[str, Any]]:
+    """The linear prior and a network learnt on `train`, stopped early on `check`; for how long, and on how much."""
     prepare(1, settings.run.seed)  # the products are small: threads would wait for each other longer than they work
     told, tested = train.telling(), check.telling()
     prior = learn_prior(told)
     trained = _trained(told, tested, prior, settings)
     ranker = exported(trained, prior, told.matrix, settings.ranker.precision)
     if _loses(ranker, tested):
-        nothing = TrainedMlp(untrained(len(FEATURES), settings.ranker.hidden), trained.metrics | {"best_epoch": 0})
-        ranker = exported(nothing, prior, told.matrix, settings.ranker.precision)
-    return ranker, report(ranker, check, settings.run.seed) | trained.metrics | {
-        "learn_lists": len(told.held),
-        "learn_labels": int(told.label.sum()),
-    }
+        trained = TrainedMlp(untrained(len(FEATURES), settings.ranker.hidden), trained.metrics | {"best_epoch": 0})
+        ranker = exported(trained, prior, told.matrix, settings.ranker.precision)
+    learnt = {"learn_lists": len(told.held), "learn_labels": int(told.label.sum())}
+    return ranker, learnt | trained.metrics
 
 
 def _trained(told: Lists, tested: Lists, prior: Float64, settings: Settings) -> TrainedMlp:

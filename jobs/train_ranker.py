@@ -10,12 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.graph import LEARN, VALIDATE, Csr, Graph, Int32, Int64, open_array
+from infra.hashing import ContentHash
 from infra.settings import Settings
 from jobs.blocks import parts_of
 from jobs.context import StageContext, StageResult
+from jobs.newcomer_lists import NEWCOMERS, open_lists
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
 from lookup_api.ranking.leaks import refuse_leak
 from lookup_api.ranking.learning import learn
+from lookup_api.ranking.newcomer_weights import learn as learn_newcomers
+from lookup_api.ranking.newcomers import FILE
 from lookup_api.ranking.ranker import Ranker
 from lookup_api.ranking.ranker_lists import Lists
 
@@ -31,13 +35,16 @@ def run(ctx: StageContext) -> StageResult:
     kind = ctx.settings.ranker.kind
     ranker, metrics = LEARNERS[kind](train, check, ctx.settings)
     ranker.save(ctx.data)
+    newcomers = learn_newcomers(open_lists(ctx.inputs["features"].path / NEWCOMERS))
+    newcomers.save(ctx.data)
     found = metrics["validation"]
     best = max(value["recall_at_20"] for name, value in found.items() if name not in ("ranker", "prior"))
     ctx.progress(
         f"train_ranker: {kind} on {metrics['learn_labels']:,} labels, "
         f"validation recall@20 {found['ranker']['recall_at_20']:.4f}, best single signal {best:.4f}"
     )
-    return StageResult(metrics["learn_labels"], ranker.content_hash(), metrics)
+    digest = ContentHash().text("ranker", ranker.content_hash()).json(FILE, newcomers.head())
+    return StageResult(metrics["learn_labels"], digest.hexdigest(), metrics | {"newcomers": newcomers.head()})
 
 
 def _learn_trees(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
@@ -50,9 +57,16 @@ def _learn_mlp(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, 
     return learn_mlp(train, check, settings)
 
 
+def _learn_ensemble(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
+    from jobs.train_mlp import learn_ensemble
+
+    return learn_ensemble(train, check, settings)
+
+
 LEARNERS: dict[str, Callable[[Lists, Lists, Settings], tuple[Ranker, dict[str, Any]]]] = {
     "trees": _learn_trees,
     "mlp": _learn_mlp,
+    "ensemble": _learn_ensemble,
 }
 """Kind -> how it is learnt on one set of lists and checked on another; the ranker, and what to report about it."""
 

@@ -26,16 +26,20 @@ SIGNALS = {
 def learn(
     train: Lists, check: Lists, settings: RankerSettings, threads: int, seed: int
 ) -> tuple[TreesRanker, dict[str, Any]]:
-    """The linear prior and trees learnt on `train`, stopped early on `check`, and what to report about them."""
+    """`learn_trees`, and what to report about them."""
+    ranker, told = learn_trees(train, check, settings, threads, seed)
+    return ranker, report(ranker, check, seed) | told
+
+
+def learn_trees(
+    train: Lists, check: Lists, settings: RankerSettings, threads: int, seed: int
+) -> tuple[TreesRanker, dict[str, Any]]:
+    """The linear prior and trees learnt on `train`, stopped early on `check`; how many, and on how much."""
     told, tested = train.telling(), check.telling()
     prior = learn_prior(told)
     booster = grow(told, tested, prior, settings, threads, seed)
-    ranker = TreesRanker(prior=prior, booster=booster)
-    return ranker, report(ranker, check, seed) | {
-        "trees": booster.num_boosted_rounds(),
-        "learn_lists": len(told.held),
-        "learn_labels": int(told.label.sum()),
-    }
+    learnt = {"learn_lists": len(told.held), "learn_labels": int(told.label.sum())}
+    return TreesRanker(prior=prior, booster=booster), learnt | {"trees": booster.num_boosted_rounds()}
 
 
 def report(ranker: Ranker, lists: Lists, seed: int) -> dict[str, Any]:

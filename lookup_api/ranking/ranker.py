@@ -20,6 +20,7 @@ HEAD = "model.json"
 KINDS = {
     "trees": ("lookup_api.ranking.ranker_trees", "TreesRanker"),
     "mlp": ("lookup_api.ranking.ranker_mlp", "MlpRanker"),
+    "ensemble": ("lookup_api.ranking.ranker_ensemble", "EnsembleRanker"),
 }
 """Kind -> module and class. A kind's libraries are loaded when a ranker of it is."""
 

@@ -22,8 +22,9 @@ VARIANTS = {
     "trees": RankerSettings(kind="trees", trees=40),
     "mlp": RankerSettings(kind="mlp", epochs=12),
     "mlp int8": RankerSettings(kind="mlp", epochs=12, precision="int8"),
+    "ensemble": RankerSettings(kind="ensemble", epochs=12, trees=40),
 }
-FILES = {"trees": "ranker.json", "mlp": "ranker.onnx"}
+FILES = {"trees": ["ranker.json"], "mlp": ["ranker.onnx"], "ensemble": ["ranker.json", "ranker.onnx"]}
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -110,10 +111,19 @@ def test_a_ranker_of_an_unknown_version_or_kind_is_refused(change: dict[str, Any
 def test_a_damaged_model_is_refused(variant: str, tmp_path: Path) -> None:
     ranker, _ = learnt(variant)
     ranker.save(tmp_path)
-    path = tmp_path / FILES[ranker.kind]
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CorruptArtifact, match=path.name):
-        Ranker.open(tmp_path)
+    for name in FILES[ranker.kind]:
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CorruptArtifact, match=name):
+            Ranker.open(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    assert Ranker.open(tmp_path).content_hash() == ranker.content_hash()
+
+
+def test_an_ensemble_is_the_mean_of_its_parts() -> None:
+    fresh = planted(20, 9).matrix
+    parts = [learnt(name)[0].score(fresh) for name in ("trees", "mlp")]
+    np.testing.assert_allclose(learnt("ensemble")[0].score(fresh), np.mean(parts, axis=0), atol=1e-5)
 
 
 def test_int8_loses_less_than_a_hundredth_of_recall() -> None:
