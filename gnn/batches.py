@@ -1,6 +1,5 @@
 """From what a loader samples, or a block of rows, to the tensors an encoder reads."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,25 +10,30 @@ from torch_geometric.loader import LinkLoader
 
 from gnn.inputs import Inputs
 from gnn.model import SparseRows, Subgraph
-from gnn.sampler import CsrSampler
+from gnn.sampler import CsrSampler, Heard
 from infra.graph import Int64
 
 
-def link_batches(sampler: CsrSampler, pairs: Int64, batch_size: int) -> Iterator[Data]:
-    """Mini-batches of friendships [2, M] in the given order, each with the messages that reach them."""
-    users = sampler.connections.rows
-    data = Data(num_nodes=users, edge_index=torch.empty(2, 0, dtype=torch.int64))
-    return iter(LinkLoader(data, sampler, edge_label_index=torch.from_numpy(pairs), batch_size=batch_size))
+class FriendshipLoader(LinkLoader):
+    """Mini-batches of friendships in the given order, each with the messages that reach them.
 
-
-def subgraph(inputs: Inputs, data: Data, lonely: npt.NDArray[np.bool_], device: torch.device) -> Subgraph:
-    """The sampled messages with what the nodes bring along; a hidden friendship does not count as a friend.
-
-    lonely bool [seeds]: these seeds hear nobody, as if they had just joined.
+    A batch is torch-geometric's, and `friends` float32 [n] of gnn.sampler.Heard.
     """
-    rows = data.n_id.numpy()
-    degrees = inputs.degrees[rows].astype(np.float32)
-    degrees[: len(lonely)] = np.where(lonely, 0, np.maximum(degrees[: len(lonely)] - _hidden_friends(data), 0))
+
+    def __init__(self, sampler: CsrSampler, pairs: Int64, batch_size: int) -> None:
+        """pairs int64 [2, M]."""
+        data = Data(num_nodes=sampler.connections.rows, edge_index=torch.empty(2, 0, dtype=torch.int64))
+        super().__init__(data, sampler, edge_label_index=torch.from_numpy(pairs), batch_size=batch_size)
+
+    def filter_fn(self, out: Heard) -> Data:
+        data = super().filter_fn(out)
+        data.friends = out.friends
+        return data
+
+
+def subgraph(inputs: Inputs, data: Data, device: torch.device) -> Subgraph:
+    """The sampled messages with what the nodes bring along; a hidden friendship does not count as a friend."""
+    rows, friends = data.n_id.numpy(), data.friends.numpy()
     reach = np.cumsum(data.num_sampled_nodes)
     bags, feature_rows = compact_bags(inputs, rows, device)
     return Subgraph(
@@ -37,19 +41,9 @@ def subgraph(inputs: Inputs, data: Data, lonely: npt.NDArray[np.bool_], device: 
         reach=tuple(reach.tolist()),
         feature_rows=feature_rows,
         bags=bags,
-        friends=_sampled_friends(data, degrees[: reach[-2]], inputs.degrees[rows], device),
-        context=torch.from_numpy(inputs.context(rows, degrees)).to(device),
+        friends=_sampled_friends(data, friends[: reach[-2]], inputs.degrees[rows], device),
+        context=torch.from_numpy(inputs.context(rows, friends)).to(device),
     )
-
-
-def _hidden_friends(data: Data) -> npt.NDArray[np.int64]:
-    """How many of each seed's friendships are targets of the batch and so hidden."""
-    seeds = data.num_sampled_nodes[0]
-    pairs = data.edge_label_index.numpy()
-    if data.edge_label is not None:
-        pairs = pairs[:, data.edge_label.numpy() > 0]
-    distinct = np.unique(np.sort(pairs, axis=0), axis=1)
-    return np.bincount(distinct.reshape(-1), minlength=seeds)
 
 
 def _sampled_friends(
@@ -60,6 +54,8 @@ def _sampled_friends(
     listening float32 [listeners]: friends they have to hear; degrees int64 [n]: friends of every node.
     """
     sender, listener = data.edge_index.numpy()
+    hearing = listening[listener] > 0
+    sender, listener = sender[hearing], listener[hearing]
     heard = np.bincount(listener, minlength=len(listening))
     scale = np.sqrt(listening) / np.maximum(heard, 1)
     weights = scale[listener] / np.sqrt(np.maximum(degrees[sender], 1))

@@ -8,7 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gnn.model import MODELS, Encoder, EncoderShape
+from gnn.model import Encoder, EncoderShape
+from gnn.models import MODELS
 from infra.errors import CorruptArtifact
 from infra.hashing import hash_arrays
 

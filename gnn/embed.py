@@ -12,10 +12,12 @@ from gnn.checkpoint import open_encoder
 from gnn.inputs import Inputs
 from gnn.model import Encoder
 from infra.errors import CorruptArtifact, InputError
-from infra.graph import Csr, Float32, Graph, Int32, ViewName
+from infra.graph import Csr, Float32, Graph, Int32, Int64, ViewName
 
 BLOCK = 8192
 """Rows at a time."""
+BLOCK_FRIENDS = 1 << 20
+"""Friends that are heard at a time: a model may hold a message of each."""
 
 
 def embed(encoder_folder: Path, graph: Graph, view: ViewName, device: str = "cpu") -> Float32:
@@ -52,11 +54,11 @@ def embed_profile(
 def embed_rows(encoder: Encoder, inputs: Inputs) -> Float32:
     """Unit embeddings of all rows of `inputs`, float32 [N, D]; holds layers + 2 arrays of N x hidden."""
     device = encoder.feature_weights.device
-    profiles, level = _first_level(encoder, inputs, device)
-    levels = []
-    for _ in range(encoder.shape.layers):
-        level = _next_level(inputs, level, device)
-        levels.append(level)
+    profiles, sent = _first_level(encoder, inputs, device)
+    levels, known = [], profiles
+    for hop in range(encoder.shape.layers):
+        known = sent = _next_level(encoder, hop, inputs, known, sent)
+        levels.append(known)
     embedded = np.empty((inputs.users, encoder.shape.dimensions), np.float32)
     for start, end in _blocks(inputs.users):
         rows = np.arange(start, end)
@@ -80,11 +82,12 @@ def _first_level(encoder: Encoder, inputs: Inputs, device: torch.device) -> tupl
     return profiles, messages if inputs.connections.entries else profiles
 
 
-def _next_level(inputs: Inputs, level: Tensor, device: torch.device) -> Tensor:
-    heard = torch.empty_like(level)
-    for start, end in _blocks(inputs.users):
-        heard[start:end] = whole_friends(inputs, start, end, device).times(level)
-    return heard
+def _next_level(encoder: Encoder, hop: int, inputs: Inputs, known: Tensor, sent: Tensor) -> Tensor:
+    level = torch.empty_like(known)
+    for start, end in _blocks_of_friends(inputs.connections.indptr):
+        friends = whole_friends(inputs, start, end, sent.device)
+        level[start:end] = encoder.hear(hop, known[start:end], friends, sent)
+    return level
 
 
 def check_unit_rows(embedded: Float32) -> None:
@@ -101,3 +104,14 @@ def check_unit_rows(embedded: Float32) -> None:
 
 def _blocks(rows: int) -> list[tuple[int, int]]:
     return [(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK)]
+
+
+def _blocks_of_friends(indptr: Int64) -> list[tuple[int, int]]:
+    """Blocks of at most BLOCK rows with at most BLOCK_FRIENDS friends, or of one row."""
+    users, blocks, start = len(indptr) - 1, [], 0
+    while start < users:
+        fitting = int(np.searchsorted(indptr, indptr[start] + BLOCK_FRIENDS, side="right")) - 1
+        end = min(max(fitting, start + 1), start + BLOCK, users)
+        blocks.append((start, end))
+        start = end
+    return blocks

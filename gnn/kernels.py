@@ -50,11 +50,11 @@ def _is_row_entry(indptr, indices, row, column):
 
 
 @njit(cache=True, nogil=True)
-def _sample_hop(indptr, indices, nodes, frontier, total, fanout, key, counter, hidden, is_seed, local, row, col, edge):
-    """Fills row/col/edge with one hop from nodes[frontier:total]; returns (edges, nodes so far, counter).
+def _sample_hop(indptr, indices, nodes, frontier, total, fanouts, key, hidden, is_target, local, row, col, edge):
+    """Fills row/col/edge with one hop from nodes[frontier:total]; returns (edges, nodes so far).
 
-    A row longer than the fanout is cut into `fanout` strata that start at a random entry, and one entry is drawn of
-    each: distinct entries, each with the same chance, in O(fanout).
+    fanouts: of targets, of others. A row longer than the fanout is cut into `fanout` strata that start at a random
+    entry, and one entry is drawn of each: distinct entries, each with the same chance, in O(fanout).
     """
     edges = 0
     users = len(indptr) - 1
@@ -63,19 +63,19 @@ def _sample_hop(indptr, indices, nodes, frontier, total, fanout, key, counter, h
         node = nodes[at]
         first = indptr[node]
         degree = indptr[node + 1] - first
+        fanout = fanouts[0] if is_target[node] else fanouts[1]
         take = degree if fanout < 0 or degree <= fanout else np.int64(fanout)
+        own = _mix(key, node)
         turn = np.int64(0)
         if take < degree:
-            turn = _below(key, counter, degree)
-            counter += 1
+            turn = _below(own, 0, degree)
         for i in range(take):
             position = first + i
             if take < degree:
                 low, high = i * degree // take, (i + 1) * degree // take
-                position = first + (low + _below(key, counter, high - low) + turn) % degree
-                counter += 1
+                position = first + (low + _below(own, i + 1, high - low) + turn) % degree
             other = np.int64(indices[position])
-            if is_seed[node] and is_seed[other]:
+            if is_target[node] and is_target[other]:
                 wanted = min(node, other) * users + max(node, other)
                 if _contains(hidden, 0, len(hidden), wanted):
                     continue
@@ -85,15 +85,17 @@ def _sample_hop(indptr, indices, nodes, frontier, total, fanout, key, counter, h
                 known += 1
             row[edges], col[edges], edge[edges] = local[other], at, position
             edges += 1
-    return edges, known, counter
+    return edges, known
 
 
 @njit(cache=True, nogil=True)
-def sample_hops(indptr, indices, seeds, fanouts, key, hidden, is_seed, local):
-    """Neighbours of `seeds` hop by hop, each node expanded once.
+def sample_hops(indptr, indices, seeds, targets, fanouts, key, hidden, is_target, local):
+    """Neighbours of `seeds` hop by hop, each node expanded once, with draws that follow from (key, node) alone: what
+    a node hears does not depend on which other seeds are asked for.
 
-    seeds int64 [S]; fanouts int64 [hops], -1 = all; hidden int64, sorted keys min * users + max of friendships that
-    must not appear; is_seed uint8 [users] of zeros and local int32 [users] of -1 are scratch and are handed back so.
+    seeds int64 [S]; targets int64 [T], users who are heard by fanouts[0] wherever they are met; fanouts int64 [hops],
+    -1 = all; hidden int64, sorted keys min * users + max of friendships between targets that must not appear;
+    is_target uint8 [users] of zeros and local int32 [users] of -1 are scratch and are handed back so.
     Returns node int64 [n] (the seeds first, then hop by hop), row int64 [m] (local, who is heard), col int64 [m]
     (local, who hears, ascending), edge int64 [m] (entry of the Csr), and nodes and edges of each hop.
     """
@@ -101,24 +103,28 @@ def sample_hops(indptr, indices, seeds, fanouts, key, hidden, is_seed, local):
     hops = len(fanouts)
     nodes_a_hop, edges_a_hop = np.zeros(hops + 1, np.int64), np.zeros(hops, np.int64)
     nodes = seeds.astype(np.int64)
+    for target in targets:
+        is_target[target] = 1
     for i in range(len(seeds)):
-        is_seed[seeds[i]] = len(hidden) > 0
         if local[seeds[i]] < 0:
             local[seeds[i]] = i
     nodes_a_hop[0] = len(seeds)
     rows, cols, edges = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
-    frontier, total, counter = 0, len(seeds), 0
+    frontier, total = 0, len(seeds)
+    fanout = np.empty(2, np.int64)
     for hop in range(hops):
+        fanout[0], fanout[1] = fanouts[0], fanouts[hop]
         bound = 0
         for at in range(frontier, total):
             degree = indptr[nodes[at] + 1] - indptr[nodes[at]]
-            bound += degree if fanouts[hop] < 0 or degree <= fanouts[hop] else fanouts[hop]
+            most = fanout[0] if is_target[nodes[at]] else fanout[1]
+            bound += degree if most < 0 or degree <= most else most
         grown = np.empty(total + min(bound, users), np.int64)
         grown[:total] = nodes[:total]
         nodes = grown
         row, col, edge = np.empty(bound, np.int64), np.empty(bound, np.int64), np.empty(bound, np.int64)
-        found, known, counter = _sample_hop(
-            indptr, indices, nodes, frontier, total, fanouts[hop], key, counter, hidden, is_seed, local, row, col, edge
+        found, known = _sample_hop(
+            indptr, indices, nodes, frontier, total, fanout, key, hidden, is_target, local, row, col, edge
         )
         rows = np.concatenate((rows, row[:found]))
         cols = np.concatenate((cols, col[:found]))
@@ -127,9 +133,18 @@ def sample_hops(indptr, indices, seeds, fanouts, key, hidden, is_seed, local):
         frontier, total = total, known
     for i in range(total):
         local[nodes[i]] = -1
-    for i in range(len(seeds)):
-        is_seed[seeds[i]] = 0
+    for target in targets:
+        is_target[target] = 0
     return nodes[:total], rows, cols, edges, nodes_a_hop, edges_a_hop
+
+
+@njit(cache=True, nogil=True)
+def drawn_nodes(nodes, key, share):
+    """Whether each node is in a random share of all, which follows from (key, node) alone: bool [len(nodes)]."""
+    drawn = np.empty(len(nodes), np.bool_)
+    for i in range(len(nodes)):
+        drawn[i] = np.float64(_mix(key, nodes[i]) >> np.uint64(11)) * 2.0**-53 < share
+    return drawn
 
 
 @njit(cache=True, nogil=True)

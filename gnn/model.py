@@ -1,18 +1,14 @@
-"""The encoder: a protocol, and the model behind it.
+"""What an encoder is: what it reads of a mini-batch, and the base of every model.
 
-ResidualPropagation reads a user as (1) their own profile, (2) the people one hop away, (3) two hops away, and so on.
-A message is the sender's profile plus a vector of their own; sums over friends are linear and symmetrically
-normalised, as in LightGCN (He et al., SIGIR 2020), so the dot product of two users starts as a weighted count of
-short paths and shared attributes, and training bends it from there. Nobody's own vector enters their own embedding
-other than through friends: a user is who they know and where they belong, so a new user embeds like any other.
+A model is one file with one subclass of `Encoder`, named in gnn/models.py. Training runs `forward` over sampled
+mini-batches, embedding runs the same parts layer by layer over everyone; the base class holds what both share.
 """
 
-import copy
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnn.inputs import Vocabulary
@@ -56,13 +52,19 @@ class SparseRows:
     def times(self, dense: Tensor) -> Tensor:
         return sparse_product(self.indptr, self.indices, self.weights, dense)
 
+    def edge_index(self) -> Tensor:
+        """torch-geometric's form, int64 [2, m]: who is heard, who hears."""
+        counts = self.indptr.diff()
+        rows = torch.arange(len(counts), device=counts.device)
+        return torch.stack([self.indices, rows.repeat_interleave(counts, output_size=len(self.indices))])
+
 
 @dataclass(frozen=True)
 class Subgraph:
     """A mini-batch. rows int64 [n]: the seeds first, then hop by hop; reach: nodes within 0, 1, … hops.
 
     feature_rows int64 [u]: rows of the feature table that occur; bags: nodes x feature_rows;
-    friends: nodes that hear x nodes; context float32 [n, CONTEXT].
+    friends: nodes that hear x nodes, weighted as a symmetrically normalised sum; context float32 [n, CONTEXT].
     """
 
     rows: Tensor
@@ -73,69 +75,65 @@ class Subgraph:
     context: Tensor
 
 
-class Encoder(Protocol):
-    """What training and embedding ask of a model. Everything but `forward` works on any block of rows."""
+class Encoder(nn.Module, ABC):
+    """An inductive encoder with a table of features and a table of users. Parameters are drawn from torch's generator.
 
-    shape: EncoderShape
-    feature_weights: Tensor
-
-    def forward(self, batch: Subgraph) -> Tensor:
-        """Unit embeddings of the seeds, float32 [seeds, D]."""
-        ...
-
-    def profiles(self, bags: SparseRows, feature_rows: Tensor) -> Tensor:
-        """[n, hidden] of users from attributes and affiliations alone."""
-        ...
-
-    def messages(self, rows: Tensor, profiles: Tensor) -> Tensor:
-        """[n, hidden] that users send."""
-        ...
-
-    def head(self, profiles: Tensor, levels: list[Tensor], context: Tensor) -> Tensor:
-        """Unit embeddings [n, D] from own profiles and the sums heard from 1, 2, … hops away."""
-        ...
-
-
-class ResidualPropagation(nn.Module):
-    """See the module's text. Parameters are drawn from torch's generator."""
+    A user's own vector is what they send to friends; no model may let it into their own embedding by another way, so
+    that a new user embeds like any other. Every method but `forward` works on any block of rows.
+    """
 
     feature_weights: Tensor
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.shape = shape
-        hidden, width = shape.hidden, shape.dimensions
-        self.features = _unit_table(shape.vocabulary.rows, hidden)
-        self.vectors = _unit_table(min(max(1, shape.users), VECTOR_ROWS), hidden)
-        start = _orthogonal(hidden, width)
-        self.maps = nn.ModuleList(copy.deepcopy(start) for _ in range(shape.layers + 1))
-        self.gates = nn.Sequential(nn.Linear(CONTEXT, 16), nn.ReLU(), nn.Linear(16, shape.layers + 1))
-        self.profile_share = nn.Parameter(torch.zeros(1))
+        self.features = _unit_table(shape.vocabulary.rows, shape.hidden)
+        self.vectors = _unit_table(min(max(1, shape.users), VECTOR_ROWS), shape.hidden)
         self.register_buffer("feature_weights", torch.zeros(shape.vocabulary.rows))
 
+    @property
+    def tables(self) -> list[Tensor]:
+        """Parameters with sparse gradients: a mini-batch touches some rows of them."""
+        return [self.features.weight, self.vectors.weight]
+
+    @property
+    def dense(self) -> list[Tensor]:
+        """All other parameters."""
+        return [p for p in self.parameters() if all(p is not table for table in self.tables)]
+
     def forward(self, batch: Subgraph) -> Tensor:
+        """Unit embeddings of the seeds, float32 [seeds, D]."""
         profiles = self.profiles(batch.bags, batch.feature_rows)
-        level = self.messages(batch.rows, profiles)
+        sent, known = self.messages(batch.rows, profiles), profiles
         seeds, levels = batch.reach[0], []
-        for hop in range(1, len(batch.reach)):
-            level = batch.friends.first(batch.reach[-1 - hop]).times(level)
-            levels.append(level[:seeds])
-        return self.head(profiles[:seeds], levels, batch.context[:seeds])
+        for hop in range(len(batch.reach) - 1):
+            listeners = batch.reach[-2 - hop]
+            sent = known = self.hear(hop, known[:listeners], batch.friends.first(listeners), sent)
+            levels.append(known[:seeds])
+        return self.head(profiles[:seeds], levels, batch.context[:seeds]).float()
 
     def profiles(self, bags: SparseRows, feature_rows: Tensor) -> Tensor:
+        """[n, hidden] of users from attributes and affiliations alone."""
         return bags.times(self.features(feature_rows))
 
+    def own_vectors(self, rows: Tensor) -> Tensor:
+        """[n, hidden]"""
+        return self.vectors(rows % self.vectors.num_embeddings)
+
+    @abstractmethod
     def messages(self, rows: Tensor, profiles: Tensor) -> Tensor:
-        return self.vectors(rows % self.vectors.num_embeddings) + self.profile_share.exp() * profiles
+        """[n, hidden] that users send at first."""
 
+    @abstractmethod
+    def hear(self, hop: int, known: Tensor, friends: SparseRows, sent: Tensor) -> Tensor:
+        """[n, hidden] that n users know, and send on, once they heard their friends.
+
+        known [n, hidden]: before; their profiles at hop 0. friends: n x senders. sent [senders, hidden].
+        """
+
+    @abstractmethod
     def head(self, profiles: Tensor, levels: list[Tensor], context: Tensor) -> Tensor:
-        heard = [F.normalize(level, eps=1e-8) for level in [profiles, *levels]]  # (layers + 1) x [n, hidden]
-        gates = self.gates(context).softmax(dim=1)  # [n, layers + 1]
-        mapped = torch.stack([to_embedding(one) for one, to_embedding in zip(heard, self.maps, strict=True)], dim=1)
-        return F.normalize((gates.unsqueeze(2) * mapped).sum(1), eps=1e-8)
-
-
-MODELS = {"residual_propagation": ResidualPropagation}
+        """Unit embeddings [n, D] from own profiles and what was known after 1, 2, … hops."""
 
 
 def _unit_table(rows: int, width: int) -> nn.Embedding:
@@ -143,10 +141,3 @@ def _unit_table(rows: int, width: int) -> nn.Embedding:
     table = nn.Embedding(rows, width, sparse=True)
     nn.init.normal_(table.weight, std=width**-0.5)
     return table
-
-
-def _orthogonal(inputs: int, outputs: int) -> nn.Linear:
-    """The map every hop starts from, so that at first hops are compared with each other as they are."""
-    linear = nn.Linear(inputs, outputs, bias=False)
-    nn.init.orthogonal_(linear.weight)
-    return linear

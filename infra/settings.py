@@ -65,6 +65,18 @@ class EncoderSettings(Section):
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Step size of AdamW.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where torch runs; auto takes a GPU if any.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of matrix products while training; auto is bfloat16 on a GPU."
+    )
+    processes: int = Field(1, ge=1, le=64, description="Processes that train together on this machine.")
+    model: Literal["residual_propagation", "graph_sage"] = Field(
+        "residual_propagation", description="Which graph neural network."
+    )
+    warm_start: str = Field(
+        "",
+        pattern=r"^([0-9]{8}T[0-9]{6}Z-[0-9a-f]{16})?$",
+        description="Artifact id of a finished encoder in the store whose weights are the first ones; empty for none.",
+    )
 
 
 class IndexSettings(Section):

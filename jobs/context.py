@@ -28,7 +28,8 @@ class StageContext:
 
     inputs: kind -> finished artifact. data: the empty local folder whose content becomes the artifact.
     spark: starts the run's one Spark session at its first call. progress: reports one line to the person watching.
-    shard: the index shard to build, only for the stage that has shards.
+    shard: the index shard to build, only for the stage that has shards. work: a local folder named by the artifact,
+    not yet made, that outlives a kill: a stage may keep there what lets it go on; it is removed with the work done.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class StageContext:
     spark: Callable[[], "SparkSession"]
     progress: Callable[[str], None]
     shard: int | None = None
+    work: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,12 @@ class Pipeline:
     def _parent_ids(self, stage: Stage) -> dict[str, str]:
         if not stage.parents:
             return {"lake": self._lake_fingerprint}
-        return {kind: self.artifact_id(kind) for kind in stage.parents}
+        return {kind: self.artifact_id(kind) for kind in stage.parents} | self._named_parents(stage)
+
+    def _named_parents(self, stage: Stage) -> dict[str, str]:
+        """The artifact that a setting names: input -> artifact id."""
+        named = self.settings.encoder.warm_start if stage.kind == "encoder" else ""
+        return {"warm_start": named} if named else {}
 
     @cached_property
     def _lake_fingerprint(self) -> str:
@@ -152,7 +157,14 @@ class Pipeline:
         return lake_fingerprint(self.lake)
 
     def _settings_of(self, stage: Stage) -> dict[str, Any]:
-        return {name: self.settings.section(name) for name in ("run", *stage.sections)}
+        return {name: self._resolved.section(name) for name in ("run", *stage.sections)}
+
+    @cached_property
+    def _resolved(self) -> Settings:
+        """The settings with what `auto` means on this machine: an id names one content."""
+        from jobs.hardware import resolved
+
+        return resolved(self.settings)
 
     def _finished(self, kind: str, wanted: str) -> Manifest | None:
         """The manifest of a finished artifact; a damaged one is removed so that it is made again."""
@@ -170,11 +182,12 @@ class Pipeline:
     def _make(self, stage: Stage, kind: str, wanted: str, shard: int | None) -> Manifest:
         inputs = self._inputs(stage, shard)
         scratch = self.store.scratch()
+        work = scratch.parent / f"{kind}-{wanted}"
         try:
             (scratch / "data").mkdir()
             with CostMeter() as meter:
                 context = StageContext(
-                    settings=self.settings,
+                    settings=self._resolved,
                     as_of=self.as_of,
                     lake=self.lake,
                     inputs=inputs,
@@ -182,6 +195,7 @@ class Pipeline:
                     spark=self.shared_spark or self._own_spark,
                     progress=self.progress,
                     shard=shard,
+                    work=work,
                 )
                 result: StageResult = _module_of(stage).run(context)
             self._refuse_moved_lake(stage)
@@ -199,7 +213,9 @@ class Pipeline:
                 metrics=result.metrics,
                 cost=meter.as_dict(),
             )
-            return write_artifact(self.store, scratch, manifest)
+            written = write_artifact(self.store, scratch, manifest)
+            shutil.rmtree(work, ignore_errors=True)
+            return written
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -212,6 +228,10 @@ class Pipeline:
 
     def _inputs(self, stage: Stage, shard: int | None) -> dict[str, Parent]:
         inputs = {kind: _parent(self._open(kind)) for kind in stage.parents}
+        for named in self._named_parents(stage).values():
+            from jobs.warm_start import open_named
+
+            inputs |= {name: _parent(opened) for name, opened in open_named(self.store, named).items()}
         if stage.sharded and shard is None:
             for number in range(self.settings.index.shards):
                 kind, wanted = self._identity(stage, number)

@@ -1,16 +1,20 @@
 """train_encoder: the inductive GNN, learnt from the past view."""
 
-from gnn.checkpoint import save_encoder
-from gnn.runtime import prepare
-from gnn.train import MODEL, train
-from infra.graph import Graph
 from jobs.context import StageContext, StageResult
+from jobs.encoder_process import Task, train_here
+from jobs.encoder_processes import train_together
+from jobs.warm_start import ENCODER, GRAPH
 
 
 def run(ctx: StageContext) -> StageResult:
     """Writes data/encoder.safetensors and data/encoder.json; rows = parameters."""
-    prepare(ctx.settings.run.threads, ctx.settings.run.seed)
-    graph = Graph.open(ctx.inputs["graph"].path)
-    trained = train(graph, ctx.settings.encoder, ctx.settings.run.seed, ctx.progress)
-    content_hash = save_encoder(ctx.data, MODEL, trained.encoder, trained.encoder.shape)
-    return StageResult(trained.metrics["parameters"], content_hash, trained.metrics)
+    named = ctx.inputs.get(ENCODER)
+    task = Task(
+        settings=ctx.settings,
+        graph=ctx.inputs["graph"].path,
+        data=ctx.data,
+        work=ctx.work,
+        start=(named.path, ctx.inputs[GRAPH].path) if named else None,
+    )
+    train = train_together if ctx.settings.encoder.processes > 1 else train_here
+    return train(task, ctx.progress)

@@ -14,13 +14,15 @@ from gnn.embed import check_unit_rows, embed, embed_profile, embed_rows
 from gnn.inputs import Inputs
 from gnn.model import EncoderShape
 from gnn.runtime import prepare
-from gnn.train import MODEL, fanouts_of, train
+from gnn.targets import fanouts_of
+from gnn.train import train
 from gnn.validate import Validation
 from infra.errors import CorruptArtifact, InputError
 from infra.graph import REPORT, VALIDATE, Csr
 from infra.settings import EncoderSettings
 from tests.suites.planted import assemble, bare_graph, planted_graph
 
+MODEL = "residual_propagation"
 SETTINGS = EncoderSettings(dimensions=32, hidden=32, max_steps=60, batch_size=256, fanout=8)
 
 
@@ -75,7 +77,7 @@ def test_the_loss_falls(result):
 
 
 def test_the_best_validation_is_kept_and_patience_ends_the_run(graph, monkeypatch):
-    monkeypatch.setattr("gnn.train.MIN_VALIDATION_PAIRS", 1)
+    monkeypatch.setattr("gnn.trainer.MIN_VALIDATION_PAIRS", 1)
     one = trained(graph, SETTINGS.model_copy(update={"learning_rate": 0.3, "patience": 2}))
     best = max(one.metrics["curve"], key=lambda point: point["gain"])
     assert one.metrics["early_stopping"]

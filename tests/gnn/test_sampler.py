@@ -7,7 +7,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import LinkLoader, NodeLoader
 from torch_geometric.sampler import EdgeSamplerInput, NodeSamplerInput
 
-from gnn.sampler import CsrSampler
+from gnn.sampler import CsrSampler, Share
 from infra.graph import Csr
 from tests.suites.planted import planted_graph
 
@@ -132,3 +132,57 @@ def test_two_users_who_only_know_each_other_hear_nothing(hard_negatives):
     )
     assert len(out.edge) == 0
     assert out.node.tolist() == [0, 1]
+
+
+def heard_by(out):
+    """node -> who it hears, of every node that was asked for its friends."""
+    node = out.node.numpy()
+    listening = node[: sum(out.num_sampled_nodes[:-1])]
+    heard = {int(n): set() for n in listening}
+    for sender, listener in zip(node[out.row.numpy()], node[out.col.numpy()], strict=True):
+        heard[int(listener)].add(int(sender))
+    return heard
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shares_of_a_mini_batch_hear_what_the_whole_hears_and_add_up_to_it(processes):
+    def sampled_share(share):
+        torch.manual_seed(11)
+        sampler = CsrSampler(CONNECTIONS, (5, 3), hard_negatives=True, lonely_share=0.3, share=share)
+        first, second = pairs(70)
+        return sampler.sample_from_edges(EdgeSamplerInput(None, first, second))
+
+    whole = sampled_share(None)
+    everyone, friends = heard_by(whole), dict(zip(whole.node.tolist(), whole.friends.tolist(), strict=True))
+    users_pairs = []
+    for rank in range(processes):
+        own = sampled_share(Share(rank, processes, 16))
+        for node, heard in heard_by(own).items():
+            assert heard == everyone[node]
+        for node, count in zip(own.node.tolist(), own.friends.tolist(), strict=True):
+            assert count == friends[node]
+        users_pairs += own.node[own.metadata[1]].T.tolist()
+    assert sorted(users_pairs) == sorted(whole.node[whole.metadata[1]].T.tolist())
+
+
+def test_groups_are_never_cut_and_every_friendship_is_in_one_share():
+    for friendships in (1, 15, 16, 17, 100, 1024):
+        for processes in (1, 2, 3, 5):
+            shares = [Share(rank, processes, 16).of(friendships) for rank in range(processes)]
+            taken = [i for share in shares for i in range(share.start, share.stop)]
+            assert taken == list(range(friendships))
+            assert all(share.start % 16 == 0 for share in shares if share.start < share.stop)
+
+
+def test_lonely_users_count_no_friends_and_others_all_but_the_hidden():
+    torch.manual_seed(12)
+    sampler = CsrSampler(CONNECTIONS, (5, 3), lonely_share=0.3)
+    first, second = pairs(64)
+    out = sampler.sample_from_edges(EdgeSamplerInput(None, first, second))
+    node, seeds = out.node.numpy(), out.num_sampled_nodes[0]
+    hidden = np.bincount(np.concatenate([first, second]), minlength=CONNECTIONS.rows)
+    expected = (DEGREES - hidden)[node]
+    lonely = out.friends.numpy() != expected
+    assert (out.friends.numpy()[lonely] == 0).all()
+    assert not lonely[seeds:].any()
+    assert 0.1 < lonely[:seeds].mean() < 0.5
