@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.graph import ViewName, open_array
+from infra.graph import Graph, ViewName, open_array
 from infra.hashing import ContentHash
 from infra.schemas import CANDIDATES
 from jobs.blocks import VIEWS, RunAll, hash_parts, part_path, parts_of, write_part
 from jobs.context import StageContext, StageResult
+from jobs.newcomer_lists import NEWCOMERS, newcomer_lists, save_lists
 from lookup_api.ranking.evidence import pair_features, user_features
 from lookup_api.ranking.factors import factorise
 from lookup_api.ranking.features import PAIR_FEATURES, PROXIMITY, USER_FEATURES
@@ -64,6 +65,9 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         digest.text(view, parts.hexdigest()).array(f"{view}.users", users)
         rows += parts.rows
         ctx.progress(f"features: {view}: {parts.rows:,} pairs")
+    lists = newcomer_lists(Graph.open(graph), ctx.settings.candidates, ctx.settings.run.seed)
+    digest.text(NEWCOMERS, save_lists(lists, ctx.data / NEWCOMERS).hexdigest())
+    ctx.progress(f"features: {len(lists.held):,} users as if they were new")
     return StageResult(rows, digest.hexdigest(), {"pair": list(PAIR_FEATURES), "user": list(USER_FEATURES)})
 
 

@@ -98,7 +98,7 @@ def rank_past(
     settings: RankSettings,
     scorer: PairScorer | None = None,
 ) -> PastLists:
-    """Ranks the past candidates of the asked users, with prices of exposure from everybody who has candidates there.
+    """Ranks the past candidates of the asked users, with prices of exposure from all who have candidates and friends.
 
     inputs: data folders of graph, embeddings, features and ranker. scorer: instead of the ranker. Users without
     candidates are shown the popular list, as they are when a release is served.
@@ -117,8 +117,10 @@ def rank_past(
         mine = pairs.take(np.flatnonzero(wanted[pairs.user]))
         recall.count(mine.user, mine.sources, contains(hidden, mine.user, mine.candidate))
         named.append(_Named(mine.user.astype(np.int64) * graph.users + mine.candidate, mine.sources))
-    listed = sum(len(np.unique(scored.user)) for scored in best)
-    price = prices(lambda: best, graph.users, settings.exposure, listed / max(graph.users, 1))
+    settled = graph.past.connections.degrees() > 0
+    paying = [scored.where(settled[scored.user]) for scored in best]
+    listed = sum(len(np.unique(scored.user)) for scored in paying)
+    price = prices(lambda: paying, graph.users, settings.exposure, listed / max(int(settled.sum()), 1))
     own = [scored.where(wanted[scored.user]) for scored in best]
     unblended = settings.model_copy(update={"blend": "none"})
 

@@ -20,7 +20,7 @@ from infra.schemas import RANKINGS
 from infra.settings import RankSettings
 from jobs.blocks import RunAll, hash_parts, part_path, write_part
 from jobs.context import StageContext, StageResult
-from jobs.ordering import Ordering
+from jobs.ordering import Ordering, settled_users
 from jobs.reason_rows import ReasonNames
 from jobs.scoring import Block, Pairs, Scorer, blocks_of, open_graph, open_scorer
 from lookup_api.ranking import sources
@@ -205,5 +205,7 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
 
 
 def _lists(task: Task) -> Iterator[Scored]:
+    settled = settled_users(task.graph, "now")
     for number in range(len(task.blocks)):
-        yield Ranked.open(task.chosen(number)).scored()
+        scored = Ranked.open(task.chosen(number)).scored()
+        yield scored.where(settled[scored.user])

@@ -85,21 +85,23 @@ def test_nobody_is_shown_themselves_a_friend_or_somebody_excluded(graph: Graph, 
 def test_ranks_are_those_of_sorting_every_list_less_the_price_of_exposure(
     graph: Graph, made: dict[str, Parent], tmp_path: Path, exposure: float
 ) -> None:
-    """Beside plain Python: lists as dictionaries, counted and sorted one by one."""
+    """Beside plain Python: lists as dictionaries, counted and sorted one by one. Who has no friends neither makes
+    prices nor pays them."""
     folder = made["features"].path / "now"
     scorer = Scorer.open(made["features"].path, made["ranker"].path, "now")
     lists: dict[int, dict[int, np.float32]] = {}
     for pairs in [Pairs.read(path) for path in sorted(folder.glob("part-*.parquet"))]:
         for user, candidate, score in zip(pairs.user, pairs.candidate, scorer.score(pairs), strict=True):
             lists.setdefault(int(user), {})[int(candidate)] = score
-    price = np.zeros(graph.users, np.float32)
+    price, settled = np.zeros(graph.users, np.float32), graph.now.connections.degrees() > 0
+    assert 0 < settled.sum() < len(lists)
 
-    def ordered(scores: dict[int, np.float32]) -> list[int]:
-        return sorted(scores, key=lambda c: (-(scores[c] - price[c]), c))
+    def ordered(user: int) -> list[int]:
+        return sorted(lists[user], key=lambda c: (-(lists[user][c] - price[c] * settled[user]), c))
 
     shown = Counter[int]()
     for number in range(1, 5 if exposure else 1):
-        shown.update(c for scores in lists.values() for c in ordered(scores)[:20])
+        shown.update(c for user in lists if settled[user] for c in ordered(user)[:20])
         price = np.array([exposure * np.log1p(shown[c] / number / 20) for c in range(graph.users)], np.float32)
     settings = Settings(rank=RankSettings(exposure=exposure), candidates=SETTINGS.candidates)
     rank.make(context(made, tmp_path / "data", settings), here)
@@ -107,17 +109,46 @@ def test_ranks_are_those_of_sorting_every_list_less_the_price_of_exposure(
     owner = found["user_id"].to_numpy()
     for user, scores in lists.items():
         at = owner == graph.ids[user]
-        assert graph.rows_of(found["candidate_id"].to_numpy()[at]).tolist() == ordered(scores)
-        np.testing.assert_array_equal(found["score"].to_numpy()[at], [scores[c] for c in ordered(scores)])
+        assert graph.rows_of(found["candidate_id"].to_numpy()[at]).tolist() == ordered(user)
+        np.testing.assert_array_equal(found["score"].to_numpy()[at], [scores[c] for c in ordered(user)])
 
 
-def test_the_more_exposure_counts_the_more_people_are_shown(made: dict[str, Parent], tmp_path: Path) -> None:
+def test_who_has_nothing_at_all_gets_the_most_connected_people_in_order(graph: Graph, rankings: pa.Table) -> None:
+    degree = graph.now.connections.degrees()
+    for row in (225, 239):
+        mine = rankings.filter(pa.compute.equal(rankings["user_id"], graph.ids[row]))
+        barred = set(graph.excluded.row(row).tolist())
+        expected = [p for p in np.argsort(-degree, kind="stable").tolist() if p not in barred][: mine.num_rows]
+        assert graph.rows_of(mine["candidate_id"].to_numpy()).tolist() == expected
+        assert {reason["kind"] for reasons in mine["reasons"].to_pylist() for reason in reasons} == {"popular"}
+
+
+def test_who_has_no_more_than_a_city_gets_people_of_it(tmp_path: Path) -> None:
+    graph = planted_graph(400, communities=7)
+    city = (np.arange(400) % 7).astype(np.int32)
+    local = replace(graph, attributes=("city",), attribute_codes=city[None], cardinalities=(7,))
+    nowhere = Csr.empty(400, np.float32)
+    local = replace(local, past=replace(graph.past, affiliations=nowhere), now=replace(graph.now, affiliations=nowhere))
+    local = replace(local, past=cut(local.past, 399), now=cut(local.now, 399), entity_kind=np.zeros(0, np.int16))
+    made = small_release(tmp_path, local)
+    rankings = pq.read_table(made["rankings"].path)
+    mine = rankings.filter(pa.compute.equal(rankings["user_id"], local.ids[399]))
+    shown = local.rows_of(mine["candidate_id"].to_numpy())
+    assert mine["reasons"].to_pylist()[0][0]["kind"] == "same_attribute"
+    assert (city[shown] == city[399])[:10].all()
+
+
+def test_the_more_exposure_counts_the_more_evenly_people_are_shown(
+    graph: Graph, made: dict[str, Parent], tmp_path: Path
+) -> None:
+    pays = graph.ids[graph.now.connections.degrees() > 0]
     shown = []
     for exposure in (0.0, 0.25, 2.0):
-        settings = Settings(rank=RankSettings(exposure=exposure, per_user=5), candidates=SETTINGS.candidates)
+        settings = Settings(rank=RankSettings(exposure=exposure, per_user=20), candidates=SETTINGS.candidates)
         rank.make(context(made, tmp_path / f"{exposure}" / "data", settings), here)
         table = pq.read_table(tmp_path / f"{exposure}" / "data")
-        shown.append(max(Counter(table["candidate_id"].to_pylist()).values()))
+        table = table.filter(pa.compute.is_in(table["user_id"], pa.array(pays)))
+        shown.append(np.std(list(Counter(table["candidate_id"].to_pylist()).values())))
     assert shown == sorted(shown, reverse=True)
     assert shown[0] > shown[-1]
 

@@ -1,5 +1,7 @@
 """Small seeded networks with groups, held-out friendships and excluded pairs, for tests of the ranking core."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,6 +46,16 @@ def small_graph(users: int = 300, seed: int = 3, timed: bool = True) -> Graph:
         hold_out="time" if timed else "random",
         as_of_day=11_000,
     )
+
+
+def without_friends_of(graph: Graph, rows: npt.NDArray[np.int64] | list[int]) -> Graph:
+    """The graph, but nobody is a friend of these rows in now, nor they of anybody."""
+    links = graph.now.connections
+    owner = np.repeat(np.arange(links.rows), links.degrees())
+    kept = ~np.isin(owner, rows) & ~np.isin(links.indices, rows)
+    values = None if links.values is None else np.asarray(links.values)[kept]
+    fewer = Csr.from_pairs(links.rows, owner[kept], links.indices[kept], values)
+    return replace(graph, now=replace(graph.now, connections=fewer))
 
 
 def symmetric(users: int, pairs: npt.NDArray[np.int32], values: npt.NDArray[np.int32] | None) -> Csr:
