@@ -164,7 +164,7 @@ class GateSettings(Section):
         0.25, ge=0, le=1000, description="Stability index of friends a user that refuses a release, in a week."
     )
     max_score_shift: float = Field(
-        1.0, ge=0, le=1000, description="Stability index of the scores that refuses a release, in a week."
+        2.0, ge=0, le=1000, description="Stability index of the scores that refuses a release, in a week."
     )
 
 

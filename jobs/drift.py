@@ -57,14 +57,30 @@ def degree_shift(now: Profile, before: Profile) -> Change:
 
 
 def score_shifts(now: Profile, before: Profile) -> Iterator[Change]:
-    """Between the scores at each rank that both nights kept, by tenths of those before."""
-    for rank in before.keys() & now.keys():
-        lists, usual = now[rank]["lists"], before[rank]["lists"]
-        if lists and usual:
-            edges = np.array(before[rank]["percentiles"])[10:100:10]
-            tenths = (_shares(np.array(night[rank]["percentiles"]), edges) for night in (now, before))
-            size = stability_index(*(share * n for share, n in zip(tenths, (lists, usual), strict=True)))
-            yield Change(f"scores at rank {rank} are spread otherwise", size)
+    """Between the scores at each rank that both nights kept, by tenths of those before.
+
+    A ranker's scores have no zero and no unit, so those of a night are moved and scaled until the medians of the first
+    and the last rank are 1 and 0.
+    """
+    usual, found = _scaled(before), _scaled(now)
+    if not usual or found is None:
+        return
+    if not found:
+        yield Change("scores at the first and the last rank are the same", np.inf)
+    for rank in usual.keys() & found.keys():
+        edges = usual[rank][10:100:10]
+        tenths = [_shares(night[rank], edges) * of[rank]["lists"] for night, of in ((found, now), (usual, before))]
+        yield Change(f"scores at rank {rank} are spread otherwise", stability_index(*tenths))
+
+
+def _scaled(scores: Profile) -> dict[str, Array] | None:
+    """Percentiles by rank, scaled; empty where the ranks cannot be told apart, None where one has no scores."""
+    ranks = sorted(scores, key=int)
+    if len(ranks) < 2 or not all(scores[rank]["lists"] for rank in ranks):
+        return None
+    percentiles = {rank: np.array(scores[rank]["percentiles"]) for rank in ranks}
+    first, last = (float(percentiles[rank][50]) for rank in (ranks[0], ranks[-1]))
+    return {rank: (found - last) / (first - last) for rank, found in percentiles.items()} if first > last else {}
 
 
 def _shares(percentiles: Array, edges: Array) -> Array:

@@ -193,6 +193,8 @@ def _changed(gate: str, changes: Any, allowed: float, setting: str) -> Iterator[
 
 
 def _told(change: Change, setting: str) -> str:
-    if setting != "max_input_change":
-        return f"{change.detail}: stability index {change.size:.2f}"
-    return f"{change.detail}" if np.isinf(change.size) else f"{change.detail}: {change.size:.0%} off beyond chance"
+    if np.isinf(change.size):
+        return change.detail
+    if setting == "max_input_change":
+        return f"{change.detail}: {change.size:.0%} off beyond chance"
+    return f"{change.detail}: stability index {change.size:.2f}"

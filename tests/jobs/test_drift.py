@@ -1,5 +1,7 @@
 """How far two nights are apart: equal ones are not, chance is no drift, and what is gone is."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -58,35 +60,55 @@ def test_rates_are_compared_among_those_who_could_have_it() -> None:
     assert list(input_changes(rates(club=[1, 2]), rates())) == []
 
 
-def scores(values: np.ndarray) -> dict[str, object]:
-    return {"1": {"lists": len(values), "percentiles": np.percentile(values, PERCENTS).tolist()}}
+def scores(first: np.ndarray, last: np.ndarray | None = None) -> dict[str, Any]:
+    """Of a night whose scores at rank 20 are those at rank 1 less 3, where none are given."""
+    ranks = {"1": first, "20": first - 3 if last is None else last}
+    return {
+        rank: {"lists": len(found), "percentiles": np.percentile(found, PERCENTS).tolist() if len(found) else []}
+        for rank, found in ranks.items()
+    }
+
+
+def shifts(now: dict[str, Any], before: dict[str, Any]) -> dict[str, float]:
+    return {change.detail: change.size for change in score_shifts(now, before)}
+
+
+def test_scores_have_no_zero_and_no_unit() -> None:
+    draw = np.random.default_rng(5)
+    before = draw.normal(size=20_000)
+    for again in (draw.normal(size=20_000), 7 + draw.normal(size=20_000)):
+        assert max(shifts(scores(again), scores(before)).values()) < 0.01
+    scaled = draw.normal(size=20_000)
+    assert max(shifts(scores(100 * scaled, 100 * (scaled - 3)), scores(before)).values()) < 0.01
 
 
 def test_scores_are_compared_by_tenths_of_those_before() -> None:
-    draw = np.random.default_rng(5)
-    before = draw.normal(size=20_000)
-    (same,) = score_shifts(scores(draw.normal(size=20_000)), scores(before))
-    assert same.size < 0.01
-    (moved,) = score_shifts(scores(draw.normal(size=20_000) + 1), scores(before))
-    shares = np.diff(
-        [np.mean(before + 1 < edge) for edge in np.percentile(before, range(10, 100, 10))], prepend=0, append=1
-    )
+    draw = np.random.default_rng(6)
+    before = draw.normal(size=50_000)
+    wider = 2 * draw.normal(size=50_000)
+    found = shifts(scores(wider), scores(before))
+    edges = np.percentile(before, range(10, 100, 10))
+    shares = np.diff([np.mean(wider < edge) for edge in edges], prepend=0, append=1)
     expected = float(((shares - 0.1) * np.log(shares / 0.1)).sum())
-    assert moved.size == pytest.approx(expected, rel=0.15)
+    assert set(found) == {"scores at rank 1 are spread otherwise", "scores at rank 20 are spread otherwise"}
+    assert list(found.values()) == pytest.approx([expected] * 2, rel=0.15)
 
 
-@pytest.mark.parametrize("values", [np.zeros(500), np.repeat([0.0, 1.0], 250)])
-def test_equal_scores_are_no_drift_from_themselves_and_far_from_others(values: np.ndarray) -> None:
-    (same,) = score_shifts(scores(values), scores(values))
-    assert same.size == 0
-    (other,) = score_shifts(scores(values), scores(np.random.default_rng(0).normal(size=500)))
-    assert other.size > 1
+def test_a_ranker_that_tells_nobody_apart_is_far_from_any_other() -> None:
+    some = scores(np.random.default_rng(0).normal(size=500))
+    flat = scores(np.zeros(500), np.zeros(500))
+    assert list(shifts(flat, some).values()) == [np.inf]
+    assert shifts(flat, flat) == {}
+    assert shifts(some, flat) == {}
+    two_steps = scores(np.repeat([0.0, 1.0], 250), np.full(500, -1.0))
+    assert set(shifts(two_steps, two_steps).values()) == {0.0}
+    assert max(shifts(two_steps, some).values()) > 2
 
 
 def test_no_scores_are_not_compared() -> None:
-    none = {"1": {"lists": 0, "percentiles": []}}
-    assert list(score_shifts(none, scores(np.arange(9.0)))) == []
-    assert list(score_shifts(scores(np.arange(9.0)), none)) == []
+    some, none = scores(np.arange(9.0)), scores(np.empty(0))
+    assert shifts(none, some) == shifts(some, none) == shifts({}, some) == {}
+    assert shifts(scores(np.arange(9.0), np.empty(0)), some) == {}, "nobody has so long a list"
 
 
 def test_degrees_are_compared_as_histograms() -> None:
