@@ -43,6 +43,11 @@ def test_few_labels_grow_few_trees_unless_validation_clearly_gains(checked: int,
     assert told["trees"] == trees
 
 
+def test_many_labels_keep_all_trees_where_few_lists_are_left_to_validate_on() -> None:
+    _, told = learn(planted(200, 1), planted(50, 2), SETTINGS, 1, 3)
+    assert told["learn_labels"] // LABELS_PER_TREE > told["trees"] == SETTINGS.trees
+
+
 @pytest.mark.parametrize("queries", [0, 3])
 def test_with_hardly_a_label_the_defaults_rank(queries: int, tmp_path: Path) -> None:
     ranker, told = learn(planted(queries), planted(queries), SETTINGS, 1, 3)
