@@ -2,9 +2,9 @@
 
 A part is taken out of a copy of the past view's features: what it says of a pair, and the candidates that nobody else
 named. Then the stage itself learns the ranker again, which may lean on what is left, and the past view is ranked as the
-report ranks it. The whole is learnt again in the same way, so that nothing but the part differs. Two things stay as
-they were: places among a user's candidates that only the part filled are empty, not filled by others; and embeddings
-and walk candidates of a release with profiles have seen profiles.
+report ranks it. The whole is learnt again in the same way, so that nothing but the part differs. Some things stay as
+they were: places among a user's candidates that only the part filled are empty, not filled by others; embeddings and
+walk candidates of a release with profiles have seen profiles; and so has what ranks for users without friends.
 """
 
 import shutil
@@ -182,7 +182,10 @@ class Trial:
         if name == "no_blend":
             return self._measure(self._learnt, rank.model_copy(update={"blend": "none"})), ""
         folder = self._scratch / name
-        take_out(PARTS[name], self._ctx.inputs["features"].path / "past", folder / "past")
+        features = self._ctx.inputs["features"].path
+        take_out(PARTS[name], features / "past", folder / "past")
+        for other in (path for path in features.iterdir() if path.name != "past"):
+            (folder / other.name).symlink_to(other.resolve())
         inputs = self._learn(name, replace(self._ctx.inputs["features"], path=folder))
         left = self._measure(inputs, rank)
         shutil.rmtree(folder)

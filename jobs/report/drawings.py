@@ -79,7 +79,7 @@ def _ablations(found: Mapping[str, Any]) -> str:
         for name, one in known.items()
         if one["ratio_interval"]
     }
-    return plots.points(f"What {COMPARED} gains by what is left out", gains, intervals, "%")
+    return plots.points(f"What each part adds to {COMPARED}", gains, intervals, "%")
 
 
 def _training(encoder: Mapping[str, Any]) -> str:

@@ -32,14 +32,16 @@ METRICS = (*PerUser.NAMES, "coverage", "gini", "top_1_percent_share", f"similari
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Writes report.json and report.html."""
-    (folder / JSON).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    (folder / JSON).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     (folder / HTML).write_text(render(report), encoding="utf-8")
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page. Everything from the data is escaped."""
+    """The page. Everything from the data is escaped; what the report of an older version lacks is a dash."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
+    )
     environment.filters.update(
         number=number, size=size, seconds=seconds, whole=whole, span=span, percent=percent, reason=reason_words
     )
@@ -49,7 +51,9 @@ def render(report: Mapping[str, Any]) -> str:
         metrics=METRICS,
         compared=COMPARED,
         own=RANKER,
-        sections=[(id, name) for id, name in SECTIONS.items() if id != "ablations" or report["metrics"]["ablations"]],
+        sections=[
+            (id, name) for id, name in SECTIONS.items() if id != "ablations" or report["metrics"].get("ablations")
+        ],
         ablation_note=ABLATION_NOTE,
         methods=methods_of(report["metrics"]),
         variants=variants_of(report["metrics"]),
@@ -71,7 +75,7 @@ def facts(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def number(value: Any) -> str:
     """A value for a cell: four digits for shares, thousands apart, a dash for what is missing."""
-    if value is None:
+    if _missing(value):
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
@@ -83,9 +87,13 @@ def whole(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
+def _missing(value: Any) -> bool:
+    return value is None or isinstance(value, jinja2.Undefined)
+
+
 def span(interval: Sequence[float] | None) -> str:
     """An interval for a cell."""
-    return "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+    return "–" if _missing(interval) or interval is None else f"{number(interval[0])} to {number(interval[1])}"
 
 
 def percent(ratio: float | None) -> str:

@@ -14,8 +14,8 @@ from matplotlib.ticker import NullLocator
 
 SIZE = (7.0, 3.4)
 OWN, OTHER = "#1668b8", "#9aa7b4"
-LINES = ("#1668b8", "#c2571a", "#3f8f4f", "#7b5ea7", "#8a6d3b", "#5c6873", "#b03a6f")
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("#1668b8", "#c2571a", "#3f8f4f", "#7b5ea7", "#8a6d3b", "#5c6873", "#b03a6f", "#22a0a8", "#c9b326")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 """Beside colour, so that a print without it can be read."""
 
 Numbers = Sequence[float | None]
@@ -35,12 +35,14 @@ def bars(
         return ""
     figure, axes = _axes(title, max(1.8, 0.36 * len(shown) + 0.9))
     names, heights = list(shown), list(shown.values())
-    drawn = axes.barh(names, heights, color=[OWN if name == own or not own else OTHER for name in names])
+    axes.barh(names, heights, color=[OWN if name == own or not own else OTHER for name in names])
     known = {name: interval for name, interval in (intervals or {}).items() if name in shown}
     for name, (low, high) in known.items():
         axes.plot([low, high], [names.index(name)] * 2, color="#1c2733", linewidth=1.5)
-    labels = [_number(v) if n not in known else f"{_number(v)} ({_ends(known[n])})" for n, v in shown.items()]
-    axes.bar_label(drawn, labels=labels, padding=3 if not known else 14, fontsize=9)
+    for place, (name, value) in enumerate(shown.items()):
+        label = f"{_number(value)} ({_ends(known[name])})" if name in known else _number(value)
+        end = (max(value, *known.get(name, ())) if name in known else value, place)
+        axes.annotate(label, end, (4, 0), textcoords="offset points", va="center", fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.15 if not known else 0.3)
     axes.set_xlabel(unit)
@@ -128,10 +130,10 @@ def speeds(title: str, values: Mapping[str, tuple[float | None, float, int]]) ->
     figure, axes = _axes(title, SIZE[1])
     largest = max(size for _, _, size in known.values())
     for place, (name, (speed, recall, size)) in enumerate(known.items()):
-        axes.scatter([speed], [recall], s=40 + 400 * size / largest, color=LINES[place % len(LINES)], alpha=0.7)
-        axes.annotate(
-            f"{name}, {size / 2**20:,.1f} MiB", (speed, recall), (8, 8), textcoords="offset points", fontsize=8
-        )
+        label = f"{name}: {speed:,.0f}/s, {recall:.3f}, {size / 2**20:,.1f} MiB"
+        area, colour = 30 + 200 * size / largest, LINES[place % len(LINES)]
+        axes.scatter([speed], [recall], s=area, color=colour, alpha=0.7, linewidths=0, label=label)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.25)
     axes.set_xlabel("queries a second, batched, one thread")

@@ -179,6 +179,20 @@ def test_the_page_is_told_to_who_cannot_see_it(reported):
     assert len(named) == len(set(named))
 
 
+def test_a_report_of_an_older_version_is_still_a_page(reported):
+    from jobs.report.page import render
+
+    report = read_report(reported[1])
+    for name in ("by_source", "against_best", "ablations", "unblended", "similarity@20"):
+        del report["metrics"][name]
+    for name in ("ann", "projection"):
+        del report[name]
+    for band in [*report["metrics"]["bands"], report["metrics"]["new_users"]]:
+        del band["intervals"]
+    del report["metrics"]["candidates"]["by_depth"]
+    assert "Release report" in render(report)
+
+
 def test_a_projection_is_that_of_a_singular_value_decomposition():
     vectors = np.random.default_rng(2).normal(size=(300, 8)) * np.arange(8, 0, -1)
     found = project(vectors.astype(np.float32), np.zeros(300, np.int64), 1)
