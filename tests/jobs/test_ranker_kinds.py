@@ -11,11 +11,15 @@ import pytest
 
 from infra.errors import CorruptArtifact
 from infra.settings import RankerSettings, Settings
+from jobs.blocks import parts_of
+from jobs.scoring import Pairs, Scorer
 from jobs.train_ranker import LEARNERS
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.ranker import KINDS, Ranker, linear
 from lookup_api.ranking.ranker_lists import ndcg, recall
 from lookup_api.ranking.ranker_prior import default_prior
+from tests.jobs.test_candidates import Stages, settings_of
+from tests.lookup_api.ranking.networks import small_graph
 from tests.suites.planted_lists import planted
 
 VARIANTS = {
@@ -142,6 +146,19 @@ def test_int8_holds_its_two_large_matrices_as_bytes() -> None:
     ]
     assert sum(name.startswith(("first", "second")) and "quantized" in name for name in bytes_held) >= 2
     assert onnx.TensorProto.INT8 not in kinds("mlp").values()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "ensemble"])
+def test_the_stage_makes_an_artifact_that_the_nightly_scorer_opens(kind: str, tmp_path: Path) -> None:
+    settings = settings_of(ranker__kind=kind, ranker__precision="int8", ranker__epochs="3")
+    made = Stages(tmp_path, small_graph(), settings)
+    result = made.run()["ranker"]
+    assert result.metrics["kind"] == kind
+    assert result.metrics["validation"]["ranker"].keys() == {"recall_at_20", "ndcg_at_20"}
+    scorer = Scorer.open(made.paths["features"], made.paths["ranker"], "now")
+    pairs = Pairs.read(parts_of(made.paths["features"] / "now")[0])
+    assert np.isfinite(scorer.score(pairs)).all()
+    assert scorer.ranker.kind == kind
 
 
 def test_model_json_tells_how_inputs_are_scaled(tmp_path: Path) -> None:
