@@ -43,6 +43,7 @@ def check() -> list[Finding]:
         lambda: _package("faiss", "the hnsw and ivf_pq indexes", _version),
         lambda: _package("scann", "the scann index", _installed, optional=True),
         lambda: _package("xgboost", "the ranker", _version),
+        lambda: _package("onnxruntime", "rankers that are networks", _version),
         lambda: _package("numba", "the block kernels", _version),
         lambda: _package("lmdb", "the serving tables", _version),
         lambda: _package("granian", "the lookup API's server", _version),

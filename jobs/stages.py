@@ -41,7 +41,7 @@ STAGES = (
         spark=True,
         summary="What the ranker sees of each pair",
     ),
-    Stage("train_ranker", "ranker", ("graph", "features"), ("ranker",), summary="Gradient-boosted trees on past"),
+    Stage("train_ranker", "ranker", ("graph", "features"), ("ranker",), summary="The ranker, learnt on past"),
     Stage(
         "rank",
         "rankings",

@@ -92,7 +92,7 @@ def _training(encoder: Mapping[str, Any]) -> str:
 def _importance(ranker: Mapping[str, Any]) -> str:
     found = ranker.get("importance") or {}
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return plots.bars("What the ranker looks at", dict(ordered[:MOST_IMPORTANT]), unit="share of gain")
+    return plots.bars("What the ranker looks at", dict(ordered[:MOST_IMPORTANT]), unit="share")
 
 
 def _ann(found: list[Mapping[str, Any]]) -> str:

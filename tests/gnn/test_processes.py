@@ -62,6 +62,7 @@ def test_a_second_run_that_goes_on_from_the_first_ones_state_has_its_content_has
     assert any(line.startswith("step ") for line in together[1])
 
 
+@pytest.mark.slow
 def test_a_second_run_from_nothing_has_the_same_content_hash(folder, together):
     assert train_together(task(folder, "anew", 2), lambda line: None).content_hash == together[0].content_hash
 
