@@ -60,10 +60,11 @@ def test_a_named_encoder_is_a_parent_and_part_of_the_id(small_release: SmallRele
         embeddings = pipeline.ensure(stage_named("embed"))
     manifest = open_artifact(store, "encoder", made["artifact_id"]).manifest
     assert manifest.parents["warm_start"] == named
-    assert manifest.metrics["warm_start"]["compared_users"] == manifest.metrics["warm_start"]["users"] == 400
-    assert manifest.metrics["warm_start"]["cosine"] > 0.95
+    known = manifest.metrics["warm_start"]
+    assert known["compared_users"] == known["users"] == embeddings["rows"]
+    assert known["cosine"] > 0.95
     assert made["artifact_id"] != named
-    assert embeddings["rows"] == 400
+    assert embeddings["rows"] > 300
 
 
 @pytest.mark.parametrize("named", ["20260101T000000Z-0123456789abcdef"])
