@@ -233,4 +233,4 @@ def _score_one(release: Release, user: int, candidate: int, pair: Any) -> float:
     stored = scorer.user_features
     matrix = assemble(pair, stored[[user]], stored[[candidate]])
     assert matrix.shape == (1, len(FEATURES))
-    return float(scorer.score_matrix(matrix)[0])
+    return float(scorer.model.score(matrix)[0])

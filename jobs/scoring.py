@@ -1,6 +1,6 @@
 """Reads the pair features block by block and scores them with the ranker: the batch side of the live path."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from infra.graph import Graph, ViewName, open_array
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
-from lookup_api.ranking.newcomers import Newcomers
-from lookup_api.ranking.ranker import Ranker
+from lookup_api.ranking.scoring import RankingModel
 
 CHUNK = 32_768
 """Pairs scored at a time: the ranker's input stays in cache and memory stays flat."""
@@ -87,16 +86,14 @@ def _first_user(path: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Scorer:
-    """The ranker over one view's user features [N, U], and what ranks for users without friends."""
+    """A ranking model over one view's user features float32 [N, U]."""
 
-    ranker: Ranker
+    model: RankingModel
     user_features: Float32
-    newcomers: Newcomers = field(default_factory=Newcomers.by_default)
 
     @classmethod
     def open(cls, features: Path, ranker: Path, view: ViewName) -> "Scorer":
-        users = open_array(features / view / "user_features.npy")
-        return cls(Ranker.open(ranker), users, Newcomers.open(ranker))
+        return cls(RankingModel.open(ranker), open_array(features / view / "user_features.npy"))
 
     def score(self, pairs: Pairs) -> Float32:
         """float32 [n], higher is better."""
@@ -105,12 +102,8 @@ class Scorer:
             part = slice(start, start + CHUNK)
             viewer, candidate = pairs.user[part], pairs.candidate[part]
             matrix = assemble(pairs.features[part], self.user_features[viewer], self.user_features[candidate])
-            scores[part] = self.score_matrix(matrix)
+            scores[part] = self.model.score(matrix)
         return scores
-
-    def score_matrix(self, matrix: Float32) -> Float32:
-        """float32 [n] of rows of the ranker's input float32 [n, F]."""
-        return self.newcomers.amend(self.ranker.score(matrix), matrix)
 
 
 @lru_cache(maxsize=4)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from infra.graph import Int32
 from infra.settings import CandidateSettings
 from lookup_api.ranking import sources
 from lookup_api.ranking.arrays import pair, readonly
 from lookup_api.ranking.features import PROXIMITY
+from lookup_api.ranking.kernels import njit
 from lookup_api.ranking.neighbourhood import RA, clear, mix
 from lookup_api.ranking.network import Network
 from lookup_api.ranking.proximity import MEASURED, Float16, as_features, forget, measure, reach, scratch_of, ways

@@ -2,11 +2,11 @@
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from infra.graph import NO_DAY, Int32, Int64
 from lookup_api.ranking.arrays import pair, readonly
 from lookup_api.ranking.features import PAIR_FEATURES, PROXIMITY, USER_FEATURES
+from lookup_api.ranking.kernels import njit
 from lookup_api.ranking.network import Network
 
 Float32 = npt.NDArray[np.float32]

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from infra.graph import Csr
 from lookup_api.ranking.arrays import pair
+from lookup_api.ranking.kernels import njit
 
 FACTORS = 128
 ROUNDS = 8

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from infra.graph import Csr, Graph, Int64, View
 from lookup_api.ranking.arrays import pair, readonly
+from lookup_api.ranking.kernels import njit
 
 PRIOR_MEMBERS = 20.0
 """Members' worth of evidence that the groups of the same kind and size lend to one group."""

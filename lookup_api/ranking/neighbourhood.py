@@ -4,7 +4,8 @@ Adamic-Adar: Adamic and Adar, Social Networks 2003. Resource allocation: Zhou, L
 """
 
 import numpy as np
-from numba import njit
+
+from lookup_api.ranking.kernels import njit
 
 HALF_LIFE_DAYS = 365.0
 """Age at which a path of two friendships counts half in `fresh`."""

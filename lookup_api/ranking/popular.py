@@ -2,9 +2,9 @@
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from infra.graph import Csr
+from lookup_api.ranking.kernels import njit
 
 Int32 = npt.NDArray[np.int32]
 

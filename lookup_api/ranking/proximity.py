@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from infra.graph import Int32, Int64
 from infra.settings import CandidateSettings
 from lookup_api.ranking.arrays import pair, readonly
 from lookup_api.ranking.features import PROXIMITY, SQUARE_SCALE, WALK_SCALE
+from lookup_api.ranking.kernels import njit
 from lookup_api.ranking.neighbourhood import CN, FRESH, RA, clear, two_hop
 from lookup_api.ranking.network import Network
 from lookup_api.ranking.walks import alone, scratch_for, together, walk

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from infra.graph import Graph, ViewName
 from lookup_api.ranking import sources
+from lookup_api.ranking.kernels import njit
 
 KINDS = ("mutual_connections", "same_attribute", "same_affiliation", "near_in_network", "popular")
 MUTUAL_CONNECTIONS, SAME_ATTRIBUTE, SAME_AFFILIATION, NEAR_IN_NETWORK, POPULAR = range(len(KINDS))

@@ -1,6 +1,6 @@
 """The best few of many scored rows, and the union of ranked lists from several sources."""
 
-from numba import njit
+from lookup_api.ranking.kernels import njit
 
 
 @njit(cache=True, nogil=True)

@@ -10,11 +10,11 @@ says more about friendship.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from infra.graph import Csr, Float32
 from lookup_api.ranking.arrays import pair, readonly
 from lookup_api.ranking.groups import Groups
+from lookup_api.ranking.kernels import njit
 
 ALPHA = 0.15
 STEPS = 6

@@ -158,7 +158,7 @@ def test_the_stage_makes_an_artifact_that_the_nightly_scorer_opens(kind: str, tm
     scorer = Scorer.open(made.paths["features"], made.paths["ranker"], "now")
     pairs = Pairs.read(parts_of(made.paths["features"] / "now")[0])
     assert np.isfinite(scorer.score(pairs)).all()
-    assert scorer.ranker.kind == kind
+    assert scorer.model.ranker.kind == kind
 
 
 def test_model_json_tells_how_inputs_are_scaled(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from jobs.context import Parent, StageResult
 from jobs.scoring import Pairs, Scorer
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES, assemble
 from lookup_api.ranking.popular import most_connected
-from lookup_api.ranking.ranker import Ranker
+from lookup_api.ranking.scoring import RankingModel
 from tests.jobs.test_rank import lonely_graph
 from tests.suites.planted import bare_graph
 from tests.suites.small_release import SETTINGS, context, small_release
@@ -111,7 +111,7 @@ def test_a_score_computed_live_from_the_tables_equals_the_nightly_one(
 ) -> None:
     """Only blobs, the ranker and two batched reads: the live path. Everybody, to 1e-5."""
     tables, _ = served
-    ranker = Ranker.open(made["ranker"].path)
+    model = RankingModel.open(made["ranker"].path)
     head = ServingHead.from_json(tables.get(META, HEAD_KEY))
     assert head.pair_features == PAIR_FEATURES
     compared = 0
@@ -121,7 +121,7 @@ def test_a_score_computed_live_from_the_tables_equals_the_nightly_one(
             continue
         viewer = decode_user(tables.get(USERS, user_id)).features
         people = np.stack([decode_user(blob).features for blob in tables.get_many(USERS, stored.ids) if blob])
-        live = dict(zip(stored.ids, ranker.score(assemble(stored.features, viewer, people)).tolist(), strict=True))
+        live = dict(zip(stored.ids, model.score(assemble(stored.features, viewer, people)).tolist(), strict=True))
         ranking = decode_ranking(tables.get(RANKINGS, user_id))
         for offset, score, _, _ in ranking.items():
             if ranking.base + offset in live:

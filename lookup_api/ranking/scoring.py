@@ -1,0 +1,24 @@
+"""What a ranker artifact says of pairs: one model for users with friends, another for those without."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lookup_api.ranking.newcomers import Newcomers
+from lookup_api.ranking.ranker import Float32, Ranker
+
+
+@dataclass(frozen=True)
+class RankingModel:
+    """Nightly and live scores are both this model's."""
+
+    ranker: Ranker
+    newcomers: Newcomers = field(default_factory=Newcomers.by_default)
+
+    @classmethod
+    def open(cls, folder: Path) -> "RankingModel":
+        """Reads the data folder of a ranker artifact. Raises CorruptArtifact, as its parts do."""
+        return cls(Ranker.open(folder), Newcomers.open(folder))
+
+    def score(self, matrix: Float32) -> Float32:
+        """Scores float32 [n] of rows of the ranker's input float32 [n, F]; higher is better, within one viewer."""
+        return self.newcomers.amend(self.ranker.score(matrix), matrix)
