@@ -28,6 +28,10 @@ COMPARED_USERS = 20_000
 """Users whose embeddings are compared, at most."""
 
 
+_NONE = pa.array([], pa.string())
+"""Values of an attribute that nobody has."""
+
+
 @dataclass(frozen=True)
 class Names:
     """What the codes of a graph stand for. attributes: name -> values by code. entities: one string each, by code."""
@@ -107,8 +111,8 @@ def matching_rows(new: Vocabulary, new_names: Names, old: Vocabulary, old_names:
     for name, buckets in zip(new.attributes, new.attribute_buckets, strict=True):
         if name in old.attributes:
             at = old.attributes.index(name)
-            known = old_names.attributes[name][: old.attribute_buckets[at]]
-            _place(found, first, new_names.attributes[name][:buckets], known, int(old_first[at]))
+            known, wanted = (names.attributes.get(name, _NONE) for names in (old_names, new_names))
+            _place(found, first, wanted[:buckets], known[: old.attribute_buckets[at]], int(old_first[at]))
         first += buckets
     entities = new_names.entities[: new.entity_buckets], old_names.entities[: old.entity_buckets]
     _place(found, new.first_entity, *entities, old.first_entity)

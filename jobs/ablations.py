@@ -111,7 +111,7 @@ def ablate(ctx: StageContext, hidden: Csr, asked: Int64, names: Sequence[Ablatio
     made: dict[str, Any] = {}
     with TemporaryDirectory(prefix="ablations-", dir=ctx.data.parent) as scratch:
         trial = Trial(ctx, graph, hidden, asked, Path(scratch))
-        for name in names:
+        for name in dict.fromkeys(names):
             left, signal = trial.without(name)
             words = SAID[name] + (f" ({signal})" if signal else "")
             made[name] = {"without": words, "metrics": compare(trial.whole, left, ctx.settings.run.seed)}

@@ -67,7 +67,7 @@ def score_shifts(now: Profile, before: Profile) -> Iterator[Change]:
         return
     if not found:
         yield Change("scores at the first and the last rank are the same", np.inf)
-    for rank in usual.keys() & found.keys():
+    for rank in sorted(usual.keys() & found.keys(), key=int):
         edges = usual[rank][10:100:10]
         tenths = [_shares(night[rank], edges) * of[rank]["lists"] for night, of in ((found, now), (usual, before))]
         yield Change(f"scores at rank {rank} are spread otherwise", stability_index(*tenths))

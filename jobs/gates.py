@@ -32,6 +32,8 @@ FAULTS = {
 
 INTEGRITY = "integrity"
 """The gate that no force passes."""
+MOST = 700.0
+"""Logarithm of the most that a network may have grown: larger numbers do not fit a float."""
 Z = 1.96
 """Standard errors on either side of a mean in a 95 % interval."""
 
@@ -178,7 +180,7 @@ def _drift(found: Measured, before: Measured, gates: GateSettings) -> Iterator[F
         yield Finding("inputs", "the served release has no profile of its inputs to compare", False)
         return
     weeks = max(1.0, (found.as_of - before.as_of).total_seconds() / 604_800)
-    growth = (1 + gates.max_input_change) ** weeks - 1
+    growth = float(np.expm1(min(weeks * np.log1p(gates.max_input_change), MOST)))
     inputs, degrees = input_changes(now["inputs"], was["inputs"]), degree_shift(now["inputs"], was["inputs"])
     yield from _changed("inputs", inputs, growth, "max_input_change")
     yield from _changed("inputs", [degrees], weeks * gates.max_degree_shift, "max_degree_shift")

@@ -68,7 +68,7 @@ def shares(gains: dict[str, float]) -> dict[str, float]:
 def shuffling_costs(ranker: Ranker, lists: Lists, seed: int, most: int = 200) -> dict[str, float]:
     """nDCG lost when one feature's values are shuffled among the pairs of at most `most` lists (Breiman, 2001)."""
     told = lists.telling()
-    step = max(1, len(told.held) // most)
+    step = max(1, -(-len(told.held) // most))
     sample = told.where(np.arange(len(told.held)) % step == 0)
     whole = ndcg(sample, ranker.score(sample.matrix))
     lost = {}
