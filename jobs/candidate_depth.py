@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from index.sharded import ShardedIndex
 from infra.graph import Csr, Int32, Int64, open_array
@@ -19,8 +18,6 @@ DEPTHS = (100, 300, 1000)
 USERS = 500
 """Users asked at most: a budget of 1,000 is looked at for each."""
 BLOCK = 100
-
-Hits = npt.NDArray[np.bool_]
 
 
 def recall_by_depth(inputs: Mapping[str, Path], hidden: Csr, asked: Int64, settings: Settings) -> dict[str, Any]:
