@@ -1,4 +1,5 @@
 # `make run` and `make test` need nothing but Python 3.11 with pip, and Java 17 (installed by apt where there is apt).
+# Redis, which the tests of serving scaled out need, is installed there too; without it they are skipped and say so.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,6 +12,8 @@ APT := $(shell command -v apt-get)
 setup: $(STAMP)
 	@command -v java >/dev/null || { $(if $(APT),apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless,false) ; } \
 	  || { echo "Java 17 is missing: install a JRE (Debian: openjdk-17-jre-headless, macOS: brew install openjdk@17)" >&2; exit 1; }
+	@command -v redis-server >/dev/null || { $(if $(APT),apt-get update -qq && apt-get install -y -qq redis-server,false) ; } \
+	  || echo "redis-server is missing, so tests of serving from Redis are skipped: install it (macOS: brew install redis)" >&2
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name one with PYTHON=" >&2; exit 1; }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from jobs.pipeline import Pipeline
+    from tests.suites.redis_server import RedisServer
 
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -66,6 +67,24 @@ def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     bucket = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return bucket
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator["RedisServer"]:
+    """The suite's one Redis. A test that stops or hangs its server starts a RedisServer of its own."""
+    from tests.suites.redis_server import RedisServer
+
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_uri(shared_redis: "RedisServer") -> str:
+    """The address of a Redis that holds nothing yet."""
+    with shared_redis.client() as client:
+        client.flushall()
+    return shared_redis.uri
 
 
 SMALL_FLAGS = {"encoder.max_steps": "60", "candidates.per_user": "100", "index.min_recall": "0.9"}
