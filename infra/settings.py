@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from infra.errors import UsageError
 
 ENV_PREFIX = "PYMK_"
-OTHER_VARIABLES = ("PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS")
+OTHER_VARIABLES = (
+    "PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS",
+    "PYMK_REDIS_USERNAME", "PYMK_REDIS_PASSWORD",
+)  # fmt: skip
 """Variables with the prefix that are no settings; whatever else has it is warned about, as likely misspelt."""
 
 BackendName = Literal["exact", "hnsw", "ivf_pq", "scann"]
@@ -196,6 +199,28 @@ class ApiSettings(Section):
     workers: int = Field(1, ge=1, le=256, description="Server processes.")
     poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks at CURRENT.")
     retry_after_s: int = Field(5, ge=1, le=86_400, description="Retry-After of a 503.")
+    facts: str = Field(
+        "",
+        description="Where live facts are kept: a folder, or redis://…; empty for `live` in a store that is a folder.",
+    )
+
+
+class EventSettings(Section):
+    batch: int = Field(1000, ge=1, le=100_000, description="Events in one request, at most.")
+    max_mib: int = Field(
+        16_384, ge=1, le=2**24, description="MiB that live facts in a folder may take; when full, events are refused."
+    )
+    keep_days: int = Field(7, ge=0, le=3650, description="Days for which the log and event ids outlive their export.")
+    fatigue: int = Field(
+        20,
+        ge=0,
+        le=65_535,
+        description="Times somebody is shown to a user without a reaction before they sink; 0 never.",
+    )
+    fatigue_days: int = Field(
+        30, ge=1, le=3650, description="Days after which it is forgotten that somebody was shown."
+    )
+    redis_timeout_ms: int = Field(100, ge=1, le=60_000, description="Milliseconds that Redis may take for live facts.")
 
 
 class StoreSettings(Section):
@@ -218,6 +243,7 @@ class Settings(Section):
     gates: GateSettings = GateSettings()
     rules: RulesSettings = RulesSettings()
     api: ApiSettings = ApiSettings()
+    events: EventSettings = EventSettings()
     store: StoreSettings = StoreSettings()
 
     def section(self, name: str) -> dict[str, Any]:

@@ -1,0 +1,172 @@
+"""Live facts: what happened since the releases were made, as every request must know it.
+
+Events are recorded durably and at once change what is known of the people they name. Two forms keep the same promises:
+infra.live_lmdb for the workers of one machine, infra.live_redis for a fleet. Of opposing events the latest counts
+(`at`), of two at the same time the restricting one, as at night; in whatever order they arrive.
+Facts only keep people out: what lifts one (unblocked, reactivated, …) brings back nobody whom a release left out.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from infra.errors import UsageError
+from infra.events import Event, Refusal
+from infra.settings import Settings
+
+CONNECTED, BLOCKED, DISMISSED = "connected", "blocked", "dismissed"
+DEACTIVATED, BANNED, OPTED_OUT, ERASED = "deactivated", "banned", "opted_out", "erased"
+PAIR_RULES = (CONNECTED, BLOCKED, DISMISSED)
+HIDING_RULES = (ERASED, BANNED, OPTED_OUT, DEACTIVATED)
+"""Names of the rules, as metrics and explanations call them; of several the first is told."""
+
+REUSED_ID = Refusal("event_id_reused", "event_id: another event was stored under it before.")
+ERASED_PERSON = Refusal("erased_person", "The event names a person who was erased.")
+
+
+class FactBar(NamedTuple):
+    """The people whom one rule keeps out: ask `ids` for membership, it may be large."""
+
+    rule: str
+    ids: "Mapping[int, object] | frozenset[int]"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerFacts:
+    """What must be known to answer one viewer.
+
+    barred: person -> rule, for this viewer alone: connected, blocked by either of the two, dismissed and not expired.
+    hidden: person -> rule, nobody may see them. It is shared by all answers, follows new events, and may be large: ask
+    for the people in question and never iterate over it.
+    fatigue: person -> times shown to this viewer since a last reaction. viewer_hidden: this viewer is hidden and is
+    shown nobody. version: changes whenever `barred` or `hidden` do, but for a dismissal that expires.
+    """
+
+    barred: Mapping[int, str]
+    hidden: Mapping[int, str]
+    fatigue: Mapping[int, int]
+    viewer_hidden: bool
+    version: int
+
+    @property
+    def bars(self) -> tuple[FactBar, ...]:
+        """The same by rule."""
+        by_rule = [
+            FactBar(rule, frozenset(person for person, found in self.barred.items() if found == rule))
+            for rule in PAIR_RULES
+        ]
+        return (*(bar for bar in by_rule if bar.ids), FactBar("hidden", self.hidden))
+
+
+class LiveFacts(Protocol):
+    """Thread-safe. Whatever cannot be read or stored raises StoreError."""
+
+    def of(self, viewer: int) -> ViewerFacts:
+        """One read; it sees every event that was recorded before."""
+        ...
+
+    def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
+        """Stores events, durable on return; one whose id was stored before is not stored again.
+
+        Returns the places of events that were refused. Raises StoreError (full, down), and then stored none of them.
+        """
+        ...
+
+    def refresh_queue(self, most: int) -> list[int]:
+        """Users whose lists should be made anew, longest waiting first."""
+        ...
+
+    def refreshed(self, users: Iterable[int]) -> None:
+        """Takes users off the queue."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LoggedEvent(NamedTuple):
+    """An event as the log keeps it: without its id, in the order of being recorded."""
+
+    type: str
+    user_id: int
+    other_id: int | None
+    at_us: int
+    position: int | None
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """name: the same for a batch that begins with the same event. mark: what `exported` takes."""
+
+    name: str
+    events: Sequence[LoggedEvent]
+    mark: str
+
+
+class EventLog(Protocol):
+    """The recorded events on their way to the lake. A batch is handed out again until it is marked as exported."""
+
+    def unexported(self, most: int) -> LogBatch | None:
+        """The oldest events that were not exported, None when there are none."""
+        ...
+
+    def exported(self, batch: LogBatch, keep_days: int) -> None:
+        """Notes that a batch is in the lake; exported events leave the log after `keep_days`, ids with them."""
+        ...
+
+    def ended_at(self, pairs: Sequence[tuple[str, int, int]]) -> list[int | None]:
+        """When each fact (connected or blocked, user_id, other_id) was last taken back, if it does not hold now, µs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What erasing a person touched: rows by store. viewers: whose own facts named the person."""
+
+    rows: Mapping[str, int]
+    viewers: Sequence[int]
+
+
+class Erasure(Protocol):
+    def erase(self, user_id: int, at_us: int) -> Erased:
+        """Bars the person from every answer at once and for good, and removes all else that is known of them."""
+        ...
+
+    def erased(self) -> Mapping[int, int]:
+        """Everyone who was erased -> when, µs since 1970."""
+        ...
+
+
+class LiveStore(LiveFacts, EventLog, Erasure, Protocol):
+    """What each form is."""
+
+
+def open_live_facts(uri: str, settings: Settings) -> LiveStore:
+    """Opens the live facts in a folder (made if it is missing) or at redis://, rediss:// or unix://.
+
+    Raises UsageError for a URI that names neither; StoreError where the folder or the server cannot be used.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme in ("redis", "rediss", "unix"):
+        from infra.live_redis import RedisLiveFacts
+
+        return RedisLiveFacts.open(uri, settings)
+    if parts.scheme in ("", "file") and parts.path:
+        from infra.live_lmdb import LmdbLiveFacts
+
+        return LmdbLiveFacts.open(Path(parts.path if parts.scheme else uri), settings)
+    raise UsageError(f"{uri!r}: keeps no live facts", "Give api.facts a folder, redis://… or rediss://….")
+
+
+def facts_uri(settings: Settings, store_uri: str) -> str:
+    """Where live facts are: `api.facts`, else the folder `live` of a store that is a folder.
+
+    Raises UsageError for another store without the setting.
+    """
+    if settings.api.facts:
+        return settings.api.facts
+    parts = urlsplit(store_uri)
+    if parts.scheme in ("", "file"):
+        return str(Path(parts.path if parts.scheme else store_uri) / "live")
+    raise UsageError(f"{store_uri}: no place for live facts", "Set api.facts to a folder, redis:// or rediss:// URI.")
