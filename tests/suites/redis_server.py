@@ -33,7 +33,9 @@ class RedisServer:
         if program is None:
             pytest.skip(f"{PROGRAM} is missing: `make setup` installs it where there is apt")
         self.folder.mkdir(parents=True, exist_ok=True)
-        flags = [part for name, value in self.options.items() for part in (f"--{name.replace('_', '-')}", value)]
+        flags = [
+            part for name, value in self.options.items() for part in (f"--{name.replace('_', '-')}", *value.split(" "))
+        ]
         command = [program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), *flags]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)

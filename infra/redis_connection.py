@@ -1,0 +1,77 @@
+"""Connections to Redis, for whatever is kept there: one place for addresses, passwords, time limits and errors.
+
+The address is `redis://host:port/db`, `rediss://` with TLS, or `unix://path`; user and password come from the
+environment (PYMK_REDIS_USERNAME, PYMK_REDIS_PASSWORD), as settings are printed and frozen into manifests.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from infra.errors import StoreError, UsageError
+
+SCHEMES = ("redis", "rediss", "unix")
+USERNAME_VARIABLE, PASSWORD_VARIABLE = "PYMK_REDIS_USERNAME", "PYMK_REDIS_PASSWORD"
+CONNECTIONS = 16
+"""Of one client, at most; each thread that waits for an answer has one."""
+
+
+def is_redis(uri: str) -> bool:
+    """Whether the address names a Redis, and not a folder or another store."""
+    return urlsplit(uri).scheme in SCHEMES
+
+
+def connect(uri: str, timeout_s: float, connections: int = CONNECTIONS) -> "redis.Redis":
+    """A thread-safe client with pooled connections; it connects when it is first used.
+
+    timeout_s: for connecting and for each answer; nothing is tried twice, which is the caller's to decide.
+    Raises UsageError for an address that names no Redis or holds a password.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in SCHEMES or not (parts.hostname or parts.path):
+        raise UsageError(f"{shown(uri)}: names no Redis", "Write redis://host:port/db, rediss://… or unix://path.")
+    if parts.password or parts.username:
+        fix = f"Leave them out, and set {USERNAME_VARIABLE} and {PASSWORD_VARIABLE}."
+        raise UsageError(f"{shown(uri)}: holds a user or a password, and settings are printed", fix)
+    try:
+        return redis.Redis.from_url(
+            uri,
+            username=os.environ.get(USERNAME_VARIABLE),
+            password=os.environ.get(PASSWORD_VARIABLE),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            max_connections=connections,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise UsageError(f"{shown(uri)}: {error}", "Write redis://host:port/db.") from error
+
+
+def shown(uri: str) -> str:
+    """The address without user and password, for messages."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turns what the client raises into a StoreError that says what to do. what: the address, or more."""
+    try:
+        yield
+    except redis.AuthenticationError as error:
+        raise StoreError(f"{what}: {error}", f"Check {USERNAME_VARIABLE} and {PASSWORD_VARIABLE}.") from error
+    except redis.ReadOnlyError as error:
+        raise StoreError(f"{what}: is a replica and takes no writes", "Name the primary.") from error
+    except redis.OutOfMemoryError as error:
+        raise StoreError(f"{what}: Redis is full: {error}", "Raise its maxmemory, or remove something.") from error
+    except redis.ResponseError as error:
+        raise StoreError(f"{what}: {error}") from error
+    except redis.TimeoutError as error:
+        raise StoreError(f"{what}: did not answer in time", "Check that Redis is not overloaded or hung.") from error
+    except (redis.RedisError, OSError) as error:
+        raise StoreError(f"{what}: {error}", "Check the address, and that Redis runs.") from error
