@@ -1,0 +1,246 @@
+"""Live facts in a folder: one small LMDB that all workers of a machine share.
+
+What a request brings, its ids, its place in the log and what it changes, is one synced transaction: once it returns, it
+outlives a kill of the process or the machine, and every worker sees it at its next read. Readers take no locks.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from infra import live_log
+from infra.errors import StoreError
+from infra.events import OUTCOMES, Event, Refusal
+from infra.live_facts import BLOCKED, ERASED_PERSON, REUSED_ID, Erased, LogBatch, ViewerFacts
+from infra.live_hidden import Hidden, change_state, erased_people, forget_state
+from infra.live_log import now_us
+from infra.live_records import BLOCKS, CONNECTION, MOST_RECORDS, SHOWN, Change, Expiry, changes_of, facts_of
+from infra.live_tables import (
+    HIDDEN_HEAD,
+    Tables,
+    Transaction,
+    full,
+    pack_id,
+    pack_number,
+    unpack_id,
+    unpack_number,
+)
+from infra.settings import Settings
+
+FULL_FOR_OUTCOMES, FULL = 0.8, 0.9
+"""Shares of the room: once taken, outcomes and then all events are refused. To export and to erase needs room too."""
+
+_NEVER = pack_number(0)
+
+
+class LmdbLiveFacts:
+    """See infra.live_facts.LiveStore. The file is opened at first use, and tried again where that failed."""
+
+    def __init__(self, folder: Path, max_bytes: int, expiry: Expiry) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+        self._expiry = expiry
+        self._hidden = Hidden()
+        self._opened: Tables | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: Path, settings: Settings) -> "LmdbLiveFacts":
+        return cls(folder, settings.events.max_mib << 20, Expiry.of(settings))
+
+    def of(self, viewer: int) -> ViewerFacts:
+        tables, key, hidden = self._tables(), pack_id(viewer), self._hidden
+        with tables.reading() as txn:
+            if txn.get(HIDDEN_HEAD, b"", db=tables.meta) != hidden.head:
+                hidden.follow(tables, txn)
+            version = hidden.version
+            seen = txn.get(key, db=tables.versions)
+            if seen is None:
+                return ViewerFacts({}, hidden.people, {}, viewer in hidden.people, version)
+            records = tables.records(txn, key)
+            now, expiry = now_us(), self._expiry
+            oldest = (now - expiry.dismissal_us, now - expiry.fatigue_us)
+            return facts_of(records, hidden.people, viewer, max(version, unpack_number(seen)), oldest)
+
+    def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
+        tables = self._tables()
+        refused: dict[int, Refusal] = {}
+        with tables.writing() as txn:
+            self._refuse_when_full(tables, txn, events)
+            head = tables.head(txn)
+            last = head.last
+            for place, event in enumerate(events):
+                known = live_log.find_id(tables, txn, event)
+                if known is not None:
+                    if known != event.content():
+                        refused[place] = REUSED_ID
+                elif self._names_erased(tables, txn, event):
+                    refused[place] = ERASED_PERSON
+                else:
+                    last += 1
+                    self._apply(tables, txn, last, event)
+            if last > head.last:
+                tables.put_head(txn, head._replace(last=last))
+        return refused
+
+    @staticmethod
+    def _refuse_when_full(tables: Tables, txn: Transaction, events: Sequence[Event]) -> None:
+        """Leaves room for what must not wait: facts that bar when there is none for showings, exports after both."""
+        most = FULL if any(event.type not in OUTCOMES for event in events) else FULL_FOR_OUTCOMES
+        if tables.fill(txn) > most:
+            raise full(tables.path)
+
+    @staticmethod
+    def _names_erased(tables: Tables, txn: Transaction, event: Event) -> bool:
+        named = (event.user_id,) if event.other_id is None else (event.user_id, event.other_id)
+        return any(txn.get(pack_id(person), db=tables.erased) is not None for person in named)
+
+    def _apply(self, tables: Tables, txn: Transaction, number: int, event: Event) -> None:
+        live_log.append(tables, txn, number, event)
+        if event.other_id is None:
+            change_state(tables, txn, number, event.user_id, event.type, event.at_us)
+            return
+        for change in changes_of(event):
+            if tables.merge(txn, change, self._expiry.fatigue_us):
+                self._note(tables, txn, number, change)
+        if event.type == "connected":
+            for user in (event.user_id, event.other_id):
+                _enqueue(tables, txn, number, user)
+
+    def _note(self, tables: Tables, txn: Transaction, number: int, change: Change) -> None:
+        """Lets readers know that there are records, and whether they bar."""
+        key = pack_id(change.viewer)
+        if change.barring:
+            txn.put(key, pack_number(number), db=tables.versions)
+            return
+        txn.put(key, _NEVER, db=tables.versions, overwrite=False)
+        cursor = txn.cursor(tables.pairs)
+        if cursor.set_key(key) and cursor.count() > MOST_RECORDS:
+            _forget_shown(tables, txn, change.viewer)
+
+    def refresh_queue(self, most: int) -> list[int]:
+        tables = self._tables()
+        found: list[int] = []
+        with tables.reading() as txn:
+            for _, users in txn.cursor(tables.queue):
+                found += (unpack_id(users[at : at + 8]) for at in range(0, len(users), 8))
+                if len(found) >= most:
+                    break
+        return found[:most]
+
+    def refreshed(self, users: Iterable[int]) -> None:
+        tables = self._tables()
+        with tables.writing() as txn:
+            for user in users:
+                _dequeue(tables, txn, user)
+
+    def unexported(self, most: int) -> LogBatch | None:
+        tables = self._tables()
+        with tables.reading() as txn:
+            return live_log.unexported(tables, txn, most)
+
+    def exported(self, batch: LogBatch, keep_days: int) -> None:
+        tables = self._tables()
+        live_log.mark_exported(tables, int(batch.mark), now_us())
+        live_log.trim(tables, keep_days, now_us())
+
+    def ended_at(self, pairs: Sequence[tuple[str, int, int]]) -> list[int | None]:
+        tables = self._tables()
+        with tables.reading() as txn:
+            found = [
+                tables.record(txn, user, other, BLOCKS if fact == BLOCKED else CONNECTION)
+                for fact, user, other in pairs
+            ]
+        return [record[0] if record is not None and not record[1] else None for record in found]
+
+    def erase(self, user_id: int, at_us: int) -> Erased:
+        tables = self._tables()
+        with tables.writing() as txn:  # from here on nothing new of them is stored
+            head = tables.head(txn)
+            number = head.last + 1
+            key = pack_id(user_id)
+            if txn.get(key, db=tables.erased) is None:
+                txn.put(key, pack_number(at_us), db=tables.erased)
+            tables.put_head(txn, head._replace(last=number))
+            tables.put_hidden_head(txn, tables.hidden_head(txn)._replace(erased=number))
+            rows = {"state": forget_state(tables, txn, user_id), "refresh queue": _dequeue(tables, txn, user_id)}
+        viewers = self._viewers_of(tables, user_id)
+        with tables.writing() as txn:
+            rows["own facts"] = _forget_viewer(tables, txn, key)
+        rows["facts of others"] = 0
+        for viewer in viewers:
+            with tables.writing() as txn:
+                rows["facts of others"] += tables.forget(txn, viewer, user_id)
+        rows["events in the log"] = live_log.remove_person(tables, user_id)
+        return Erased(rows, viewers)
+
+    @staticmethod
+    def _viewers_of(tables: Tables, person: int) -> list[int]:
+        """Everybody who has a record of a person: a look at all records, as erasures are rare."""
+        found: set[int] = set()
+        packed = pack_id(person)
+        with tables.reading() as txn:
+            for viewer, record in txn.cursor(tables.pairs):
+                if record.startswith(packed):
+                    found.add(unpack_id(viewer))
+        return sorted(found)
+
+    def erased(self) -> Mapping[int, int]:
+        tables = self._tables()
+        with tables.reading() as txn:
+            return erased_people(tables, txn)
+
+    def close(self) -> None:
+        with self._lock:
+            tables, self._opened, self._closed = self._opened, None, True
+        if tables is not None:
+            tables.release()
+
+    def _tables(self) -> Tables:
+        return self._opened or self._open()
+
+    def _open(self) -> Tables:
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"{self.folder}: live facts were closed")
+            if self._opened is None:
+                self._opened = Tables.open(self.folder, self._max_bytes)
+            return self._opened
+
+
+def _enqueue(tables: Tables, txn: Transaction, number: int, user: int) -> None:
+    """Puts a user at the end of the queue, unless they wait already. One event may queue two."""
+    key, place = pack_id(user), pack_number(number)
+    if txn.put(key, place, db=tables.queued, overwrite=False):
+        txn.put(place, txn.get(place, b"", db=tables.queue) + key, db=tables.queue)
+
+
+def _dequeue(tables: Tables, txn: Transaction, user: int) -> int:
+    key = pack_id(user)
+    place = txn.pop(key, db=tables.queued)
+    if place is None:
+        return 0
+    users = txn.pop(place, db=tables.queue) or b""
+    left = b"".join(users[at : at + 8] for at in range(0, len(users), 8) if users[at : at + 8] != key)
+    if left:
+        txn.put(place, left, db=tables.queue)
+    return 1
+
+
+def _forget_viewer(tables: Tables, txn: Transaction, key: bytes) -> int:
+    txn.delete(key, db=tables.versions)
+    cursor = txn.cursor(tables.pairs)
+    if not cursor.set_key(key):
+        return 0
+    count = int(cursor.count())
+    cursor.delete(dupdata=True)
+    return count
+
+
+def _forget_shown(tables: Tables, txn: Transaction, viewer: int) -> None:
+    """Forgets the older half of those who were shown to a viewer."""
+    shown = [record for record in tables.records(txn, pack_id(viewer)) if record[1] == SHOWN]
+    shown.sort(key=lambda record: record[2])
+    for other, relation, _, _ in shown[: len(shown) // 2]:
+        tables.forget(txn, viewer, other, relation)

@@ -1,0 +1,246 @@
+"""The LMDB file of live facts: its tables, how rows are packed, and one handle a process.
+
+| table | key -> value |
+|---|---|
+| meta | format; the last number given to an event; the last exported; the last changes of who is hidden |
+| log | number -> event, in the order of being recorded |
+| ids | digest of an event id -> number, digest of the event |
+| pairs | viewer -> records (other, relation, at, value), many a key |
+| versions | viewer -> number of the last event that may have changed whom they may see, 0 for none |
+| people, changed | person -> state; number of the change -> person |
+| erased | person -> when |
+| queue, queued | number -> user who waits for a refresh; user -> number |
+| exports | last exported number -> when it was exported |
+"""
+
+import errno
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import lmdb
+
+from infra.errors import StoreError
+from infra.live_records import Change, merged
+
+FORMAT = b"1"
+TABLES = ("meta", "log", "ids", "versions", "people", "changed", "erased", "queue", "queued", "exports")
+FILE = "live.lmdb"
+MAX_READERS = 2048
+"""Reading transactions of all workers together."""
+
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+_RECORD = struct.Struct(">QBQH")
+_FOUND = struct.Struct(">QQBQH")
+_PLACE = struct.Struct(">QB")
+_NUMBER = struct.Struct(">Q")
+_BIAS = 1 << 63
+HEAD, HIDDEN_HEAD, FORMAT_KEY = b"head", b"hidden", b"format"
+_HEAD = struct.Struct(">QQ")
+_HIDDEN_HEAD = struct.Struct(">QQ")
+
+
+def pack_id(user_id: int) -> bytes:
+    """Eight bytes that sort as the signed numbers do."""
+    return _NUMBER.pack(user_id + _BIAS)
+
+
+def unpack_id(packed: bytes) -> int:
+    return int(_NUMBER.unpack(packed)[0]) - _BIAS
+
+
+def pack_number(number: int) -> bytes:
+    return _NUMBER.pack(number)
+
+
+def unpack_number(packed: bytes) -> int:
+    return int(_NUMBER.unpack(packed)[0])
+
+
+class Head(NamedTuple):
+    """last: number of the newest event. exported: number up to which the log is in the lake."""
+
+    last: int = 0
+    exported: int = 0
+
+
+class HiddenHead(NamedTuple):
+    """Numbers of the last change of somebody's state, and of the last erasure."""
+
+    changed: int = 0
+    erased: int = 0
+
+    @property
+    def version(self) -> int:
+        return max(self)
+
+
+class Tables:
+    """One open LMDB environment. `table.meta` … are its databases; LMDB forbids a process a second handle on a file."""
+
+    _open: dict[Path, "Tables"] = {}  # noqa: RUF012
+    _lock = threading.Lock()
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path = path
+        self.users = 0
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.env = lmdb.open(
+                str(path), subdir=False, map_size=max_bytes, max_dbs=len(TABLES) + 1, max_readers=MAX_READERS,
+                max_spare_txns=16, mode=0o600,
+            )  # fmt: skip
+            self.env.reader_check()
+            self.pairs = self.env.open_db(b"pairs", dupsort=True, dupfixed=True)
+            for name in TABLES:
+                setattr(self, name, self.env.open_db(name.encode()))
+            self._check_format()
+
+    meta: "lmdb._Database"
+    log: "lmdb._Database"
+    ids: "lmdb._Database"
+    versions: "lmdb._Database"
+    people: "lmdb._Database"
+    changed: "lmdb._Database"
+    erased: "lmdb._Database"
+    queue: "lmdb._Database"
+    queued: "lmdb._Database"
+    exports: "lmdb._Database"
+
+    def _check_format(self) -> None:
+        with self.env.begin() as txn:
+            found = txn.get(FORMAT_KEY, db=self.meta)
+        if found is None:
+            with self.env.begin(write=True) as txn:
+                txn.put(FORMAT_KEY, FORMAT, db=self.meta)
+        elif found != FORMAT:
+            self.env.close()
+            raise StoreError(f"{self.path}: live facts of format {found!r}, this code reads {FORMAT!r}")
+
+    @classmethod
+    def open(cls, folder: Path, max_bytes: int) -> "Tables":
+        path = (folder.expanduser() / FILE).resolve()
+        with cls._lock:
+            tables = cls._open.get(path)
+            if tables is None:
+                tables = cls._open[path] = cls(path, max_bytes)
+            tables.users += 1
+            return tables
+
+    def release(self) -> None:
+        with self._lock:
+            self.users -= 1
+            if self.users == 0:
+                del self._open[self.path]
+                self.env.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        with explained(self.path), self._begin(write=False) as txn:
+            yield txn
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """Synced to the disk when the block ends; nothing of it is kept when the block raises."""
+        with explained(self.path):
+            try:
+                with self._begin(write=True) as txn:
+                    yield txn
+            except lmdb.MapFullError:
+                self.env.reader_check()  # workers that were killed while they read hold pages back
+                raise
+
+    def _begin(self, write: bool) -> Transaction:
+        try:
+            return self.env.begin(write=write)
+        except lmdb.MapResizedError:  # another process opened it with a larger events.max_mib
+            self.env.set_mapsize(0)
+            return self.env.begin(write=write)
+
+    def fill(self, txn: Transaction) -> float:
+        """Share of the room that rows take; pages that were freed count as free, whatever the size of the file."""
+        page_bytes = pages = 0
+        for table in (self.pairs, *(getattr(self, name) for name in TABLES)):
+            stat = txn.stat(table)
+            page_bytes = stat["psize"]
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * page_bytes / int(self.env.info()["map_size"])
+
+    def head(self, txn: Transaction) -> Head:
+        found = txn.get(HEAD, db=self.meta)
+        return Head(*_HEAD.unpack(found)) if found else Head()
+
+    def put_head(self, txn: Transaction, head: Head) -> None:
+        txn.put(HEAD, _HEAD.pack(*head), db=self.meta)
+
+    def hidden_head(self, txn: Transaction) -> HiddenHead:
+        found = txn.get(HIDDEN_HEAD, db=self.meta)
+        return HiddenHead(*_HIDDEN_HEAD.unpack(found)) if found else HiddenHead()
+
+    def put_hidden_head(self, txn: Transaction, head: HiddenHead) -> None:
+        txn.put(HIDDEN_HEAD, _HIDDEN_HEAD.pack(*head), db=self.meta)
+
+    def records(self, txn: Transaction, viewer: bytes) -> Iterator[tuple[int, int, int, int]]:
+        """(other, relation, at_us, value) of a viewer."""
+        packed = txn.cursor(self.pairs).getmulti([viewer], dupdata=True, dupfixed_bytes=_RECORD.size, keyfixed=True)
+        for _, other, relation, at, value in _FOUND.iter_unpack(packed):
+            yield other - _BIAS, relation, at, value
+
+    def record(self, txn: Transaction, viewer: int, other: int, relation: int) -> tuple[int, int] | None:
+        """(at_us, value) of one record."""
+        found = self._find(txn.cursor(self.pairs), pack_id(viewer), _PLACE.pack(other + _BIAS, relation))
+        return _RECORD.unpack(found)[2:] if found else None
+
+    def merge(self, txn: Transaction, change: Change, fatigue_us: int) -> bool:
+        """Merges a change into its viewer's records; false where nothing was changed by it."""
+        cursor, viewer = txn.cursor(self.pairs), pack_id(change.viewer)
+        place = _PLACE.pack(change.other + _BIAS, change.relation)
+        found = self._find(cursor, viewer, place)
+        old = _RECORD.unpack(found)[2:] if found else None
+        new = merged(old, change, fatigue_us)
+        if new == old:
+            return False
+        if found:
+            cursor.delete()
+        txn.put(viewer, _RECORD.pack(change.other + _BIAS, change.relation, *new), db=self.pairs)
+        return True
+
+    def _find(self, cursor: "lmdb.Cursor[bytes]", viewer: bytes, place: bytes) -> bytes | None:
+        """The record at a place of a viewer, with the cursor on it."""
+        if cursor.set_range_dup(viewer, place):
+            found = cursor.value()
+            if found.startswith(place):
+                return found
+        return None
+
+    def forget(self, txn: Transaction, viewer: int, other: int, relation: int | None = None) -> int:
+        """Deletes a viewer's records of another person, all or of one relation; returns how many there were."""
+        cursor, key, gone = txn.cursor(self.pairs), pack_id(viewer), 0
+        place = pack_id(other) if relation is None else _PLACE.pack(other + _BIAS, relation)
+        while (found := self._find(cursor, key, place)) is not None:
+            txn.delete(key, found, db=self.pairs)
+            gone += 1
+        return gone
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns what LMDB and the system raise into a StoreError that says what to do."""
+    try:
+        yield
+    except lmdb.MapFullError as error:
+        raise full(path) from error
+    except (lmdb.Error, OSError) as error:
+        no_room = os.strerror(errno.ENOSPC) in str(error)
+        fix = "Free disk space." if no_room else "Check the disk and the rights to the folder; api.facts names it."
+        raise StoreError(f"{path}: live facts cannot be used: {error}", fix) from error
+
+
+def full(path: Path) -> StoreError:
+    fix = "Export the events (`pymk events export`), or raise events.max_mib and restart."
+    return StoreError(f"{path}: live facts have reached events.max_mib", fix)

@@ -1,0 +1,167 @@
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from infra.errors import StoreError
+from infra.events import Event
+from infra.live_facts import LiveStore, open_live_facts
+from infra.live_lmdb import LmdbLiveFacts
+from infra.live_tables import FILE
+from infra.settings import EventSettings, Settings
+from tests.suites.live_facts import NOW_US, SETTINGS, LiveFactsSuite, Reopen, event
+
+
+@pytest.fixture
+def reopen(tmp_path: Path) -> Iterator[Reopen]:
+    opened = []
+
+    def open_again() -> LmdbLiveFacts:
+        facts = open_live_facts(str(tmp_path / "live"), SETTINGS)
+        assert isinstance(facts, LmdbLiveFacts)
+        opened.append(facts)
+        return facts
+
+    yield open_again
+    for facts in opened:
+        facts.close()
+
+
+class TestLmdbLiveFacts(LiveFactsSuite):
+    pass
+
+
+RECORDER = """
+import sys
+from infra.events import Event
+from infra.live_facts import open_live_facts
+from infra.settings import Settings
+
+facts = open_live_facts(sys.argv[1], Settings())
+for i in range(10**6):
+    facts.record([Event(f"{i}-{j}", "blocked", 1, 10 * i + j + 2, 10**15) for j in range(10)])
+    print(i, flush=True)
+"""
+
+
+def test_what_was_recorded_outlives_a_kill_and_nothing_is_half_recorded(tmp_path: Path, reopen: Reopen) -> None:
+    recorder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(RECORDER), str(tmp_path / "live")], stdout=subprocess.PIPE, text=True
+    )
+    assert recorder.stdout is not None
+    for line in recorder.stdout:
+        if int(line) == 20:
+            break
+    recorder.send_signal(signal.SIGKILL)
+    acknowledged = [20, *(int(line) for line in recorder.stdout.read().split())]
+    recorder.wait()
+    barred = set(reopen().of(1).barred)
+    assert barred >= set(range(2, 10 * (acknowledged[-1] + 1) + 2))
+    assert len(barred) % 10 == 0
+
+
+def test_when_full_nothing_of_a_request_is_stored_and_facts_that_bar_are_refused_last(tmp_path: Path) -> None:
+    facts = open_live_facts(str(tmp_path), Settings(events=EventSettings(max_mib=1)))
+    facts.record([event("blocked", 1, 2)])
+    shown = fill(facts, lambda i: event("shown", 5, i))
+    assert len(facts.of(5).fatigue) <= shown
+    facts.record([event("blocked", 1, 3)])
+    blocked = fill(facts, lambda i: event("blocked", 10**6, i))
+    assert dict(facts.of(1).barred) == {2: "blocked", 3: "blocked"}
+    assert len(facts.of(10**6).barred) == blocked
+    batch = facts.unexported(10**6)
+    assert batch is not None
+    assert len(batch.events) == shown + blocked + 2
+    facts.exported(batch, keep_days=0)
+    assert facts.record([event("shown", 6, 7)]) == {}
+    facts.close()
+
+
+def fill(facts: LiveStore, make: Callable[[int], Event]) -> int:
+    """Records until it is refused; returns how many were stored."""
+    stored = 0
+    for start in range(10, 10**6, 100):
+        try:
+            facts.record([make(start + i) for i in range(100)])
+        except StoreError as error:
+            refused = str(error)
+            break
+        stored += 100
+    assert stored
+    assert "events.max_mib" in refused
+    return stored
+
+
+def test_a_folder_that_cannot_be_used_is_told_at_use_and_used_once_it_can_be(tmp_path: Path) -> None:
+    place = tmp_path / "live"
+    place.write_text("a file is in the way")
+    facts = open_live_facts(str(place), SETTINGS)
+    with pytest.raises(StoreError, match="live"):
+        facts.of(1)
+    with pytest.raises(StoreError, match="live"):
+        facts.record([event("blocked", 1, 2)])
+    place.unlink()
+    facts.record([event("blocked", 1, 2)])
+    assert dict(facts.of(1).barred) == {2: "blocked"}
+    facts.close()
+
+
+def test_reading_after_close_raises_and_closing_twice_does_not(reopen: Reopen) -> None:
+    facts = reopen()
+    facts.of(1)
+    facts.close()
+    facts.close()
+    with pytest.raises(StoreError, match="closed"):
+        facts.of(1)
+
+
+def test_those_longest_shown_are_forgotten_where_too_many_were(reopen: Reopen) -> None:
+    facts = reopen()
+    facts.record([event("blocked", 1, 5)])
+    for start in range(10, 1510, 100):
+        facts.record([event("shown", 1, person, NOW_US + person) for person in range(start, start + 100)])
+    found = facts.of(1)
+    assert dict(found.barred) == {5: "blocked"}
+    assert 500 <= len(found.fatigue) <= 1000
+    assert set(found.fatigue) == set(range(1510 - len(found.fatigue), 1510))
+
+
+def test_ids_are_remembered_as_long_as_the_log_keeps_its_events(reopen: Reopen) -> None:
+    facts = reopen()
+    facts.record([event("shown", 1, 2, event_id="a")])
+    batch = facts.unexported(10)
+    assert batch is not None
+    facts.exported(batch, keep_days=1)
+    facts.record([event("shown", 1, 2, event_id="a")])
+    assert facts.of(1).fatigue == {2: 1}
+    facts.record([event("shown", 1, 3, event_id="b")])
+    batch = facts.unexported(10)
+    assert batch is not None
+    facts.exported(batch, keep_days=0)
+    facts.record([event("shown", 1, 2, event_id="a")])
+    assert facts.of(1).fatigue == {2: 2, 3: 1}
+
+
+def test_no_byte_of_an_erased_person_is_in_any_table_but_that_of_the_erased(tmp_path: Path, reopen: Reopen) -> None:
+    person = 0x0102030405060708
+    facts = reopen()
+    facts.record([event("connected", 1, person), event("shown", person, 3), event("banned", person)])
+    facts.record([event("dismissed", 4, person), event("connected", 1, 4)])
+    facts.erase(person, NOW_US)
+    facts.close()
+    forms = (person.to_bytes(8, "big", signed=True), (person + 2**63).to_bytes(8, "big"), str(person).encode())
+    holding = set()
+    with lmdb.open(str(tmp_path / "live" / FILE), subdir=False, readonly=True, lock=False, max_dbs=20) as env:
+        with env.begin() as txn:
+            names = [name for name, _ in txn.cursor()]
+        for name in names:
+            table = env.open_db(name, create=False)
+            with env.begin(db=table) as txn:
+                if any(form in key + value for key, value in txn.cursor() for form in forms):
+                    holding.add(name)
+    assert holding == {b"erased"}
