@@ -26,13 +26,6 @@ REUSED_ID = Refusal("event_id_reused", "event_id: another event was stored under
 ERASED_PERSON = Refusal("erased_person", "The event names a person who was erased.")
 
 
-class FactBar(NamedTuple):
-    """The people whom one rule keeps out: ask `ids` for membership, it may be large."""
-
-    rule: str
-    ids: "Mapping[int, object] | frozenset[int]"
-
-
 @dataclass(frozen=True, slots=True)
 class ViewerFacts:
     """What must be known to answer one viewer.
@@ -49,15 +42,6 @@ class ViewerFacts:
     fatigue: Mapping[int, int]
     viewer_hidden: bool
     version: int
-
-    @property
-    def bars(self) -> tuple[FactBar, ...]:
-        """The same by rule."""
-        by_rule = [
-            FactBar(rule, frozenset(person for person, found in self.barred.items() if found == rule))
-            for rule in PAIR_RULES
-        ]
-        return (*(bar for bar in by_rule if bar.ids), FactBar("hidden", self.hidden))
 
 
 class LiveFacts(Protocol):
