@@ -4,12 +4,14 @@ A part is taken out of a copy of the past view's features: what it says of a pai
 named. Then the stage itself learns the ranker again, which may lean on what is left, and the past view is ranked as the
 report ranks it. The whole is learnt again in the same way, so that nothing but the part differs. Some things stay as
 they were: places among a user's candidates that only the part filled are empty, not filled by others; embeddings and
-walk candidates of a release with profiles have seen profiles; and so has what ranks for users without friends.
+walk candidates of a release with profiles have seen profiles; and who ranks for users without friends is the release's
+model, whatever is left out. Leaks are looked for by the stage that made the release, not here: what is measured is no
+longer what was learnt.
 """
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
@@ -23,18 +25,21 @@ import pyarrow.parquet as pq
 from infra.artifacts import OpenArtifact
 from infra.errors import PymkError, UsageError
 from infra.graph import Csr, Graph, Int64, open_array
-from infra.settings import Ablation, RankSettings, Settings
+from infra.settings import Ablation, Settings
 from infra.times import parse_as_of
-from jobs import train_ranker
 from jobs.blocks import parts_of, write_part
 from jobs.comparison import compare
 from jobs.context import Parent, StageContext
 from jobs.held_out import choose_asked, rank_past
 from jobs.metrics import PerUser, find_hits, per_user
-from jobs.scoring import Pairs
+from jobs.scoring import Scorer
+from jobs.train_ranker import learn, read_splits
 from lookup_api.ranking import sources
-from lookup_api.ranking.features import FEATURES, USER_FEATURES, assemble
-from lookup_api.ranking.learning import SIGNALS
+from lookup_api.ranking.features import USER_FEATURES
+from lookup_api.ranking.learning import SIGNALS, of_one_signal
+from lookup_api.ranking.newcomers import Newcomers
+from lookup_api.ranking.ranker import Ranker
+from lookup_api.ranking.scoring import RankingModel
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -95,7 +100,7 @@ PARTS: dict[Ablation, Part] = {
 SAID: dict[Ablation, str] = {name: part.said for name, part in PARTS.items()} | {
     "no_exposure": "the price of exposure",
     "no_blend": "the blend for diversity",
-    "no_ranker": "the ranker: candidates in the order of the one signal that was best on validation users",
+    "no_ranker": "the ranker: one signal, the best on validation users, in its place",
 }
 """What is left out, in words."""
 
@@ -167,66 +172,44 @@ class Trial:
 
     def __init__(self, ctx: StageContext, graph: Graph, hidden: Csr, asked: Int64, scratch: Path) -> None:
         self._ctx, self._graph, self._hidden, self._asked, self._scratch = ctx, graph, hidden, asked, scratch
-        self._validation: dict[str, Any] = {}
-        self._learnt = self._learn("whole", ctx.inputs["features"])
-        self.whole = self._measure(self._learnt, ctx.settings.rank)
+        self._newcomers = Newcomers.open(ctx.inputs["ranker"].path)
+        self._features = ctx.inputs["features"].path
+        self._ranker, told = self._learn(self._features)
+        self._validation = told["validation"]
+        self.whole = self._measure(self._ranker)
 
     def without(self, name: Ablation) -> tuple[PerUser, str]:
         """What is left without a part, and the signal that took the ranker's place."""
-        rank = self._ctx.settings.rank
         if name == "no_ranker":
             signal = self._best_signal()
-            return self._measure(self._learnt, plain(rank), OneSignal(SIGNALS[signal], self._users())), signal
+            train, _ = read_splits(self._graph, self._features / "past")
+            return self._measure(of_one_signal(SIGNALS[signal], train)), signal
         if name == "no_exposure":
-            return self._measure(self._learnt, rank.model_copy(update={"exposure": 0.0})), ""
+            return self._measure(self._ranker, exposure=0.0), ""
         if name == "no_blend":
-            return self._measure(self._learnt, rank.model_copy(update={"blend": "none"})), ""
+            return self._measure(self._ranker, blend="none"), ""
         folder = self._scratch / name
-        features = self._ctx.inputs["features"].path
-        take_out(PARTS[name], features / "past", folder / "past")
-        for other in (path for path in features.iterdir() if path.name != "past"):
-            (folder / other.name).symlink_to(other.resolve())
-        inputs = self._learn(name, replace(self._ctx.inputs["features"], path=folder))
-        left = self._measure(inputs, rank)
+        take_out(PARTS[name], self._features / "past", folder / "past")
+        left = self._measure(self._learn(folder)[0], folder)
         shutil.rmtree(folder)
         return left, ""
 
-    def _learn(self, name: str, features: Parent) -> dict[str, Path]:
-        """Data folders with a ranker learnt on these features."""
-        data = self._scratch / f"{name}-ranker"
-        data.mkdir()
-        inputs = {**self._ctx.inputs, "features": features}
-        result = train_ranker.run(replace(self._ctx, inputs=inputs, data=data, progress=lambda line: None))
-        self._validation = self._validation or result.metrics["validation"]
-        return {kind: parent.path for kind, parent in inputs.items()} | {"ranker": data}
+    def _learn(self, features: Path) -> tuple[Ranker, dict[str, Any]]:
+        return learn(*read_splits(self._graph, features / "past"), self._ctx.settings)
 
-    def _measure(self, inputs: dict[str, Path], settings: RankSettings, scorer: "OneSignal | None" = None) -> PerUser:
-        past = rank_past(self._graph, inputs, self._hidden, self._asked, settings, scorer)
+    def _measure(self, ranker: Ranker, features: Path | None = None, **changed: Any) -> PerUser:
+        """By a ranker on these features, the release's if not told, with the settings of `rank` that are changed."""
+        folders = {kind: parent.path for kind, parent in self._ctx.inputs.items()}
+        folders["features"] = features or self._features
+        users = open_array(folders["features"] / "past" / "user_features.npy")
+        scorer = Scorer(RankingModel(ranker, self._newcomers), users)
+        settings = self._ctx.settings.rank.model_copy(update=changed)
+        past = rank_past(self._graph, folders, self._hidden, self._asked, settings, scorer)
         return per_user(find_hits(past.shown, self._asked, self._hidden), self._hidden.degrees()[self._asked])
 
     def _best_signal(self) -> str:
         found = {name: self._validation[name]["recall_at_20"] for name in SIGNALS if name in self._validation}
         return max(found, key=lambda name: found[name]) if any(found.values()) else USUAL_SIGNAL
-
-    def _users(self) -> Float32:
-        return open_array(self._ctx.inputs["features"].path / "past" / "user_features.npy")
-
-
-@dataclass(frozen=True)
-class OneSignal:
-    """Stands where a scorer stands: the score is one column of what the ranker sees. users float32 [N, U]."""
-
-    column: str
-    users: Float32
-
-    def score(self, pairs: Pairs) -> Float32:
-        matrix = assemble(pairs.features, self.users[pairs.user], self.users[pairs.candidate])
-        return np.ascontiguousarray(matrix[:, FEATURES.index(self.column)])
-
-
-def plain(settings: RankSettings) -> RankSettings:
-    """Lists by score alone: prices are in the unit of the ranker's scores."""
-    return settings.model_copy(update={"exposure": 0.0, "blend": "none"})
 
 
 def take_out(part: Part, source: Path, target: Path) -> None:

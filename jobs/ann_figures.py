@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from index.effort import RECALL_K
 from index.recall import recall_at, sampled_rows
 from index.sharded import IndexSpec, ShardedIndex, build_shard, finish
 from infra.cost import timed
 from infra.settings import BackendName, Settings
 
-RECALL_K = 100
 SINGLE, BATCH = 200, 1000
 """Queries asked one by one, and in one batch."""
 
@@ -34,8 +34,13 @@ def figures_of(folder: Path, vectors: Float32, settings: Settings) -> dict[str, 
         "recall_at_100": recall_at(index, vectors, rows, RECALL_K),
         "queries_per_s": _speed(index, vectors, rows[:SINGLE], 1),
         "queries_per_s_batched": _speed(index, vectors, rows[:BATCH], BATCH),
-        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "bytes": size_bytes(folder),
     }
+
+
+def size_bytes(folder: Path) -> int:
+    """Of all files in a folder and below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _speed(index: ShardedIndex, vectors: Float32, rows: npt.NDArray[np.int64], batch: int) -> float | None:

@@ -1,6 +1,7 @@
 """How many of the hidden friendships a larger or smaller budget of candidates would hold, in all and by source."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 from index.sharded import ShardedIndex
 from infra.graph import Csr, Int32, Int64, open_array
 from infra.settings import Settings
+from jobs.entries import contains
 from jobs.metrics import find_hits
 from lookup_api.ranking.candidates import WEIGHTS, source_lists, united
-from lookup_api.ranking.network import open_network
+from lookup_api.ranking.network import Network, open_network
 from lookup_api.ranking.sources import ANN, NAMES
 
 DEPTHS = (100, 300, 1000)
@@ -23,8 +25,8 @@ BLOCK = 100
 def recall_by_depth(inputs: Mapping[str, Path], hidden: Csr, asked: Int64, settings: Settings) -> dict[str, Any]:
     """{"users", "depths", "recall": [of the union], "sources": {name: [of its own first]}}, shares of what is hidden.
 
-    Candidates are made anew on the past view for a seeded sample of the asked, by the settings but the budget. The
-    union takes as many neighbours from the index as `candidates.ann` says; the source itself is asked for all.
+    Candidates are made anew on the past view for a seeded sample of the asked, by the settings but the budget. For the
+    union the index is asked for as many neighbours as `candidates.ann` says, friends among them; as a source, for all.
     inputs: data folders of graph, embeddings and index. Shares are None for nobody.
     """
     seed, options = settings.run.seed, settings.candidates
@@ -32,28 +34,48 @@ def recall_by_depth(inputs: Mapping[str, Path], hidden: Csr, asked: Int64, setti
     held = int(hidden.degrees()[rows].sum())
     found: dict[str, list[int]] = {name: [0] * len(DEPTHS) for name in ("", *NAMES.values())}
     deep = options.model_copy(update={"per_user": max(DEPTHS)})
-    search = Nearest(inputs, max(DEPTHS) if options.ann else 0)
+    index = Nearest(inputs) if options.ann else None
+    network = open_network(inputs["graph"], "past")
     for start in range(0, len(rows), BLOCK):
         users = rows[start : start + BLOCK].astype(np.int32)
-        network = open_network(inputs["graph"], "past")
-        lists = source_lists(network, users, deep, seed, search if options.ann else None)
-        for name, counts in _found(lists, users, hidden, options.ann, network.users).items():
+        search = partial(index.search, k=max(DEPTHS)) if index else None
+        lists = source_lists(network, users, deep, seed, search)
+        staged = with_nearest(lists, network, users, index.search(users, options.ann)) if index else lists
+        for name, counts in _found(lists, staged, users, hidden, network).items():
             found[name] = [a + b for a, b in zip(found[name], counts, strict=True)]
     shares = {name: [count / held if held else None for count in counts] for name, counts in found.items()}
     return {"users": len(rows), "depths": list(DEPTHS), "recall": shares.pop(""), "sources": shares}
 
 
 class Nearest:
-    """The k nearest rows by embedding in the past view."""
+    """The nearest rows by embedding in the past view."""
 
-    def __init__(self, inputs: Mapping[str, Path], k: int) -> None:
-        self._k = k
-        if k:
-            self._vectors = open_array(inputs["embeddings"] / "past.npy")
-            self._index = ShardedIndex.open(inputs["index"] / "past")
+    def __init__(self, inputs: Mapping[str, Path]) -> None:
+        self._vectors = open_array(inputs["embeddings"] / "past.npy")
+        self._index = ShardedIndex.open(inputs["index"] / "past")
 
-    def __call__(self, users: Int32) -> Int32:
-        return np.asarray(self._index.search(np.ascontiguousarray(self._vectors[users]), self._k)[0], np.int32)
+    def search(self, users: Int32, k: int) -> Int32:
+        """Int32 [B, k], best first, -1 padded."""
+        return np.asarray(self._index.search(np.ascontiguousarray(self._vectors[users]), k)[0], np.int32)
+
+
+def with_nearest(lists: Int32, network: Network, users: Int32, nearest: Int32) -> Int32:
+    """The lists of `source_lists` as they would be had the index named `nearest` int32 [B, k], and no more.
+
+    Friends and others who must not be shown leave empty places, as they do in the stage. Who was named nobody by the
+    index stays so.
+    """
+    at = list(WEIGHTS).index(ANN)
+    user = np.repeat(users, nearest.shape[1])
+    other = np.maximum(nearest, 0).reshape(-1)
+    known = contains(network.friends, user, other) | contains(network.excluded, user, other) | (user == other)
+    kept = (nearest >= 0) & ~known.reshape(nearest.shape) & (lists[:, at, :1] >= 0)
+    order = np.argsort(~kept, axis=1, kind="stable")
+    named = np.take_along_axis(np.where(kept, nearest, -1), order, axis=1)[:, : lists.shape[2]]
+    out = lists.copy()
+    out[:, at] = -1
+    out[:, at, : named.shape[1]] = named
+    return out
 
 
 def _sampled(asked: Int64, seed: int) -> Int64:
@@ -64,11 +86,10 @@ def _sampled(asked: Int64, seed: int) -> Int64:
     return chosen
 
 
-def _found(lists: Int32, users: Int32, hidden: Csr, ann: int, people: int) -> dict[str, list[int]]:
-    """Hidden friendships of the users by source and, under "", of the union, at each depth."""
+def _found(lists: Int32, staged: Int32, users: Int32, hidden: Csr, network: Network) -> dict[str, list[int]]:
+    """Hidden friendships of the users by source and, under "", of the union of `staged`, at each depth."""
     hits = [find_hits(np.ascontiguousarray(lists[:, at]), users, hidden) for at in range(len(WEIGHTS))]
     found = {NAMES[bit]: [int(hit[:, :k].sum()) for k in DEPTHS] for bit, hit in zip(WEIGHTS, hits, strict=True)}
-    used = lists.copy()
-    used[:, list(WEIGHTS).index(ANN), ann:] = -1
-    unions = (united(used, people, k) for k in DEPTHS)
+    alone = network.friends.degrees()[users] == 0
+    unions = (united(staged, alone, network.users, k) for k in DEPTHS)
     return found | {"": [int(find_hits(union, users, hidden).sum()) for union in unions]}

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from infra.graph import REPORT, Csr, Graph, Int32, Int64
 from infra.settings import RankSettings
 from jobs.blocks import asked_users, parts_of
-from jobs.integrity import contains
+from jobs.entries import contains
 from jobs.metrics import BY_SCORE, DEPTH, RANKER, TOP, UNBLENDED
 from jobs.ordering import Ordering
 from jobs.scoring import Pairs, Scorer
@@ -86,24 +85,20 @@ class PastLists:
         return {RANKER: self.shown, **blended, BY_SCORE: self.by_score}
 
 
-class PairScorer(Protocol):
-    def score(self, pairs: Pairs) -> Float32: ...
-
-
 def rank_past(
     graph: Graph,
     inputs: Mapping[str, Path],
     hidden: Csr,
     asked: Int64,
     settings: RankSettings,
-    scorer: PairScorer | None = None,
+    scorer: Scorer | None = None,
 ) -> PastLists:
     """Ranks the past candidates of the asked users, with prices of exposure from all who have candidates and friends.
 
-    inputs: data folders of graph, embeddings, features and ranker. scorer: instead of the ranker. Users without
+    inputs: data folders of graph, embeddings, features and ranker. scorer: instead of the ranker's own. Users without
     candidates are shown the popular list, as they are when a release is served.
     """
-    scores: PairScorer = scorer or Scorer.open(inputs["features"], inputs["ranker"], "past")
+    scores = scorer or Scorer.open(inputs["features"], inputs["ranker"], "past")
     wanted = np.zeros(graph.users, bool)
     wanted[asked] = True
     recall = CandidateRecall()

@@ -142,14 +142,12 @@ def top_share(shown: Int64, share: float = 0.01) -> float | None:
     return float(np.sort(shown)[-top:].sum() / total)
 
 
-def bootstrap(values: Float64, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> tuple[float, float] | None:
-    """Percentile interval of the mean, users drawn anew `rounds` times (Efron and Tibshirani, 1993)."""
-    return interval_of(resampled_means(values, seed, rounds)) if len(values) else None
-
-
 def resampled_means(values: Float64, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> Float64:
-    """Means over users drawn anew, float64 [rounds, ...] from [Q, ...]; the same draws for all columns of the values,
-    and for all values of as many users, so that what is compared is compared on the same users."""
+    """Means over users drawn anew (the bootstrap of Efron and Tibshirani, 1993), float64 [rounds, ...] from [Q, ...].
+
+    The same draws for all columns of the values, and for all values of as many users, so that what is compared is
+    compared on the same users.
+    """
     users = len(values)
     rng = np.random.default_rng(np.random.SeedSequence([seed, users]))
     return np.stack([values[rng.integers(0, users, users)].mean(axis=0) for _ in range(rounds)])

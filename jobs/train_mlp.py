@@ -14,7 +14,7 @@ from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.learning import learn_trees, report
 from lookup_api.ranking.ranker import Float32, Float64, linear
 from lookup_api.ranking.ranker_ensemble import EnsembleRanker
-from lookup_api.ranking.ranker_lists import Lists, ndcgs
+from lookup_api.ranking.ranker_lists import Lists, clearly_better
 from lookup_api.ranking.ranker_mlp import MlpRanker
 from lookup_api.ranking.ranker_prior import MIN_LISTS, learn_prior
 
@@ -51,7 +51,7 @@ def learn_network(train: Lists, check: Lists, settings: Settings) -> tuple[MlpRa
     prior = learn_prior(told)
     trained = _trained(told, tested, prior, settings)
     ranker = exported(trained, prior, told.matrix, settings.ranker.precision)
-    if _loses(ranker, tested):
+    if clearly_better(tested, linear(tested.matrix, prior), ranker.score(tested.matrix)):
         trained = TrainedMlp(untrained(len(FEATURES), settings.ranker.hidden), trained.metrics | {"best_epoch": 0})
         ranker = exported(trained, prior, told.matrix, settings.ranker.precision)
     learnt = {"learn_lists": len(told.held), "learn_labels": int(told.label.sum())}
@@ -84,11 +84,3 @@ def exported(trained: TrainedMlp, prior: Float64, sample: Float32, precision: st
         "scaling": {name: values.tolist() for name, values in model.scaling.arrays().items()},
     }
     return MlpRanker(prior=prior, network=network, about=about)
-
-
-def _loses(ranker: MlpRanker, check: Lists) -> bool:
-    """Whether nDCG is lower than the prior's by more than twice the standard error of the difference."""
-    if len(check.held) < 2:
-        return False
-    loss = ndcgs(check, linear(check.matrix, ranker.prior)) - ndcgs(check, ranker.score(check.matrix))
-    return bool(loss.mean() > 2 * loss.std(ddof=1) / np.sqrt(len(loss)))

@@ -17,7 +17,7 @@ from jobs.context import StageContext, StageResult
 from jobs.newcomer_lists import NEWCOMERS, open_lists
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
 from lookup_api.ranking.leaks import refuse_leak
-from lookup_api.ranking.learning import learn
+from lookup_api.ranking.learning import learn as learn_trees
 from lookup_api.ranking.newcomer_weights import learn as learn_newcomers
 from lookup_api.ranking.newcomers import FILE
 from lookup_api.ranking.ranker import Ranker
@@ -29,26 +29,30 @@ MAX_PAIRS = 1_000_000
 
 def run(ctx: StageContext) -> StageResult:
     graph, features = Graph.open(ctx.inputs["graph"].path), ctx.inputs["features"].path / "past"
-    train, check = (read_lists(graph, features, split) for split in (LEARN, VALIDATE))
+    train, check = read_splits(graph, features)
     for lists in (train, check):
         refuse_leak(lists)
-    kind = ctx.settings.ranker.kind
-    ranker, metrics = LEARNERS[kind](train, check, ctx.settings)
+    ranker, metrics = learn(train, check, ctx.settings)
     ranker.save(ctx.data)
     newcomers = learn_newcomers(open_lists(ctx.inputs["features"].path / NEWCOMERS))
     newcomers.save(ctx.data)
     found = metrics["validation"]
     best = max(value["recall_at_20"] for name, value in found.items() if name not in ("ranker", "prior"))
     ctx.progress(
-        f"train_ranker: {kind} on {metrics['learn_labels']:,} labels, "
+        f"train_ranker: {ranker.kind} on {metrics['learn_labels']:,} labels, "
         f"validation recall@20 {found['ranker']['recall_at_20']:.4f}, best single signal {best:.4f}"
     )
     digest = ContentHash().text("ranker", ranker.content_hash()).json(FILE, newcomers.head())
     return StageResult(metrics["learn_labels"], digest.hexdigest(), metrics | {"newcomers": newcomers.head()})
 
 
+def learn(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
+    """A ranker of the kind that the settings name, and what to report about it."""
+    return LEARNERS[settings.ranker.kind](train, check, settings)
+
+
 def _learn_trees(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
-    return learn(train, check, settings.ranker, settings.run.threads, settings.run.seed)
+    return learn_trees(train, check, settings.ranker, settings.run.threads, settings.run.seed)
 
 
 def _learn_mlp(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
@@ -69,6 +73,11 @@ LEARNERS: dict[str, Callable[[Lists, Lists, Settings], tuple[Ranker, dict[str, A
     "ensemble": _learn_ensemble,
 }
 """Kind -> how it is learnt on one set of lists and checked on another; the ranker, and what to report about it."""
+
+
+def read_splits(graph: Graph, features: Path) -> tuple[Lists, Lists]:
+    """Lists to learn from and lists to check on. features: of the past view."""
+    return read_lists(graph, features, LEARN), read_lists(graph, features, VALIDATE)
 
 
 def read_lists(graph: Graph, features: Path, split: int, max_pairs: int = MAX_PAIRS) -> Lists:

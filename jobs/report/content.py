@@ -22,7 +22,8 @@ PROTOCOL = (
 ABLATION_NOTE = (
     "A part is left out by taking what it says of a pair, and the candidates that only it named, from the past view; "
     "the ranker learns again, with all parts too. Places that only the part filled stay empty. The encoder is not "
-    "learnt again: without profiles, embeddings still know them."
+    "learnt again: without profiles, embeddings still know them. In place of the ranker stands the one signal that was "
+    "best on validation users, in the unit of a ranker's scores; prices, blend and who ranks for newcomers stay."
 )
 
 

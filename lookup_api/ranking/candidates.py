@@ -78,13 +78,14 @@ def source_lists(
     return out
 
 
-def united(lists: Int32, people: int, k: int) -> Int32:
+def united(lists: Int32, alone: npt.NDArray[np.bool_], people: int, k: int) -> Int32:
     """The first k of each source together, the best k of them, int32 [B, k], ascending, -1 padded.
 
-    lists: of `source_lists`, k or more deep; what `block_candidates` would choose with a budget of k. people: N.
+    lists: of `source_lists`, k or more deep; what `block_candidates` would choose with a budget of k. alone bool [B]:
+    users without friends, whose sources weigh otherwise. people: N.
     """
     out = np.full((len(lists), k), -1, np.int32)
-    _unite_all(np.ascontiguousarray(lists[:, :, :k]), people, *_weighed(), out)
+    _unite_all(np.ascontiguousarray(lists[:, :, :k]), np.ascontiguousarray(alone), people, *_weighed(), out)
     return out
 
 
@@ -152,12 +153,11 @@ def _name_all(out, users, excluded, paths, limits, by_group, popular, nearest): 
 
 
 @njit(cache=True, nogil=True)
-def _unite_all(lists, people, bits, weights, out):  # type: ignore[no-untyped-def]
+def _unite_all(lists, alone, people, bits, weights, out):  # type: ignore[no-untyped-def]
     merit, seen, nobody = np.zeros(people, np.float32), np.zeros(people, np.uint8), np.zeros(people, np.bool_)
     union, best = np.empty(lists.shape[1] * lists.shape[2], np.int32), np.empty(out.shape[1], np.float32)
     for i in range(len(lists)):
-        alone = lists[i, 0, 0] < 0 and lists[i, 1, 0] < 0  # of friends, nobody named anyone
-        count = unite(lists[i], bits, weights[int(alone)], merit, seen, union)
+        count = unite(lists[i], bits, weights[int(alone[i])], merit, seen, union)
         size = take_best(union, count, merit, nobody, out[i], best)
         out[i, :size].sort()
         clear(merit, union, count)

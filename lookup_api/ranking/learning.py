@@ -1,5 +1,6 @@
 """Learns a ranker of trees, and reports what a ranker of any kind found."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,9 @@ import numpy as np
 from infra.settings import RankerSettings
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.ranker import Ranker, linear
-from lookup_api.ranking.ranker_growth import grow
+from lookup_api.ranking.ranker_growth import grow, without_trees
 from lookup_api.ranking.ranker_lists import Lists, ndcg, recall
-from lookup_api.ranking.ranker_prior import learn_prior
+from lookup_api.ranking.ranker_prior import MIN_LISTS, PRIOR_STRENGTH, fit_prior, learn_prior
 from lookup_api.ranking.ranker_trees import TreesRanker
 
 SIGNALS = {
@@ -21,6 +22,8 @@ SIGNALS = {
     "factors": "factors",
 }
 """Single features that the ranker is compared with: name in the metrics -> column."""
+LEAST_WEIGHT = 0.01
+"""Of a signal that stands alone: it orders as it is, even where those who learn would turn it round."""
 
 
 def learn(
@@ -40,6 +43,23 @@ def learn_trees(
     booster = grow(told, tested, prior, settings, threads, seed)
     learnt = {"learn_lists": len(told.held), "learn_labels": int(told.label.sum())}
     return TreesRanker(prior=prior, booster=booster), learnt | {"trees": booster.num_boosted_rounds()}
+
+
+def of_one_signal(column: str, lists: Lists) -> TreesRanker:
+    """Orders by one column of the features, in the unit of any ranker's scores: a conditional logit of it alone.
+
+    Where the lists are too few to learn from, what the column varies by is the unit.
+    """
+    told, at = lists.telling(), FEATURES.index(column)
+    spread = float(told.matrix[:, at].std()) if len(told.held) else 0.0
+    spread = spread or 1.0
+    weight = 1.0
+    if len(told.held) >= MIN_LISTS:
+        alone = replace(told, matrix=told.matrix[:, [at]] / np.float32(spread))
+        weight = max(float(fit_prior(alone, np.array([0]), np.ones(1), PRIOR_STRENGTH)[0]), LEAST_WEIGHT)
+    prior = np.zeros(len(FEATURES))
+    prior[at] = weight / spread
+    return TreesRanker(prior=prior, booster=without_trees({"base_score": 0.0, "nthread": 1}))
 
 
 def report(ranker: Ranker, lists: Lists, seed: int) -> dict[str, Any]:

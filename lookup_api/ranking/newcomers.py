@@ -99,13 +99,13 @@ class Newcomers:
         (folder / FILE).write_text(json.dumps(self.head(), indent=1, sort_keys=True))
 
     @classmethod
-    def open(cls, folder: Path) -> "Newcomers":
-        """Reads the weights saved beside a ranker; the defaults where there are none, as nobody was learnt from.
+    def open(cls, folder: Path) -> "Newcomers | None":
+        """Reads the weights saved beside a ranker; None where a version before them made it, which ranked for all.
 
         Raises CorruptArtifact for weights of other columns or of another version.
         """
         if not (folder / FILE).exists():
-            return cls.by_default()
+            return None
         head = json.loads((folder / FILE).read_text())
         if head["version"] != NEWCOMERS_VERSION or head["weights"].keys() != DEFAULTS.keys():
             raise CorruptArtifact(

@@ -11,7 +11,7 @@ import xgboost as xgb
 from infra.settings import RankerSettings
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.ranker import linear
-from lookup_api.ranking.ranker_lists import Float64, Lists, ndcgs
+from lookup_api.ranking.ranker_lists import Float64, Lists, clearly_better
 from lookup_api.ranking.ranker_prior import MIN_LISTS
 from lookup_api.ranking.ranker_trees import TreesRanker
 
@@ -65,12 +65,9 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
 
 
 def _gains(check: Lists, one: xgb.Booster, other: xgb.Booster, prior: Float64) -> bool:
-    """Whether nDCG is higher with `one` than with `other` by more than twice the standard error of the difference."""
-    if len(check.held) < 2:
-        return False
-    found = [ndcgs(check, TreesRanker(prior=prior, booster=booster).score(check.matrix)) for booster in (one, other)]
-    gain = found[0] - found[1]
-    return bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain)))
+    """Whether the users kept apart are clearly better off with `one`."""
+    scores = [TreesRanker(prior=prior, booster=booster).score(check.matrix) for booster in (one, other)]
+    return clearly_better(check, *scores)
 
 
 def without_trees(params: dict[str, Any]) -> xgb.Booster:

@@ -61,6 +61,14 @@ def ndcg(lists: Lists, score: Float32, k: int = 20) -> float:
     return float(ndcgs(lists, score, k).mean()) if len(lists.held) else 0.0
 
 
+def clearly_better(lists: Lists, one: Float32, other: Float32) -> bool:
+    """Whether nDCG by `one` is higher than by `other` by more than twice the standard error of the difference."""
+    if len(lists.held) < 2:
+        return False
+    gain = ndcgs(lists, one) - ndcgs(lists, other)
+    return bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain)))
+
+
 def ndcgs(lists: Lists, score: Float32, k: int = 20) -> Float64:
     """nDCG at k of each list, float64 [Q]."""
     rank = ranks(lists, score)

@@ -1,6 +1,6 @@
 """What a ranker artifact says of pairs: one model for users with friends, another for those without."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lookup_api.ranking.newcomers import Newcomers
@@ -9,10 +9,10 @@ from lookup_api.ranking.ranker import Float32, Ranker
 
 @dataclass(frozen=True)
 class RankingModel:
-    """Nightly and live scores are both this model's."""
+    """Nightly and live scores are both this model's. newcomers: None where the ranker ranks for all."""
 
     ranker: Ranker
-    newcomers: Newcomers = field(default_factory=Newcomers.by_default)
+    newcomers: Newcomers | None = None
 
     @classmethod
     def open(cls, folder: Path) -> "RankingModel":
@@ -21,4 +21,5 @@ class RankingModel:
 
     def score(self, matrix: Float32) -> Float32:
         """Scores float32 [n] of rows of the ranker's input float32 [n, F]; higher is better, within one viewer."""
-        return self.newcomers.amend(self.ranker.score(matrix), matrix)
+        scores = self.ranker.score(matrix)
+        return scores if self.newcomers is None else self.newcomers.amend(scores, matrix)

@@ -9,12 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.artifacts import Manifest, OpenArtifact
-from infra.errors import UsageError
+from infra.errors import GateRefused, UsageError
+from jobs import train_ranker
 from jobs.ablations import ABLATIONS, PARTS, SAID, ablate, ablate_release, names_of, take_out
 from jobs.blocks import parts_of
 from jobs.entries import contains
-from jobs.held_out import choose_asked
+from jobs.held_out import choose_asked, rank_past
+from jobs.metrics import find_hits, per_user
+from jobs.train_ranker import read_splits
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.learning import SIGNALS, of_one_signal
+from lookup_api.ranking.newcomers import FILE
 from lookup_api.ranking.sources import ANN, NAMES
 from tests.suites.planted import planted_graph
 from tests.suites.small_release import SETTINGS, context, small_release
@@ -100,6 +105,40 @@ def test_the_ranker_is_missed_where_signals_must_be_weighed(made, graph, tmp_pat
     assert found["no_ranker"]["without"].endswith(")")
     assert found["no_profile"]["metrics"]["recall@20"]["difference"] > 0
     assert found["no_blend"]["metrics"]["recall@20"]["difference"] == 0  # there is none to leave out
+
+
+def test_what_looks_like_a_leak_is_measured_not_refused(made, graph, tmp_path):
+    """Whether the night leaks its own stage decides; with a part taken out, what is left may look worse than it is."""
+    hidden = graph.held_out_of()
+
+    def copy(table):
+        return contains(hidden, *(table[name].to_numpy() for name in ("user_row", "candidate_row")))
+
+    knowing = planted(made, tmp_path / "features", "acted", copy)
+    with pytest.raises(GateRefused, match="acted"):
+        train_ranker.run(context(knowing, tmp_path / "refused"))
+    shutil.rmtree(tmp_path / "refused")
+    assert ablated(knowing, graph, tmp_path, "no_interactions")["no_interactions"]["metrics"]["recall@20"]["ratio"] > 1
+
+
+@pytest.mark.parametrize("exposure", [0.0, 0.5])
+def test_without_the_ranker_everything_else_is_as_it_was(exposure, made, graph, tmp_path):
+    """Prices, the blend and who ranks for newcomers: a ranker of one signal beside the release's other models."""
+    rank = SETTINGS.rank.model_copy(update={"exposure": exposure, "blend": "mmr", "diversity": 0.3})
+    settings = SETTINGS.model_copy(update={"rank": rank})
+    hidden = graph.held_out_of()
+    asked = choose_asked(graph, hidden, 10_000, 17)
+    found = ablate(context(made, tmp_path / "data", settings), hidden, asked, ["no_ranker"])["no_ranker"]
+    signal = found["without"].rsplit("(")[-1].rstrip(")")
+    train, _ = read_splits(graph, made["features"].path / "past")
+    folder = tmp_path / "ranker"
+    folder.mkdir()
+    of_one_signal(SIGNALS[signal], train).save(folder)
+    shutil.copy(made["ranker"].path / FILE, folder)
+    inputs = {kind: parent.path for kind, parent in made.items()} | {"ranker": folder}
+    shown = rank_past(graph, inputs, hidden, asked, rank).shown
+    expected = per_user(find_hits(shown, asked, hidden), hidden.degrees()[asked]).means()
+    assert {name: value["other"] for name, value in found["metrics"].items()} == expected
 
 
 def test_ablations_are_repeatable_and_leave_nothing_behind(made, graph, tmp_path):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from infra.settings import CandidateSettings, Settings
-from jobs.candidate_depth import DEPTHS, recall_by_depth
+from jobs.candidate_depth import DEPTHS, recall_by_depth, with_nearest
 from jobs.held_out import choose_asked
 from lookup_api.ranking.candidates import WEIGHTS, block_candidates, source_lists, united
 from lookup_api.ranking.network import Network
-from lookup_api.ranking.sources import NAMES
+from lookup_api.ranking.sources import AFFILIATION, ANN, NAMES
 from tests.suites.planted import bare_graph, planted_graph
 from tests.suites.small_release import small_release
 
@@ -24,10 +24,36 @@ def test_a_union_of_first_places_is_what_a_smaller_budget_gives(k):
     deep, small = (CandidateSettings(per_user=budget) for budget in (120, k))
     lists = source_lists(network, users, deep, 7, nearest)
     expected = block_candidates(network, users, small, 7, nearest)
-    assert np.array_equal(united(lists, graph.users, k), expected.rows)
+    assert np.array_equal(united(lists, np.zeros(len(users), bool), graph.users, k), expected.rows)
     for at, bit in enumerate(WEIGHTS):
         for row, bits, named in zip(expected.rows, expected.sources, lists[:, at, :k], strict=True):
             assert set(row[(bits & bit) > 0]) <= set(named.tolist()) - {-1}
+
+
+def test_the_index_names_as_few_for_a_union_as_it_does_in_the_stage():
+    """Friends among the nearest leave places empty: those further away do not take them."""
+    graph = planted_graph()
+    network, users = Network.build(graph, "past"), np.arange(graph.users, dtype=np.int32)
+    friends = [graph.past.connections.row(user)[:8].tolist() for user in users]
+    near = np.stack([(one + nearest([user])[0].tolist())[:200] for user, one in zip(users, friends, strict=True)])
+
+    def search(users, k=200):
+        return near[users, :k].astype(np.int32)
+
+    lists = source_lists(network, users, CandidateSettings(per_user=120), 7, search)
+    staged = with_nearest(lists, network, users, search(users, 20))
+    expected = block_candidates(network, users, CandidateSettings(per_user=60), 7, lambda users: search(users, 20))
+    assert np.array_equal(united(staged, network.friends.degrees() == 0, graph.users, 60), expected.rows)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_who_has_friends_but_empty_lists_is_not_taken_for_a_newcomer(alone):
+    """Groups name better than the index for the new only."""
+    lists = np.full((1, len(WEIGHTS), 2), -1, np.int32)
+    order = list(WEIGHTS)
+    lists[0, order.index(ANN)], lists[0, order.index(AFFILIATION)] = [1, 2], [3, 4]
+    expected = [3, 4] if alone else [1, 2]
+    assert united(lists, np.array([alone]), 5, 2)[0].tolist() == expected
 
 
 def test_recall_counts_what_each_source_names(tmp_path):

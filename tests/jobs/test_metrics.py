@@ -124,8 +124,8 @@ def test_nobody_asked_is_none_not_zero():
 
 def test_bootstrap_is_seeded_and_close_to_the_normal_interval():
     values = np.random.default_rng(0).random(4000)
-    low, high = metrics.bootstrap(values, 1)
-    assert (low, high) == metrics.bootstrap(values, 1)
+    low, high = metrics.interval_of(metrics.resampled_means(values, 1))
+    assert (low, high) == metrics.interval_of(metrics.resampled_means(values, 1))
     half = 1.96 * values.std() / math.sqrt(len(values))
     assert high - low == pytest.approx(2 * half, rel=0.15)
     assert low < values.mean() < high

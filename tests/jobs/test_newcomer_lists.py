@@ -8,7 +8,8 @@ import pytest
 
 from infra.graph import LEARN, REPORT, Graph
 from infra.settings import CandidateSettings
-from jobs.newcomer_lists import choose_newcomers, newcomer_lists, open_lists, save_lists
+from jobs.newcomer_lists import choose_newcomers, newcomer_lists, open_lists, save_lists, without_friendships_of
+from jobs.past_view import keep_entries, rows_of_entries
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.newcomer_weights import learn
 from lookup_api.ranking.newcomers import design
@@ -55,6 +56,16 @@ def test_labels_are_past_friends_who_are_no_newcomers_themselves(graph: Graph, l
     found = np.bincount(lists.query[lists.label], minlength=len(chosen))
     assert (found <= lists.held).all()
     assert found.sum() > 0.3 * lists.held.sum()
+
+
+def test_a_network_without_the_friendships_of_some_is_what_is_left_entry_by_entry(graph: Graph) -> None:
+    friends, chosen = graph.past.connections, choose_newcomers(graph, SEED)
+    row = rows_of_entries(friends)
+    expected = keep_entries(friends, ~np.isin(row, chosen) & ~np.isin(friends.indices, chosen))
+    left = without_friendships_of(friends, chosen)
+    np.testing.assert_array_equal(left.indptr, expected.indptr)
+    np.testing.assert_array_equal(left.indices, expected.indices)
+    np.testing.assert_array_equal(left.values, expected.values)
 
 
 def test_held_out_friendships_change_nothing(graph: Graph, lists: Lists) -> None:

@@ -13,9 +13,12 @@ from lookup_api.ranking.candidates import LEAST_DRAW, block_candidates
 from lookup_api.ranking.evidence import AFFINITY_PRIOR, pair_features
 from lookup_api.ranking.features import FEATURES, PAIR_FEATURES
 from lookup_api.ranking.groups import leaders_of
+from lookup_api.ranking.learning import of_one_signal
 from lookup_api.ranking.network import Network
 from lookup_api.ranking.newcomers import DEFAULTS, FILE, Newcomers, design, without_friends
+from lookup_api.ranking.scoring import RankingModel
 from tests.lookup_api.ranking.networks import dense, small_graph, without_friends_of
+from tests.suites.planted_lists import planted
 
 NEWCOMERS = np.array([0, 45, 170], np.int32)
 GRAPH = without_friends_of(small_graph(), NEWCOMERS.tolist())
@@ -127,11 +130,19 @@ def test_only_viewers_without_friends_are_ranked_apart() -> None:
 def test_saved_weights_open_as_they_were(tmp_path: Path) -> None:
     weights = np.random.default_rng(3).normal(size=len(DEFAULTS))
     Newcomers(weights).save(tmp_path)
-    np.testing.assert_array_equal(Newcomers.open(tmp_path).weights, weights)
+    opened = Newcomers.open(tmp_path)
+    assert opened is not None
+    np.testing.assert_array_equal(opened.weights, weights)
 
 
-def test_a_ranker_without_weights_for_newcomers_has_the_defaults(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(Newcomers.open(tmp_path).weights, list(DEFAULTS.values()))
+def test_a_ranker_without_weights_for_newcomers_ranks_for_all_as_it_did(tmp_path: Path) -> None:
+    ranker = of_one_signal("log_joint", planted(0))
+    ranker.save(tmp_path)
+    matrix = np.concatenate([matrix_of(5, 3), matrix_of(4, 0)])
+    np.testing.assert_array_equal(RankingModel.open(tmp_path).score(matrix), ranker.score(matrix))
+    Newcomers.by_default().save(tmp_path)
+    amended = Newcomers.by_default().amend(ranker.score(matrix), matrix)
+    np.testing.assert_array_equal(RankingModel.open(tmp_path).score(matrix), amended)
 
 
 @pytest.mark.parametrize("change", [{"version": 99}, {"weights": {"log_joint": 1.0}}])

@@ -6,7 +6,7 @@ import pytest
 
 from infra.settings import RankerSettings
 from lookup_api.ranking.features import FEATURES
-from lookup_api.ranking.learning import learn
+from lookup_api.ranking.learning import learn, of_one_signal
 from lookup_api.ranking.ranker import Ranker, linear
 from lookup_api.ranking.ranker_growth import LABELS_PER_TREE
 from lookup_api.ranking.ranker_lists import Lists, ndcg, recall
@@ -26,6 +26,22 @@ def test_the_prior_finds_the_weight_that_made_the_labels() -> None:
     lists = Lists(matrix, label, np.arange(2001, dtype=np.int64) * 10, np.ones(2000, np.int64))
     weights = fit_prior(lists, np.array([TELLS, CURVES]), np.zeros(2), 1.0)
     np.testing.assert_allclose(weights, [0.8, -0.4], atol=0.08)
+
+
+def test_a_signal_alone_orders_as_it_does_and_scores_in_log_odds() -> None:
+    """As in the test above, with the winner's weight of one column to be found again whatever unit it comes in."""
+    rng = np.random.default_rng(1)
+    matrix = rng.normal(size=(2000 * 10, len(FEATURES))).astype(np.float32)
+    matrix[:, TELLS] *= 50
+    best = (0.02 * matrix[:, TELLS] + rng.gumbel(size=len(matrix))).reshape(2000, 10).argmax(1)
+    label = (np.arange(10) == best[:, None]).reshape(-1)
+    lists = Lists(matrix, label, np.arange(2001, dtype=np.int64) * 10, np.ones(2000, np.int64))
+    ranker = of_one_signal(FEATURES[TELLS], lists)
+    np.testing.assert_allclose(ranker.prior[TELLS], 0.02, atol=0.002)
+    np.testing.assert_array_equal(ranker.score(matrix), linear(matrix, ranker.prior))
+    assert np.flatnonzero(ranker.prior).tolist() == [TELLS]
+    turned = of_one_signal(FEATURES[TELLS], Lists(-matrix, label, lists.offsets, lists.held))
+    assert turned.prior[TELLS] > 0
 
 
 def test_trees_add_what_the_prior_cannot_see() -> None:
