@@ -1,0 +1,182 @@
+"""Keys open what they were made for, until they are revoked or expire, and nothing stored tells what a key is."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.errors import CorruptArtifact, NotFound, StoreError, UsageError
+from infra.key_ring import Holder, KeyRing
+from infra.keys import FILE, SCOPES, KeyStore
+from infra.store import ObjectStore, open_store
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "s3":
+        return open_store(f"s3://{request.getfixturevalue('s3_bucket')}/keys", writable=True)
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+def ring_of(store: ObjectStore, now: datetime = NOW) -> KeyRing:
+    ring = KeyRing(store.uri, clock=now.timestamp)
+    assert ring.look()
+    return ring
+
+
+def test_a_key_opens_what_it_was_made_for_and_nothing_else(store: ObjectStore) -> None:
+    keys = KeyStore(store)
+    made = {scopes: keys.create("mobile", scopes, NOW)[1] for scopes in (("read",), ("events",), SCOPES)}
+    ring = ring_of(store)
+    assert {scopes: ring.scopes(text) for scopes, text in made.items()} == {s: frozenset(s) for s in made}
+
+
+def test_only_the_whole_key_opens(store: ObjectStore) -> None:
+    key, text = KeyStore(store).create("mobile", ["read"], NOW)
+    ring = ring_of(store)
+    last = "0" if text[-1] != "0" else "1"
+    for wrong in ("", text[:-1], text[:-1] + last, text + "0", text.upper(), f" {text}", key.key_id, key.sha256):
+        assert ring.scopes(wrong) is None, wrong
+
+
+@given(st.text())
+def test_no_other_text_opens_or_raises(text: str) -> None:
+    ring = KeyRing("/nowhere")
+    ring._holders = {"0123456789ab": Holder("0123456789ab", frozenset(SCOPES), bytes(32), NOW.timestamp())}
+    assert ring.scopes(text) is None
+    assert ring.scopes(f"pymk_0123456789ab_{text}") is None
+
+
+def test_nothing_of_the_key_but_its_id_is_stored_or_listed(store: ObjectStore) -> None:
+    key, text = KeyStore(store).create("mobile", ["read"], NOW)
+    secret = text.removeprefix(f"pymk_{key.key_id}_")
+    assert len(secret) == 64
+    kept = store.get(FILE).data.decode()
+    assert key.sha256 in kept
+    assert not [start for start in range(60) if secret[start : start + 5] in kept.replace(key.sha256, "")]
+
+
+def test_keys_are_never_the_same(store: ObjectStore) -> None:
+    keys = KeyStore(store)
+    assert len({keys.create("a", ["read"], NOW)[1].split("_")[i] for _ in range(20) for i in (1, 2)}) == 40
+
+
+def test_a_revoked_key_opens_nothing_from_the_next_look_on(store: ObjectStore) -> None:
+    keys = KeyStore(store)
+    (key, text), (_, other) = keys.create("a", ["read"], NOW), keys.create("b", ["read"], NOW)
+    ring = ring_of(store)
+    revoked = keys.revoke(key.key_id, NOW - timedelta(seconds=1))
+    assert keys.revoke(key.key_id, NOW) == revoked, "the first revocation stands"
+    assert ring.look()
+    assert (ring.scopes(text), ring.scopes(other)) == (None, frozenset({"read"}))
+    assert [k.revoked_at for k in keys.listed()] == [revoked.revoked_at, None]
+
+
+def test_an_expired_key_opens_nothing(store: ObjectStore) -> None:
+    _, text = KeyStore(store).create("a", ["read"], NOW, expires_days=1)
+    assert ring_of(store, NOW + timedelta(days=1, seconds=-1)).scopes(text)
+    assert ring_of(store, NOW + timedelta(days=1)).scopes(text) is None
+
+
+def test_a_ring_is_empty_only_where_no_key_was_ever_made(store: ObjectStore) -> None:
+    keys = KeyStore(store)
+    ring = ring_of(store)
+    assert ring.empty()
+    key, text = keys.create("a", ["read"], NOW)
+    ring.look()
+    assert not ring.empty()
+    keys.revoke(key.key_id, NOW)
+    ring.look()
+    assert (ring.empty(), ring.scopes(text)) == (False, None)
+
+
+def test_losing_or_damaging_the_file_opens_no_door_and_closes_none(store: ObjectStore) -> None:
+    _, text = KeyStore(store).create("a", ["read"], NOW)
+    ring = ring_of(store)
+    store.put(FILE, b"{")
+    assert not ring.look()
+    assert (ring.empty(), ring.scopes(text)) == (False, frozenset({"read"}))
+    store.delete(FILE)
+    ring.look()
+    assert (ring.empty(), ring.scopes(text)) == (False, frozenset({"read"}))
+
+
+def test_before_it_was_read_nothing_opens_and_nothing_is_known(tmp_path: Path) -> None:
+    ring = KeyRing(str(tmp_path / "nowhere"))
+    assert not ring.look()
+    assert (ring.known(), ring.empty(), ring.scopes("x")) == (False, False, None)
+
+
+def test_keys_made_at_once_are_all_kept(store: ObjectStore) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: KeyStore(store).create(f"{n}", ["read"], NOW)[0].key_id, range(16)))
+    assert {key.key_id for key in KeyStore(store).listed()} == set(made)
+
+
+def test_a_ring_follows_by_itself(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), create=True)
+    ring = KeyRing(store.uri, poll_s=0.01)
+    ring.start()
+    _, text = KeyStore(store).create("a", ["read"], NOW)
+    end = time.monotonic() + 10
+    while ring.scopes(text) is None and time.monotonic() < end:
+        pass
+    ring.stop()
+    assert ring.scopes(text) == frozenset({"read"})
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "said"),
+    [
+        ("a", [], "no scope"),
+        ("a", ["write"], "write: no scope"),
+        ("", ["read"], "no name"),
+        ("a\n", ["read"], "no name"),
+    ],
+)
+def test_what_is_no_name_or_scope_is_refused(store: ObjectStore, name: str, scopes: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        KeyStore(store).create(name, scopes, NOW)
+    assert KeyStore(store).listed() == []
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked(store: ObjectStore) -> None:
+    with pytest.raises(NotFound, match="pymk key list"):
+        KeyStore(store).revoke("0" * 12, NOW)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b'{"keys":[]}', b'{"version":2,"keys":[]}', b'{"version":1,"keys":[{}]}', b"[" * 99_999],
+)
+def test_a_damaged_file_is_corrupt_not_a_crash(store: ObjectStore, data: bytes) -> None:
+    store.put(FILE, data)
+    with pytest.raises(CorruptArtifact, match=r"keys\.json"):
+        KeyStore(store).listed()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("key_id", "x"), ("sha256", "00"), ("scopes", ["all"]), ("created_at", "2026-01-01"), ("expires_at", "soon")],
+)
+def test_a_file_with_one_odd_value_is_corrupt(store: ObjectStore, field: str, value: object) -> None:
+    KeyStore(store).create("a", ["read"], NOW)
+    values = json.loads(store.get(FILE).data)
+    values["keys"][0][field] = value
+    store.put(FILE, json.dumps(values).encode())
+    with pytest.raises(CorruptArtifact):
+        KeyStore(store).listed()
+
+
+def test_a_store_that_ignores_conditions_is_refused(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), create=True)
+    store.conditional_puts = False
+    with pytest.raises(StoreError, match="ignores conditional puts"):
+        KeyStore(store).create("a", ["read"], NOW)
