@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping
 
 from infra.live_facts import ERASED
-from infra.live_records import RESTRICTING, STATES
+from infra.live_records import RESTRICTING, STATES, hiding_rule
 from infra.live_tables import (
     HIDDEN_HEAD,
     HiddenHead,
@@ -19,8 +19,6 @@ from infra.live_tables import (
 
 _STATE = struct.Struct(">Q" + "QB" * len(STATES))
 """Number of the last change; then for each of STATES when it was last changed, and whether it holds."""
-RANK = (1, 2, 0)
-"""Places in STATES by which rule is told first."""
 
 
 class Hidden:
@@ -52,7 +50,8 @@ class Hidden:
         person = unpack_id(packed)
         if self.people.get(person) == ERASED:
             return
-        rule = rule_of(txn.get(packed, db=tables.people))
+        state = txn.get(packed, db=tables.people)
+        rule = hiding_rule(_STATE.unpack(state)[2::2]) if state else None
         if rule:
             self.people[person] = rule
         else:
@@ -61,14 +60,6 @@ class Hidden:
     @property
     def version(self) -> int:
         return self._seen.version
-
-
-def rule_of(state: bytes | None) -> str | None:
-    """The rule that hides a person of this state, the gravest first."""
-    if state is None:
-        return None
-    values = _STATE.unpack(state)
-    return next((STATES[place] for place in RANK if values[2 + 2 * place]), None)
 
 
 def change_state(tables: Tables, txn: Transaction, number: int, person: int, kind: str, at_us: int) -> None:

@@ -3,7 +3,7 @@
 A record is what one viewer must know of one other person in one relation: (other, relation, at_us, value).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from infra.events import EVENT_TYPES, Event
@@ -26,6 +26,8 @@ MOST_RECORDS = 1000
 """Records of a viewer above which the oldest of SHOWN are forgotten."""
 
 STATES = (DEACTIVATED, BANNED, OPTED_OUT)
+_GRAVEST_FIRST = (1, 2, 0)
+"""Places in STATES by which rule is told first."""
 RESTRICTING = {DEACTIVATED: (0, 1), "reactivated": (0, 0), BANNED: (1, 1), "unbanned": (1, 0), OPTED_OUT: (2, 1),
                "opted_in": (2, 0)}  # fmt: skip
 """Event of one person -> place in STATES, and whether it hides the person."""
@@ -86,6 +88,11 @@ def merged(old: tuple[int, int] | None, change: Change, fatigue_us: int) -> tupl
     return max(at, change.at_us), min(count + 1, MOST_SHOWN)
 
 
+def hiding_rule(holds: Sequence[int]) -> str | None:
+    """The rule that hides a person, from whether each of STATES holds."""
+    return next((STATES[place] for place in _GRAVEST_FIRST if holds[place]), None)
+
+
 class Expiry(NamedTuple):
     """Microseconds for which a dismissal holds and a showing is remembered."""
 
@@ -104,7 +111,10 @@ def facts_of(
     version: int,
     oldest: tuple[int, int],
 ) -> ViewerFacts:
-    """records: (other, relation, at_us, value). oldest: times from which dismissals and showings still count, µs."""
+    """records: (other, relation, at_us, value), those of one person by relation, as the first rule is told.
+
+    oldest: times from which dismissals and showings still count, µs.
+    """
     barred: dict[int, str] = {}
     fatigue: dict[int, int] = {}
     dismissed_after, shown_after = oldest

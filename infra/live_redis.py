@@ -1,0 +1,244 @@
+"""Live facts in Redis, for a fleet: facts in hashes, events on a stream that consumer groups read.
+
+A request's events are one script, so that they are stored, known and logged at once. They are as durable as Redis is:
+`appendonly yes` with `appendfsync always`, or replicas (`events.redis_replicas`).
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import redis
+
+from infra.errors import StoreError
+from infra.events import Event, Refusal
+from infra.live_facts import BLOCKED, ERASED, ERASED_PERSON, REUSED_ID, Erased, LogBatch, ViewerFacts
+from infra.live_log import now_us
+from infra.live_records import (
+    BLOCKS,
+    CONNECTION,
+    RESTRICTING,
+    RULE_OF_RELATION,
+    Expiry,
+    changes_of,
+    facts_of,
+    hiding_rule,
+)
+from infra.live_scripts import BAR, PREFIX, RECORD
+from infra.live_stream import EventStream
+from infra.redis_connection import connect, explained, shown
+from infra.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEAD, PEOPLE, CHANGED = f"{PREFIX}head", f"{PREFIX}people", f"{PREFIX}changed"
+ERASED_KEY, QUEUE, VIEWER = f"{PREFIX}erased", f"{PREFIX}queue", f"{PREFIX}viewer:"
+HEAD_FIELDS = ("last", "changed", "erased")
+REFUSALS = {"reused": REUSED_ID, "erased": ERASED_PERSON}
+RELATIONS = len(RULE_OF_RELATION) + 1
+PATIENCE_S = 10.0
+"""Time that Redis may take for what no request waits for: exports and erasures."""
+SCANNED_AT_ONCE = 1000
+
+
+class RedisLiveFacts:
+    """See infra.live_facts.LiveStore. It connects at first use, and again where a connection was lost."""
+
+    def __init__(self, uri: str, settings: Settings) -> None:
+        self.where = shown(uri)
+        events = settings.events
+        self._client: Any = connect(uri, events.redis_timeout_ms / 1000)
+        self._patient: Any = connect(uri, max(PATIENCE_S, events.redis_timeout_ms / 1000), connections=4)
+        self._record = self._client.register_script(RECORD)
+        self._bar = self._patient.register_script(BAR)
+        self._stream = EventStream(self._patient)
+        self._expiry = Expiry.of(settings)
+        self._replicas, self._wait_ms = events.redis_replicas, max(1, events.redis_timeout_ms // 2)
+        self._hidden: dict[int, str] = {}
+        self._last = 0
+        self._seen = [0, 0]
+        self._lock = threading.Lock()
+        self._closed = False
+        self._warned = False
+
+    @classmethod
+    def open(cls, uri: str, settings: Settings) -> "RedisLiveFacts":
+        """Raises UsageError for an address that names no Redis."""
+        return cls(uri, settings)
+
+    def of(self, viewer: int) -> ViewerFacts:
+        with self._explained():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.hmget(HEAD, HEAD_FIELDS)
+            pipe.hgetall(f"{VIEWER}{viewer}")
+            head, found = pipe.execute()
+            last, *seen = (int(number or 0) for number in head)
+            self._refuse_loss(last)
+            if seen != self._seen:
+                self._follow(*seen)
+        version = max(self._seen)
+        if not found:
+            return ViewerFacts({}, self._hidden, {}, viewer in self._hidden, version)
+        now, expiry = now_us(), self._expiry
+        version = max(version, int(found.pop(b"v", 0)))
+        oldest = (now - expiry.dismissal_us, now - expiry.fatigue_us)
+        return facts_of(_records(found), self._hidden, viewer, version, oldest)
+
+    def _refuse_loss(self, last: int) -> None:
+        """A Redis that held events and holds none has lost them: whom they bar is not known any more."""
+        if self._last and not last:
+            fix = "Restore them from a copy; servers that are restarted do without them."
+            raise StoreError(f"{self.where}: its live facts are gone", fix)
+        self._last = last
+
+    def _follow(self, changed: int, erased: int) -> None:
+        """Takes over who was hidden, or no longer is, since the last look."""
+        with self._lock:
+            if max(changed, erased) <= max(self._seen):
+                return  # another thread has seen a later state
+            if erased != self._seen[1]:
+                self._hidden |= dict.fromkeys(map(int, self._client.hkeys(ERASED_KEY)), ERASED)
+            people = self._client.zrangebyscore(CHANGED, self._seen[0] + 1, changed)
+            states = self._client.hmget(PEOPLE, people) if people else ()
+            for person, state in zip(map(int, people), states, strict=True):
+                rule = hiding_rule(orjson.loads(state)[1::2]) if state else None
+                if self._hidden.get(person) == ERASED:
+                    continue
+                if rule:
+                    self._hidden[person] = rule
+                else:
+                    self._hidden.pop(person, None)
+            self._seen = [changed, erased]
+
+    def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
+        """See LiveFacts. Where Redis answered too late, events may have been stored all the same: send them again."""
+        self._warn_of_loss()
+        packed = orjson.dumps([_packed(event) for event in events])
+        with self._explained():
+            pipe = self._client.pipeline(transaction=False)
+            self._record(keys=[PREFIX], args=[packed, self._expiry.fatigue_us], client=pipe)
+            if self._replicas:
+                pipe.wait(self._replicas, self._wait_ms)
+            refused, *copies = pipe.execute()
+        if copies and copies[0] < self._replicas:
+            fix = "Send the events again; look at the replicas, or lower events.redis_replicas."
+            raise StoreError(f"{self.where}: {copies[0]} of {self._replicas} replicas have the events", fix)
+        return {int(place): REFUSALS[why] for place, why in orjson.loads(refused) or ()}
+
+    def refresh_queue(self, most: int) -> list[int]:
+        with self._explained():
+            return [int(user) for user in self._client.zrange(QUEUE, 0, most - 1)] if most > 0 else []
+
+    def refreshed(self, users: Iterable[int]) -> None:
+        names = [str(user) for user in users]
+        with self._explained():
+            if names:
+                self._client.zrem(QUEUE, *names)
+
+    def unexported(self, most: int) -> LogBatch | None:
+        with self._explained():
+            return self._stream.unexported(most)
+
+    def exported(self, batch: LogBatch, keep_days: int) -> None:
+        with self._explained():
+            self._stream.exported(batch, keep_days, now_us())
+
+    def ended_at(self, pairs: Sequence[tuple[str, int, int]]) -> list[int | None]:
+        with self._explained():
+            pipe = self._patient.pipeline(transaction=False)
+            for fact, user, other in pairs:
+                pipe.hget(f"{VIEWER}{user}", f"{BLOCKS if fact == BLOCKED else CONNECTION}:{other}")
+            found = [record and record.partition(b":") for record in pipe.execute()]
+        return [int(record[0]) if record and record[2] == b"0" else None for record in found]
+
+    def erase(self, user_id: int, at_us: int) -> Erased:
+        with self._explained():
+            state, queued = self._bar(keys=[PREFIX], args=[user_id, at_us])
+            key = f"{VIEWER}{user_id}"
+            own = self._patient.hlen(key) - self._patient.hexists(key, "v")
+            self._patient.delete(key)
+            viewers = self._forget(user_id)
+            gone = self._stream.remove_person(user_id)
+        rows = {"state": state, "refresh queue": queued, "own facts": own}
+        return Erased(rows | {"facts of others": sum(viewers.values()), "events in the log": gone}, sorted(viewers))
+
+    def _forget(self, person: int) -> dict[int, int]:
+        """Removes a person from everybody's facts: viewer -> records removed. A look at all viewers."""
+        fields = [f"{relation}:{person}" for relation in range(RELATIONS)]
+        found: dict[int, int] = {}
+        for keys in self._viewer_keys():
+            pipe = self._patient.pipeline(transaction=False)
+            for key in keys:
+                pipe.hdel(key, *fields)
+            gone = zip(keys, pipe.execute(), strict=True)
+            found |= {int(key[len(VIEWER) :]): count for key, count in gone if count}
+        return found
+
+    def _viewer_keys(self) -> Iterator[list[bytes]]:
+        cursor, pattern = 0, f"{VIEWER}*"
+        while True:
+            cursor, keys = self._patient.scan(cursor, match=pattern, count=SCANNED_AT_ONCE)
+            if keys:
+                yield keys
+            if cursor == 0:
+                return
+
+    def erased(self) -> Mapping[int, int]:
+        with self._explained():
+            return {int(person): int(at) for person, at in self._patient.hgetall(ERASED_KEY).items()}
+
+    def close(self) -> None:
+        self._closed = True
+        self._client.close()
+        self._patient.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"{self.where}: live facts were closed")
+        with explained(self.where):
+            yield
+
+    def _warn_of_loss(self) -> None:
+        """Says once what of this Redis would lose facts; nothing where it does not tell."""
+        if self._warned:
+            return
+        self._warned = True
+        try:
+            found = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        except redis.RedisError:
+            return
+        if found.get("maxmemory-policy", "").startswith("allkeys"):
+            log.error("%s evicts live facts when it is full: set maxmemory-policy noeviction", self.where)
+        durable = found.get("appendonly") == "yes" and found.get("appendfsync") == "always"
+        if not durable and not self._replicas:
+            log.warning(
+                "%s may lose events when it is killed: set appendonly yes and appendfsync always, "
+                "or events.redis_replicas", self.where
+            )  # fmt: skip
+
+
+def _packed(event: Event) -> dict[str, Any]:
+    """As the script takes it: ids and times as text."""
+    state = RESTRICTING.get(event.type) if event.other_id is None else None
+    return {
+        "key": event.key().hex(),
+        "content": event.content().hex(),
+        "type": event.type,
+        "user": str(event.user_id),
+        "other": "" if event.other_id is None else str(event.other_id),
+        "at": str(event.at_us),
+        "position": str(event.position or ""),
+        "changes": [[str(c.viewer), str(c.other), c.relation, c.value] for c in changes_of(event)],
+        **({"state": state} if state else {}),
+    }
+
+
+def _records(found: Mapping[bytes, bytes]) -> Iterator[tuple[int, int, int, int]]:
+    for field, record in sorted(found.items()):  # by relation: of several rules the first is told
+        relation, _, other = field.partition(b":")
+        at, _, value = record.partition(b":")
+        yield int(other), int(relation), int(at), int(value)

@@ -1,0 +1,119 @@
+"""What Redis itself does with live facts, in Lua, so that an event is stored, known and logged at once or not at all.
+
+All keys share one hash slot: a cluster keeps them on one shard. Times are whole numbers below 2^53, which Lua's floats
+hold exactly; ids stay text.
+
+| key | what |
+|---|---|
+| head | last: number of the newest event; changed, erased: numbers of the last changes of who is hidden |
+| events | the log, a stream: type, user, other, at, position, key of the event id |
+| id:KEY | digest of the event stored under that id |
+| viewer:ID | `relation:other` -> `at:value`; v: number of the last event that may have changed whom they may see |
+| people | person -> for each state when it was last changed, and whether it holds |
+| changed | person by the number of the last change |
+| erased | person -> when |
+| queue | users who wait for a refresh, by number |
+| exports | last exported entry, by when it was exported |
+"""
+
+from infra.live_records import MOST_RECORDS, MOST_SHOWN, SHOWN
+
+PREFIX = "{pymk:live}:"
+
+RECORD = f"""
+local prefix, events, fatigue_us = KEYS[1], cjson.decode(ARGV[1]), tonumber(ARGV[2])
+local SHOWN = {SHOWN}
+local refused = {{}}
+
+local function merged(old_at, old_value, relation, at, value)
+  if not old_at then return at, value end
+  if relation ~= SHOWN then
+    if at > old_at or (at == old_at and value > old_value) then return at, value end
+    return old_at, old_value
+  end
+  if value == 0 then
+    if at >= old_at then return at, 0 end
+    return old_at, old_value
+  end
+  if old_value == 0 and at <= old_at then return old_at, old_value end
+  if at - old_at > fatigue_us then return at, value end
+  return math.max(old_at, at), math.min(old_value + 1, {MOST_SHOWN})
+end
+
+local function forget_shown(key)
+  local found, shown = redis.call('HGETALL', key), {{}}
+  for i = 1, #found, 2 do
+    if string.sub(found[i], 1, 2) == SHOWN .. ':' then
+      shown[#shown + 1] = {{found[i], tonumber(string.match(found[i + 1], '^(%d+):'))}}
+    end
+  end
+  table.sort(shown, function(a, b) return a[2] < b[2] end)
+  for i = 1, math.floor(#shown / 2) do redis.call('HDEL', key, shown[i][1]) end
+end
+
+local function change(number, viewer, other, relation, at, value)
+  local key, field = prefix .. 'viewer:' .. viewer, relation .. ':' .. other
+  local found = redis.call('HGET', key, field)
+  local old_at, old_value
+  if found then
+    local a, v = string.match(found, '^(%d+):(%d+)$')
+    old_at, old_value = tonumber(a), tonumber(v)
+  end
+  local new_at, new_value = merged(old_at, old_value, relation, at, value)
+  if new_at == old_at and new_value == old_value then return end
+  redis.call('HSET', key, field, string.format('%.0f:%d', new_at, new_value))
+  if relation ~= SHOWN then
+    redis.call('HSET', key, 'v', number)
+  elseif redis.call('HLEN', key) > {MOST_RECORDS} then
+    forget_shown(key)
+  end
+end
+
+local function change_state(number, person, place, restricts, at)
+  local found = redis.call('HGET', prefix .. 'people', person)
+  local values = found and cjson.decode(found) or {{0, 0, 0, 0, 0, 0}}
+  local old_at, held = values[2 * place + 1], values[2 * place + 2]
+  if found and (at < old_at or (at == old_at and restricts <= held)) then return end
+  values[2 * place + 1], values[2 * place + 2] = at, restricts
+  for i = 1, #values do values[i] = string.format('%.0f', values[i]) end
+  redis.call('HSET', prefix .. 'people', person, '[' .. table.concat(values, ',') .. ']')
+  redis.call('ZADD', prefix .. 'changed', number, person)
+  redis.call('HSET', prefix .. 'head', 'changed', number)
+end
+
+for index, event in ipairs(events) do
+  local id_key = prefix .. 'id:' .. event.key
+  local known = redis.call('GET', id_key)
+  local gone = redis.call('HEXISTS', prefix .. 'erased', event.user) == 1
+    or (event.other ~= '' and redis.call('HEXISTS', prefix .. 'erased', event.other) == 1)
+  if known then
+    if known ~= event.content then refused[#refused + 1] = {{index - 1, 'reused'}} end
+  elseif gone then
+    refused[#refused + 1] = {{index - 1, 'erased'}}
+  else
+    local number = redis.call('HINCRBY', prefix .. 'head', 'last', 1)
+    redis.call('SET', id_key, event.content)
+    redis.call('XADD', prefix .. 'events', '*', 'type', event.type, 'user', event.user, 'other', event.other,
+      'at', event.at, 'position', event.position, 'key', event.key)
+    local at = tonumber(event.at)
+    for _, c in ipairs(event.changes) do change(number, c[1], c[2], c[3], at, c[4]) end
+    if event.state then change_state(number, event.user, event.state[1], event.state[2], at) end
+    if event.type == 'connected' then
+      redis.call('ZADD', prefix .. 'queue', 'NX', number, event.user, number, event.other)
+    end
+  end
+end
+return cjson.encode(refused)
+"""
+"""KEYS: the prefix. ARGV: events as JSON, microseconds for which a showing is remembered. Returns [[index, why], …]."""
+
+BAR = """
+local prefix, person, at = KEYS[1], ARGV[1], ARGV[2]
+redis.call('HSETNX', prefix .. 'erased', person, at)
+local number = redis.call('HINCRBY', prefix .. 'head', 'last', 1)
+redis.call('HSET', prefix .. 'head', 'erased', number)
+local state = redis.call('HDEL', prefix .. 'people', person)
+redis.call('ZREM', prefix .. 'changed', person)
+return {state, redis.call('ZREM', prefix .. 'queue', person)}
+"""
+"""KEYS: the prefix. ARGV: person, at. From here on nothing new of the person is stored. Returns rows removed."""

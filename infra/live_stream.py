@@ -1,0 +1,104 @@
+"""The log of events as a Redis Stream: exported by a consumer group, trimmed after its export.
+
+Other groups may read the stream as well; entries leave it `events.keep_days` after their export, read or not.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import redis
+
+from infra.live_facts import LogBatch, LoggedEvent
+from infra.live_records import DAY_US
+from infra.live_scripts import PREFIX
+
+STREAM, EXPORTS = f"{PREFIX}events", f"{PREFIX}exports"
+GROUP = CONSUMER = "export"
+AT_ONCE = 1000
+
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+class EventStream:
+    """client: a redis.Redis, whose errors are the caller's to explain."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def unexported(self, most: int) -> LogBatch | None:
+        """Entries that were handed out and not acknowledged, else new ones, which count as handed out from now on."""
+        self._make_group()
+        entries = self._read("0", most) or self._read(">", most)
+        if not entries:
+            return None
+        return LogBatch(_name_of(entries[0][0]), [_logged(fields) for _, fields in entries], entries[-1][0].decode())
+
+    def _make_group(self) -> None:
+        try:
+            self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    def _read(self, start: str, most: int) -> list[Entry]:
+        found = self._client.xreadgroup(GROUP, CONSUMER, {STREAM: start}, count=most)
+        entries: list[Entry] = found[0][1] if found else []
+        deleted = [entry for entry, fields in entries if not fields]
+        if deleted:
+            self._client.xack(STREAM, GROUP, *deleted)
+        return [(entry, fields) for entry, fields in entries if fields]
+
+    def exported(self, batch: LogBatch, keep_days: int, now_us: int) -> None:
+        while pending := self._client.xpending_range(STREAM, GROUP, "-", batch.mark, AT_ONCE):
+            self._client.xack(STREAM, GROUP, *(one["message_id"] for one in pending))
+        self._client.zadd(EXPORTS, {batch.mark: now_us})
+        self._trim(now_us - keep_days * DAY_US)
+
+    def _trim(self, exported_before_us: int) -> None:
+        """Removes what was exported by then, and the ids of those events."""
+        marks = self._client.zrangebyscore(EXPORTS, "-inf", exported_before_us)
+        if marks:
+            last = max(marks, key=_order_of)
+            self._delete(lambda fields: True, last.decode())
+            self._client.zrem(EXPORTS, *marks)
+
+    def remove_person(self, person: int) -> int:
+        """Deletes every entry that names a person; returns how many."""
+        name = str(person).encode()
+        return self._delete(lambda fields: name in (fields[b"user"], fields[b"other"]), "+")
+
+    def _delete(self, doomed: Callable[[dict[bytes, bytes]], bool], last: str) -> int:
+        gone = 0
+        for entries in self._chunks(last):
+            chosen = [(entry, fields) for entry, fields in entries if doomed(fields)]
+            if chosen:
+                self._client.delete(*(f"{PREFIX}id:{fields[b'key'].decode()}" for _, fields in chosen))
+                gone += self._client.xdel(STREAM, *(entry for entry, _ in chosen))
+        return gone
+
+    def _chunks(self, last: str) -> Iterator[list[Entry]]:
+        start = "-"
+        while entries := self._client.xrange(STREAM, start, last, count=AT_ONCE):
+            yield entries
+            start = f"({entries[-1][0].decode()}"
+
+
+def _order_of(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, number = entry.partition(b"-")
+    return int(milliseconds), int(number)
+
+
+def _name_of(entry: bytes) -> str:
+    milliseconds, number = _order_of(entry)
+    return f"{milliseconds:020d}-{number:06d}"
+
+
+def _logged(fields: dict[bytes, bytes]) -> LoggedEvent:
+    other, position = fields[b"other"], fields[b"position"]
+    return LoggedEvent(
+        fields[b"type"].decode(),
+        int(fields[b"user"]),
+        int(other) if other else None,
+        int(fields[b"at"]),
+        int(position) if position else None,
+    )

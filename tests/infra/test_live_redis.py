@@ -1,0 +1,120 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.errors import StoreError, UsageError
+from infra.live_facts import open_live_facts
+from infra.live_redis import RedisLiveFacts
+from infra.settings import EventSettings, Settings
+from tests.suites.live_facts import NOW_US, SETTINGS, LiveFactsSuite, Reopen, event
+from tests.suites.redis_server import RedisServer
+
+
+@pytest.fixture
+def reopen(redis_uri: str) -> Iterator[Reopen]:
+    opened = []
+
+    def open_again() -> RedisLiveFacts:
+        facts = open_live_facts(redis_uri, SETTINGS)
+        assert isinstance(facts, RedisLiveFacts)
+        opened.append(facts)
+        return facts
+
+    yield open_again
+    for facts in opened:
+        facts.close()
+
+
+class TestRedisLiveFacts(LiveFactsSuite):
+    pass
+
+
+def test_what_was_recorded_outlives_a_kill_of_redis_that_writes_always(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, appendonly="yes", appendfsync="always").start()
+    facts = open_live_facts(server.uri, SETTINGS)
+    facts.record([event("blocked", 1, 2), event("banned", 9)])
+    server.kill()
+    with pytest.raises(StoreError, match="redis://"):
+        facts.of(1)
+    with pytest.raises(StoreError, match="redis://"):
+        facts.record([event("blocked", 1, 3)])
+    server.start()
+    found = facts.of(1)
+    assert dict(found.barred) == {2: "blocked"}
+    assert dict(found.hidden) == {9: "banned"}
+    facts.close()
+    server.stop()
+
+
+def test_a_redis_that_lost_its_facts_is_not_taken_for_one_without_any(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path).start()
+    facts = open_live_facts(server.uri, SETTINGS)
+    facts.record([event("blocked", 1, 2)])
+    facts.of(1)
+    server.kill()
+    server.start()
+    with pytest.raises(StoreError, match="gone"):
+        facts.of(1)
+    facts.close()
+    server.stop()
+
+
+def test_a_redis_that_hangs_costs_no_more_than_the_setting(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path).start()
+    facts = open_live_facts(server.uri, Settings(events=EventSettings(redis_timeout_ms=50)))
+    facts.of(1)
+    server.hang()
+    with pytest.raises(StoreError, match="did not answer in time"):
+        facts.of(1)
+    server.resume()
+    facts.close()
+    server.stop()
+
+
+def test_an_event_that_too_few_replicas_have_is_not_accepted(redis_uri: str) -> None:
+    facts = open_live_facts(redis_uri, Settings(events=EventSettings(redis_replicas=1, redis_timeout_ms=50)))
+    with pytest.raises(StoreError, match="0 of 1 replicas"):
+        facts.record([event("blocked", 1, 2)])
+    facts.close()
+
+
+def test_no_key_or_value_names_an_erased_person_but_the_record_of_it(redis_uri: str, shared_redis: RedisServer) -> None:
+    person = 7_777_777_777
+    facts = open_live_facts(redis_uri, SETTINGS)
+    facts.record([event("connected", 1, person), event("shown", person, 3), event("banned", person)])
+    facts.record([event("dismissed", 4, person), event("connected", 1, 4)])
+    facts.unexported(10)
+    facts.erase(person, NOW_US)
+    with shared_redis.client() as client:
+        holding = {key for key in client.scan_iter() if _names(client, key, str(person).encode())}
+    assert holding == {b"{pymk:live}:erased"}
+    facts.close()
+
+
+def _names(client, key: bytes, person: bytes) -> bool:  # type: ignore[no-untyped-def]
+    kind = client.type(key)
+    if person in key:
+        return True
+    if kind == b"hash":
+        return any(person in part for item in client.hgetall(key).items() for part in item)
+    if kind == b"zset":
+        return any(person in member for member in client.zrange(key, 0, -1))
+    if kind == b"stream":
+        return any(person in value for _, fields in client.xrange(key) for value in fields.values())
+    return person in client.get(key)
+
+
+def test_other_consumer_groups_read_the_stream_too(redis_uri: str, shared_redis: RedisServer) -> None:
+    facts = open_live_facts(redis_uri, SETTINGS)
+    facts.record([event("connected", 1, 2)])
+    with shared_redis.client() as client:
+        client.xgroup_create("{pymk:live}:events", "analytics", id="0")
+        found = client.xreadgroup("analytics", "one", {"{pymk:live}:events": ">"})
+    assert found[0][1][0][1][b"type"] == b"connected"
+    facts.close()
+
+
+def test_an_address_that_names_no_redis_is_refused() -> None:
+    with pytest.raises(UsageError, match="names no Redis"):
+        open_live_facts("redis://", SETTINGS)
