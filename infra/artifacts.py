@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from infra.errors import CorruptArtifact, NotFound, StoreError, UsageError
+from infra.errors import CorruptArtifact, NotFound, PymkError, StoreError, UsageError
 from infra.store import ObjectStore, cache_folder
 from infra.times import format_time
 
@@ -140,6 +140,32 @@ def open_artifact(store: ObjectStore, kind: str, artifact: str) -> OpenArtifact:
     folder = _local_data(store, prefix, manifest)
     verify_files(folder, manifest)
     return OpenArtifact(folder, manifest)
+
+
+def open_sound_files(store: ObjectStore, kind: str, artifact: str, under: str) -> tuple[OpenArtifact, frozenset[str]]:
+    """Opens those files of a finished artifact whose path starts with `under`, and names those that are not sound.
+
+    For readers that can do with less: the others are missing, altered, or could not be fetched. Raises NotFound.
+    """
+    manifest = find_manifest(store, kind, artifact)
+    if manifest is None:
+        raise NotFound(f"{store.uri}/{prefix_of(kind, artifact)}: not finished", "Run its stage.")
+    chosen = [entry for entry in manifest.files if entry.path.startswith(under)]
+    prefix = f"{prefix_of(kind, artifact)}/data"
+    here = store.local_folder(prefix)
+    folder = here or _cached(store, prefix)
+
+    def sound(entry: FileEntry) -> bool:
+        target = folder / entry.path
+        try:
+            if here is None and _entry(target, entry.path) != entry:
+                target.unlink(missing_ok=True)
+                store.download(f"{prefix}/{entry.path}", target)
+            return _entry(target, entry.path) == entry
+        except (PymkError, OSError):
+            return False
+
+    return OpenArtifact(folder, manifest), frozenset(entry.path for entry in chosen if not sound(entry))
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:

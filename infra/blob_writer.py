@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.blobs import (
+    BARS_LAYOUT,
     BLOB_VERSION,
     CANDIDATES_LAYOUT,
     NEIGHBOURS_LAYOUT,
@@ -263,3 +264,8 @@ def encode_neighbours(friends: npt.NDArray[Any], ids: Ragged, barred: Ragged) ->
     """friends: how many each user has; ids: those stored; barred: places of the popular list."""
     sections = [Section.fixed("I", Ragged.of_matrix(friends)), *_id_sections(ids), Section.fixed("H", barred)]
     return encode(NEIGHBOURS_LAYOUT, sections)
+
+
+def encode_bars(ids: Ragged) -> Blobs:
+    """ids: whom each user must not be shown, beside the friends stored as neighbours; ascending."""
+    return encode(BARS_LAYOUT, list(_id_sections(ids)))

@@ -19,7 +19,7 @@ import orjson
 from infra.errors import CorruptArtifact
 
 BLOB_VERSION = 1
-RANKING, CANDIDATES, USER, NEIGHBOURS = b"RCUN"
+RANKING, CANDIDATES, USER, NEIGHBOURS, BARS = b"RCUNB"
 
 RECORDS = {"1": "<IfBH", "2": "<IfHI", "3": "<QfBH", "4": "<QfHI"}
 """An item of a ranking in its narrow and wide forms: id - base, score, shape of its reasons, count of the first."""
@@ -91,6 +91,7 @@ RANKING_LAYOUT = Layout(
 CANDIDATES_LAYOUT = Layout(CANDIDATES, "candidates", base="q", ids="IQ", sources="B", features="e")
 USER_LAYOUT = Layout(USER, "user", features="f", attribute_codes="i", groups="I", embedding="e")
 NEIGHBOURS_LAYOUT = Layout(NEIGHBOURS, "neighbours", friends="I", base="q", ids="IQ", barred="H")
+BARS_LAYOUT = Layout(BARS, "bars", base="q", ids="IQ")
 
 
 Record = tuple[int, float, int, int]
@@ -270,3 +271,11 @@ def decode_neighbours(blob: bytes) -> Neighbours:
     if len(friends) != 1:
         raise layout.corrupt("it does not say how many friends there are")
     return Neighbours(friends[0], _ids(layout, base, offsets), barred)
+
+
+def decode_bars(blob: bytes) -> list[int]:
+    """Ids that the user must not be shown beside the stored friends: further friends, blocked, dismissed; ascending.
+
+    Raises CorruptArtifact.
+    """
+    return _ids(BARS_LAYOUT, *BARS_LAYOUT.split(blob))

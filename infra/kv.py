@@ -14,7 +14,10 @@ import numpy.typing as npt
 from infra.errors import UsageError
 
 RANKINGS, CANDIDATES, USERS, NEIGHBOURS, META = "rankings", "candidates", "users", "neighbours", "meta"
-SERVING_TABLES = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS, META)
+BARS = "bars"
+SERVING_TABLES = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS, META, BARS)
+OPTIONAL_TABLES = (BARS,)
+"""Tables that releases of earlier versions lack: they read as empty there."""
 
 Int64 = npt.NDArray[np.int64]
 _MASK = (1 << 64) - 1

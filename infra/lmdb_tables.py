@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.errors import CorruptArtifact, PymkError, StoreError, UsageError
-from infra.kv import SERVING_TABLES, Int64, RowsHash, encode_key, encode_keys, partition_of, partitions_of
+from infra.kv import (
+    OPTIONAL_TABLES,
+    SERVING_TABLES,
+    Int64,
+    RowsHash,
+    encode_key,
+    encode_keys,
+    partition_of,
+    partitions_of,
+)
 
 PATTERN = "part-{:05d}.lmdb"
 MAP_BYTES = 1 << 40
@@ -86,11 +95,20 @@ class _SharedFile:
         except lmdb.Error as error:
             raise CorruptArtifact(f"{path}: LMDB cannot open it: {error}", "Verify the release.") from error
         try:
-            self.tables = {name: self.env.open_db(name.encode(), create=False) for name in SERVING_TABLES}
+            self.tables = dict(self._opened())
             self._snapshots = threading.local()
         except lmdb.Error as error:
             self.env.close()
             raise CorruptArtifact(f"{path}: a serving table is missing: {error}", "Verify the release.") from error
+
+    def _opened(self) -> "Iterator[tuple[str, lmdb._Database | None]]":
+        for name in SERVING_TABLES:
+            try:
+                yield name, self.env.open_db(name.encode(), create=False)
+            except lmdb.NotFoundError:
+                if name not in OPTIONAL_TABLES:
+                    raise
+                yield name, None
 
     @classmethod
     def open(cls, path: Path) -> "_SharedFile":
@@ -109,20 +127,22 @@ class _SharedFile:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:
-            return self._snapshot().get(key, db=self._table(table))
+            found = self._table(table)
+            return None if found is None else self._snapshot().get(key, db=found)
         except lmdb.Error as error:
             raise self._failed(error) from error
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         try:
             snapshot, found = self._snapshot(), self._table(table)
-            return [snapshot.get(key, db=found) for key in keys]
+            return [None] * len(keys) if found is None else [snapshot.get(key, db=found) for key in keys]
         except lmdb.Error as error:
             raise self._failed(error) from error
 
     def count(self, table: str) -> int:
         try:
-            return int(self._snapshot().stat(self._table(table))["entries"])
+            found = self._table(table)
+            return 0 if found is None else int(self._snapshot().stat(found)["entries"])
         except lmdb.Error as error:
             raise CorruptArtifact(f"{self.path}: cannot be read: {error}", "Verify the release.") from error
 
@@ -137,7 +157,8 @@ class _SharedFile:
     def _failed(self, error: Exception) -> StoreError:
         return StoreError(f"{self.path}: cannot be read: {error}", "Verify the release.")
 
-    def _table(self, name: str) -> "lmdb._Database":
+    def _table(self, name: str) -> "lmdb._Database | None":
+        """None for a table that this file was written without."""
         try:
             return self.tables[name]
         except KeyError:

@@ -7,8 +7,11 @@ import orjson
 from infra.errors import CorruptArtifact
 
 META_VERSION = 1
-HEAD_KEY, POPULAR_KEY = 0, 1
-"""Keys of the meta table: this head as JSON, and the popular list as a ranking blob."""
+HEAD_KEY, POPULAR_KEY, GROUP_RULES_KEY = 0, 1, 2
+"""Keys of the meta table: this head as JSON, the popular list as a ranking blob, and which cap holds for each company
+and school: a byte a group, by its id in the users' blobs. The last is missing in releases of earlier versions."""
+PRICE = "price"
+"""Name of a column after the user features: what exposure takes from the score of whoever is shown this person."""
 
 
 @dataclass(frozen=True)

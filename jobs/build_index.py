@@ -10,16 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from index.effort import RECALL_K
 from index.recall import recall_at, sampled_rows
 from index.sharded import IndexSpec, ShardedIndex, build_shard, finish, shard_folder, shard_hash, shard_vectors
 from infra.errors import CorruptArtifact
 from infra.graph import open_array
 from infra.hashing import ContentHash
+from jobs.ann_figures import size_bytes
 from jobs.context import StageContext, StageResult
 
 VIEWS = ("past", "now")
+IDS = "ids.npy"
+"""Beside the shards of `now`: the user id of each row, int64 [N]; whoever asks the index from outside knows no rows."""
 SHARD_INPUT = "index_shard/"
-RECALL_K = 100
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -30,12 +35,15 @@ def run(ctx: StageContext) -> StageResult:
     rows = len(vectors["now"])
     if ctx.shard is not None:
         hashes = _build(ctx, spec, vectors, [ctx.shard])
-        return StageResult(len(range(ctx.shard, rows, spec.shards)), _joint_hash(hashes), {"bytes": _bytes(ctx.data)})
+        return StageResult(
+            len(range(ctx.shard, rows, spec.shards)), _joint_hash(hashes), {"bytes": size_bytes(ctx.data)}
+        )
     if any(name.startswith(SHARD_INPUT) for name in ctx.inputs):
         _put_together(ctx, spec, vectors)
     else:
         _build(ctx, spec, vectors, list(range(spec.shards)))
     content_hash = _joint_hash({view: finish(ctx.data / view, spec) for view in VIEWS})
+    np.save(ctx.data / "now" / IDS, open_array(ctx.inputs["graph"].path / "ids.npy"))
     return StageResult(rows, content_hash, _measure(ctx, vectors["now"]))
 
 
@@ -95,7 +103,7 @@ def _measure(ctx: StageContext, now: Any) -> dict[str, Any]:
             fix = f"Set index.store to float32: no search finds more than int8 keeps. {fix}"
         what = f"index ({options.backend}): recall@{RECALL_K} is {recall:.4f}, index.min_recall is {options.min_recall}"
         ctx.progress(f"build_index: warning: {what}. {fix}")
-    return {"recall_at_100": recall, "bytes": _bytes(ctx.data), "structures": sorted(set(index.structures))}
+    return {"recall_at_100": recall, "bytes": size_bytes(ctx.data), "structures": sorted(set(index.structures))}
 
 
 def _joint_hash(hashes: dict[str, str]) -> str:
@@ -103,7 +111,3 @@ def _joint_hash(hashes: dict[str, str]) -> str:
     for name in sorted(hashes):
         digest.text(name, hashes[name])
     return digest.hexdigest()
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -32,6 +32,10 @@ from lookup_api.ranking.top import top_per_user
 DEPTH = 100
 """Best candidates by score that are ordered again, at least: how many are kept does not change who is first."""
 
+PRICES = "_prices.npy"
+"""Beside the parts: what exposure takes from each person's score, float32 [N], for lists that are made live. Readers of
+Parquet folders pass over names with an underscore."""
+
 Int32 = npt.NDArray[np.int32]
 
 
@@ -190,6 +194,7 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         counts = run_all(partial(choose_part, task), len(blocks))
         price = prices(partial(_lists, task), users, settings.exposure)
         np.save(task.prices, price)
+        np.save(ctx.data / PRICES, price)
         run_all(partial(write_ranked, task), len(blocks))
     digest = hash_parts(ctx.data)
     totals = {name: sum(count[name] for count in counts) for name in ("pairs", "users", "popular_users")}

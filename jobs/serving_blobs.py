@@ -10,6 +10,7 @@ from infra.blob_writer import (
     Blobs,
     Ragged,
     RankingColumns,
+    encode_bars,
     encode_candidates,
     encode_neighbours,
     encode_rankings,
@@ -106,6 +107,24 @@ def neighbour_blobs(graph: Graph, block: Block, popular: Int32, degrees: Int64, 
     places, counts = barred_places(users, popular, friends, graph.excluded)
     ids = Ragged(graph.ids[kept[1]], np.cumsum(np.bincount(kept[0], minlength=len(users))))
     return encode_neighbours(degrees[users], ids, Ragged.of_lengths(places, counts))
+
+
+def bar_blobs(graph: Graph, block: Block, degrees: Int64, keep: int) -> Blobs:
+    """Whom each user must not be shown beside the `keep` stored friends: the other friends, and those excluded."""
+    friends, excluded = graph.now.connections, graph.excluded
+    people = max(graph.users, 1)
+    stored = _least_connected(friends, block, degrees, keep)
+    every = np.concatenate([_pairs_of(friends, block, people), _pairs_of(excluded, block, people)])
+    keys = np.setdiff1d(every, stored[0] * people + stored[1])
+    ends = np.cumsum(np.bincount(keys // people, minlength=block.last - block.first))
+    return encode_bars(Ragged(graph.ids[keys % people], ends))
+
+
+def _pairs_of(rows: Csr, block: Block, people: int) -> Int64:
+    """place in the block * people + entry, for all entries of the block's rows; int64, ascending."""
+    start, end = rows.indptr[block.first], rows.indptr[block.last]
+    owner = np.repeat(np.arange(block.last - block.first), np.diff(rows.indptr[block.first : block.last + 1]))
+    return owner * np.int64(people) + rows.indices[start:end]
 
 
 def _least_connected(friends: Csr, block: Block, degrees: Int64, keep: int) -> npt.NDArray[np.int64]:

@@ -15,14 +15,16 @@ import pyarrow.parquet as pq
 from infra.blob_writer import Blobs
 from infra.errors import CorruptArtifact
 from infra.graph import Graph, open_array
-from infra.kv import CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS, KeyValueWriter
+from infra.kv import BARS, CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS, KeyValueWriter
 from infra.lmdb_tables import LmdbWriter
-from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.serving_meta import GROUP_RULES_KEY, HEAD_KEY, POPULAR_KEY, PRICE, ServingHead
 from infra.settings import ServingSettings
 from jobs.blocks import part_path
 from jobs.context import StageContext, StageResult
+from jobs.rank import PRICES
 from jobs.scoring import Block, Scorer, blocks_of
 from jobs.serving_blobs import (
+    bar_blobs,
     candidate_blobs,
     lists_of,
     neighbour_blobs,
@@ -40,11 +42,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Encoder:
-    """Everything that the blobs of a block are made from."""
+    """Everything that the blobs of a block are made from. known float32 [N, U + 1]: user features, then the price."""
 
     graph: Graph
     groups: CappedGroups
     scorer: Scorer
+    known: npt.NDArray[np.float32]
     embeddings: npt.NDArray[np.float32] | None
     popular: npt.NDArray[np.int32]
     degrees: npt.NDArray[np.int64]
@@ -57,10 +60,13 @@ class Encoder:
         graph = Graph.open(ctx.inputs["graph"].path)
         features = ctx.inputs["features"].path
         vectors = ctx.inputs["embeddings"].path / "now.npy" if "embeddings" in ctx.inputs else None
+        scorer = Scorer.open(features, ctx.inputs["ranker"].path, "now")
+        prices = open_array(ctx.inputs["rankings"].path / PRICES)
         return cls(
             graph=graph,
             groups=CappedGroups.of(graph, ctx.settings.rules),
-            scorer=Scorer.open(features, ctx.inputs["ranker"].path, "now"),
+            scorer=scorer,
+            known=np.concatenate([scorer.user_features, prices[:, None]], axis=1),
             embeddings=open_array(vectors) if vectors else None,
             popular=most_connected(graph.now.connections)[: ctx.settings.serving.popular],
             degrees=graph.now.connections.degrees(),
@@ -79,8 +85,9 @@ class Encoder:
         return {
             RANKINGS: ranking_blobs(graph, self.groups, lists),
             CANDIDATES: candidate_blobs(graph, block, pairs, scores, keep.candidates),
-            USERS: user_blobs(graph, block, self.groups, self.scorer.user_features, self.embeddings),
+            USERS: user_blobs(graph, block, self.groups, self.known, self.embeddings),
             NEIGHBOURS: neighbour_blobs(graph, block, self.popular, self.degrees, keep.neighbours),
+            BARS: bar_blobs(graph, block, self.degrees, keep.neighbours),
         }
 
     def _ranked(self, number: int, block: Block) -> pa.Table:
@@ -94,20 +101,20 @@ class Encoder:
 
 
 def write_head(writer: KeyValueWriter, encoder: Encoder) -> None:
-    """The meta table: names of columns, and the popular list."""
+    """The meta table: names of columns, the popular list, and the caps of groups."""
     vectors = encoder.embeddings
     head = ServingHead(
         users=encoder.graph.users,
         pair_features=PAIR_FEATURES,
-        user_features=USER_FEATURES,
+        user_features=(*USER_FEATURES, PRICE),
         attributes=encoder.graph.attributes,
         caps=CAPPED,
         embedding_dimensions=0 if vectors is None else vectors.shape[1],
     )
     popular = ranking_blobs(encoder.graph, encoder.groups, popular_lists(encoder.graph, encoder.popular)).one(0)
-    values = np.frombuffer(head.to_json() + popular, np.uint8)
-    ends = np.array([len(values) - len(popular), len(values)])
-    writer.put(META, np.array([HEAD_KEY, POPULAR_KEY]), values, ends)
+    parts = [head.to_json(), popular, encoder.groups.rule.tobytes()]
+    values = np.frombuffer(b"".join(parts), np.uint8)
+    writer.put(META, np.array([HEAD_KEY, POPULAR_KEY, GROUP_RULES_KEY]), values, np.cumsum([len(p) for p in parts]))
 
 
 def in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator[T]:

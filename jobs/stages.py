@@ -24,7 +24,7 @@ STAGES = (
     Stage("build_graph", "graph", (), ("graph",), spark=True, summary="Lake tables to two views of one graph"),
     Stage("train_encoder", "encoder", ("graph",), ("encoder",), summary="The graph neural network, learnt on past"),
     Stage("embed", "embeddings", ("graph", "encoder"), summary="A unit vector for every user, in both views"),
-    Stage("build_index", "index", ("embeddings",), ("index",), sharded=True, summary="Sharded ANN indexes"),
+    Stage("build_index", "index", ("graph", "embeddings"), ("index",), sharded=True, summary="Sharded ANN indexes"),
     Stage(
         "candidates",
         "candidates",

@@ -25,11 +25,13 @@ def context(folder: Path, past: Any, now: Any, threads: int = 2, **index: Any) -
     np.save(embeddings / "past.npy", past)
     np.save(embeddings / "now.npy", now)
     (folder / "data").mkdir(exist_ok=True)
+    (folder / "graph").mkdir(exist_ok=True)
+    np.save(folder / "graph" / "ids.npy", 97 * np.arange(len(now)) - 5)
     return StageContext(
         settings=Settings.model_validate({"run": {"threads": threads}, "index": SMALL | index}),
         as_of=datetime(2026, 1, 1, tzinfo=UTC),
         lake="",
-        inputs={"embeddings": Parent("e", embeddings, "hash", {})},
+        inputs={"graph": Parent("g", folder / "graph", "g", {}), "embeddings": Parent("e", embeddings, "hash", {})},
         data=folder / "data",
         spark=lambda: pytest.fail("an index needs no Spark"),
         progress=lambda line: None,

@@ -5,15 +5,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infra.blobs import decode_candidates, decode_neighbours, decode_ranking, decode_user
+from infra.blobs import decode_bars, decode_candidates, decode_neighbours, decode_ranking, decode_user
 from infra.errors import CorruptArtifact
 from infra.graph import Graph
-from infra.kv import CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
+from infra.kv import BARS, CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
 from infra.lmdb_tables import LmdbTables
-from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.serving_meta import GROUP_RULES_KEY, HEAD_KEY, POPULAR_KEY, PRICE, ServingHead
 from infra.settings import RulesSettings, ServingSettings, Settings
 from jobs import serving_tables
 from jobs.context import Parent, StageResult
+from jobs.rank import PRICES
 from jobs.scoring import Pairs, Scorer
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES, assemble
 from lookup_api.ranking.popular import most_connected
@@ -119,8 +120,9 @@ def test_a_score_computed_live_from_the_tables_equals_the_nightly_one(
         stored = decode_candidates(tables.get(CANDIDATES, user_id))
         if not stored.ids:
             continue
-        viewer = decode_user(tables.get(USERS, user_id)).features
-        people = np.stack([decode_user(blob).features for blob in tables.get_many(USERS, stored.ids) if blob])
+        width = len(USER_FEATURES)
+        viewer = decode_user(tables.get(USERS, user_id)).features[:width]
+        people = np.stack([decode_user(blob).features[:width] for blob in tables.get_many(USERS, stored.ids) if blob])
         live = dict(zip(stored.ids, model.score(assemble(stored.features, viewer, people)).tolist(), strict=True))
         ranking = decode_ranking(tables.get(RANKINGS, user_id))
         for offset, score, _, _ in ranking.items():
@@ -135,10 +137,11 @@ def test_users_are_stored_with_features_codes_groups_and_embedding(
 ) -> None:
     tables, _ = served
     features = np.load(made["features"].path / "now" / "user_features.npy")
-    vectors = np.load(made["embeddings"].path / "now.npy")
+    vectors, price = np.load(made["embeddings"].path / "now.npy"), np.load(made["rankings"].path / PRICES)
+    assert price.max() > 0
     for row in range(0, graph.users, 23):
         user = decode_user(tables.get(USERS, int(graph.ids[row])))
-        np.testing.assert_array_equal(user.features, features[row])
+        np.testing.assert_array_equal(user.features, [*features[row], price[row]])
         assert list(user.attribute_codes) == graph.attribute_codes[:, row].tolist()
         np.testing.assert_array_equal(user.embedding, vectors[row].astype(np.float16))
         school = graph.attribute_codes[0, row]
@@ -160,6 +163,26 @@ def test_neighbours_are_the_friends_with_the_fewest_friends_and_the_popular_to_l
         assert list(found.barred) == [place for place, p in enumerate(popular.tolist()) if p in barred]
 
 
+def test_friends_and_bars_together_are_all_whom_a_user_must_not_be_shown(graph: Graph, served) -> None:
+    tables, _ = served
+    for row, user_id in enumerate(graph.ids.tolist()):
+        stored = decode_neighbours(tables.get(NEIGHBOURS, user_id)).ids
+        others = decode_bars(tables.get(BARS, user_id))
+        unseen = graph.ids[np.union1d(graph.now.connections.row(row), graph.excluded.row(row))]
+        assert sorted({*stored, *others}) == unseen.tolist()
+        assert not set(stored) & set(others) - set(graph.ids[graph.excluded.row(row)].tolist())
+
+
+def test_every_group_of_a_stored_user_has_the_cap_it_falls_under(graph: Graph, served) -> None:
+    tables, _ = served
+    rules = tables.get(META, GROUP_RULES_KEY)
+    company, school = (SERVING.rules.company_attributes[0], "school")
+    assert (company, school) == ("club", "school")
+    for user_id in graph.ids[::17].tolist():
+        for group in decode_user(tables.get(USERS, user_id)).groups:
+            assert rules[group] == (0 if group < len(graph.entity_kind) else 1)
+
+
 def test_the_popular_list_is_the_most_connected_with_how_many_friends(graph: Graph, served) -> None:
     tables, _ = served
     popular = most_connected(graph.now.connections)[:30]
@@ -172,7 +195,8 @@ def test_the_popular_list_is_the_most_connected_with_how_many_friends(graph: Gra
 def test_the_head_names_what_blobs_hold(graph: Graph, served) -> None:
     tables, result = served
     head = ServingHead.from_json(tables.get(META, HEAD_KEY))
-    assert (head.users, head.user_features, head.attributes) == (graph.users, USER_FEATURES, graph.attributes)
+    assert (head.users, head.attributes) == (graph.users, graph.attributes)
+    assert head.user_features == (*USER_FEATURES, PRICE)
     assert (head.caps, head.embedding_dimensions) == (("company", "school"), 8)
     assert result.rows == graph.users
     assert 0 < result.metrics["bytes_per_user"]["all"] < 8192
@@ -190,6 +214,7 @@ def test_the_hash_is_independent_of_partitions_and_threads(made: dict[str, Paren
 def test_rankings_of_other_users_are_refused(made: dict[str, Parent], tmp_path: Path) -> None:
     swapped = tmp_path / "rankings"
     swapped.mkdir()
+    (swapped / PRICES).write_bytes((made["rankings"].path / PRICES).read_bytes())
     parts = sorted(made["rankings"].path.glob("part-*.parquet"))
     for name, source in zip(parts, reversed(parts), strict=True):
         (swapped / name.name).write_bytes(source.read_bytes())
