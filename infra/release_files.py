@@ -1,4 +1,4 @@
-"""What the files of a release hold: the release itself, and the pointer CURRENT.
+"""What the files of a release hold: the release itself, who passed its gates over, and the pointer CURRENT.
 
 Whatever bytes are in place of one raise CorruptArtifact, which says how to mend it.
 """
@@ -14,6 +14,7 @@ from infra.artifacts import check_name
 from infra.errors import CorruptArtifact, UsageError
 
 RELEASE_VERSION = 1
+OVERRIDE_VERSION = 1
 HISTORY = 20
 """Releases that CURRENT remembers to have named, newest first, for rollback."""
 
@@ -47,13 +48,29 @@ class Override:
     """That somebody published a release which gates refused.
 
     at: RFC 3339 UTC. reason: in their words, if given. gates: {"gate", "detail"} of each that was passed over.
-    replaced: the release that was served, and compared with.
+    replaced: the release that was served, and compared with. published: false where the command was cut off, so that
+    nobody knows whether CURRENT moved.
     """
 
     at: str
     reason: str | None
     gates: tuple[dict[str, str], ...]
     replaced: str | None
+    published: bool = True
+
+    def to_json(self) -> bytes:
+        values = asdict(self) | {"schema_version": OVERRIDE_VERSION}
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> "Override":
+        try:
+            values = json.loads(data)
+            _check_version(values.pop("schema_version"), OVERRIDE_VERSION, f"{where}: override")
+            return cls.from_values(values)
+        except _MALFORMED as error:
+            fix = "Put back a copy of the file, or delete it: the release itself is another file."
+            raise CorruptArtifact(f"{where}: not an override: {_said(error)}", fix) from error
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "Override":
@@ -66,7 +83,7 @@ class Override:
 class Release:
     """as_of: RFC 3339 UTC. parents: the release that was served when this one was made. delta: 0 for a nightly.
 
-    overrides: the times when it was published although gates refused it, first to last.
+    overrides: read of files in which they were kept once; infra.release_records has them all. Never written.
     """
 
     release_id: str
@@ -83,18 +100,14 @@ class Release:
 
     def to_json(self) -> bytes:
         values = asdict(self)
-        if not self.overrides:  # readers from before there were any know no such key
-            del values["overrides"]
+        del values["overrides"]
         return orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Release":
         try:
             values = json.loads(data)
-            if values["schema_version"] != RELEASE_VERSION:
-                raise CorruptArtifact(
-                    f"{where}: release version {values['schema_version']}, this code reads {RELEASE_VERSION}"
-                )
+            _check_version(values["schema_version"], RELEASE_VERSION, f"{where}: release")
             entries = {
                 check_name(kind, "artifact kind"): ArtifactEntry.from_values(entry)
                 for kind, entry in values.pop("artifacts").items()
@@ -143,6 +156,11 @@ class Pointer:
         at = self.history.index(release_id) + 1 if release_id in self.history else 0
         left = [r for r in (self.release_id, *self.withdrawn) if r != release_id]
         return Pointer(release_id, self.history[at:], tuple(left[:HISTORY]))
+
+
+def _check_version(found: Any, known: int, what: str) -> None:
+    if found != known:
+        raise CorruptArtifact(f"{what} version {found}, this code reads {known}")
 
 
 def _said(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Releases: immutable manifests that name one consistent family of artifacts, and the pointer CURRENT.
 
-What `{store}/releases/{release_id}.json` names never changes once written; who published it over a gate is added.
+`{store}/releases/{release_id}.json` never changes once written; infra.release_records keeps what happens to a release.
 `{store}/CURRENT` names the release that is served and moves by compare-and-swap. Releases are ordered by as-of, then
 delta number; an older one never replaces a newer one unless forced.
 """
@@ -10,8 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import orjson
 
@@ -26,14 +25,22 @@ from infra.artifacts import (
     prefix_of,
 )
 from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError
-from infra.release_files import ArtifactEntry, Override, Pointer
+from infra.release_files import HISTORY, ArtifactEntry, Pointer
 from infra.release_files import Release as Release
+from infra.release_records import FOLDER, mark_withdrawn, records_of, withdrawn_releases
 from infra.store import ObjectStore, StoredObject
 
 log = logging.getLogger(__name__)
 
 CURRENT = "CURRENT"
-FOLDER = "releases"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """CURRENT as it was read. stored: its bytes, None where there is none. pointer: None too where it is damaged."""
+
+    stored: StoredObject | None
+    pointer: Pointer | None
 
 
 class ReleaseStore:
@@ -57,7 +64,7 @@ class ReleaseStore:
         as_of = next(iter(manifests.values())).as_of
         digest = hashlib.sha256(orjson.dumps([(k, e.artifact_id) for k, e in entries.items()])).hexdigest()
         release_id = f"{as_of.replace('-', '').replace(':', '').partition('.')[0].rstrip('Z')}Z-{digest[:12]}"
-        served = self._pointer_in(self._stored(), repairing=True)
+        served = self.look(repairing=True).pointer
         parents = (served.release_id,) if served and served.release_id != release_id else ()
         release = Release(release_id, as_of, 0, parents, entries)
         try:
@@ -86,7 +93,7 @@ class ReleaseStore:
 
     def pointer(self) -> Pointer | None:
         """The content of CURRENT, None before the first release. Raises CorruptArtifact where it is damaged."""
-        return self._pointer_in(self._stored())
+        return self.look().pointer
 
     def current_id(self) -> str | None:
         """What CURRENT names: one small read."""
@@ -98,46 +105,59 @@ class ReleaseStore:
 
         repairing: None too where CURRENT, or the file of the release that it names, is damaged or gone.
         """
-        pointer = self._pointer_in(self._stored(), repairing)
+        return self.named(self.look(repairing=repairing), repairing=repairing)
+
+    def look(self, *, repairing: bool = False) -> Seen:
+        """CURRENT, to compare with when it is moved. Raises CorruptArtifact where it is damaged, unless repairing."""
         try:
-            return self.get(pointer.release_id) if pointer else None
+            stored = self.store.get(CURRENT)
+        except NotFound:
+            return Seen(None, None)
+        try:
+            return Seen(stored, Pointer.from_json(stored.data, f"{self.store.uri}/{CURRENT}"))
+        except CorruptArtifact as error:
+            if not repairing:
+                raise
+            log.warning("%s", error.what)
+            return Seen(stored, None)
+
+    def named(self, seen: Seen, *, repairing: bool = False) -> Release | None:
+        """The release that CURRENT named, None before the first one.
+
+        repairing: None too where the release's file is damaged or gone.
+        """
+        try:
+            return self.get(seen.pointer.release_id) if seen.pointer else None
         except (CorruptArtifact, NotFound) as error:
             if not repairing:
                 raise
             log.warning("%s", error)
             return None
 
-    def publish(self, release: Release, *, force: bool = False) -> bool:
+    def publish(self, release: Release, *, force: bool = False, over: Seen | None = None) -> bool:
         """Points CURRENT at the release.
 
         False, and CURRENT stays, when a newer release is served or this one was withdrawn and `force` is not given.
-        force also replaces a damaged CURRENT, whose history is lost with it.
+        force also replaces a damaged CURRENT, whose history is lost with it. over: what the release was judged beside;
+        raises Conflict when CURRENT is another by now.
         """
         self._refuse_without_conditions()
         while True:
-            stored = self._stored()
-            pointer = self._pointer_in(stored, repairing=force)
-            if pointer:
-                if pointer.release_id == release.release_id:
-                    return True
-                if not force and self._stays(pointer, release):
-                    return False
-            if self._swap(stored, pointer.moved_to(release.release_id) if pointer else Pointer(release.release_id)):
+            seen = over or self.look(repairing=force)
+            pointer = seen.pointer
+            if pointer and pointer.release_id == release.release_id:
                 return True
+            if pointer and not force and self._stays(pointer, release):
+                return False
+            if self._swap(seen.stored, pointer.moved_to(release.release_id) if pointer else self._anew(release)):
+                return True
+            if over:
+                raise Conflict(f"{self.store.uri}/{CURRENT}: was moved meanwhile", "Publish again.")
 
-    def record(self, release: Release, override: Override) -> Release:
-        """Adds to the release's file that gates were passed over; returns the release as it is now."""
-        self._refuse_without_conditions()
-        key = _key(release.release_id)
-        while True:
-            stored = self.store.get(key)
-            known = Release.from_json(stored.data, f"{self.store.uri}/{key}")
-            noted = replace(known, overrides=(*known.overrides, override))
-            try:
-                self.store.put(key, noted.to_json(), if_match=stored.etag)
-            except Conflict:
-                continue
-            return noted
+    def _anew(self, release: Release) -> Pointer:
+        """The first CURRENT, or one in place of a damaged one."""
+        withdrawn = withdrawn_releases(self.store) - {release.release_id}
+        return Pointer(release.release_id, withdrawn=tuple(sorted(withdrawn, reverse=True)[:HISTORY]))
 
     def _stays(self, pointer: Pointer, release: Release) -> bool:
         """Whether only force may put the release in place of the served one."""
@@ -161,9 +181,9 @@ class ReleaseStore:
         release = self.get(target)
         self.verify(release)
         while True:
-            stored = self._stored()
-            pointer = self._pointer_in(stored)
-            if not pointer or pointer.release_id == target or self._swap(stored, pointer.back_to(target)):
+            seen = self.look()
+            pointer = seen.pointer
+            if not pointer or pointer.release_id == target or self._swap(seen.stored, pointer.back_to(target)):
                 return release
 
     def verify(self, release: Release) -> None:
@@ -198,6 +218,7 @@ class ReleaseStore:
         doomed = [r for r in releases if r.release_id not in kept_ids]
         for release in doomed:
             self.store.delete(_key(release.release_id))
+            self.store.delete_folder(records_of(release.release_id))
         removed = list(self._remove_artifacts(_named(kept), grace_s))
         self.store.clean_scratch(grace_s)
         return {"releases": [r.release_id for r in doomed], "artifacts": removed}
@@ -233,7 +254,7 @@ class ReleaseStore:
         return sorted(found, key=lambda r: (r.order, r.release_id)), damaged
 
     def _swap(self, stored: StoredObject | None, pointer: Pointer) -> bool:
-        """Writes CURRENT if it still is what was found."""
+        """Writes CURRENT if it still is what was found, and then the marks of withdrawn releases."""
         data = orjson.dumps(asdict(pointer), option=orjson.OPT_INDENT_2)
         try:
             if stored:
@@ -242,24 +263,8 @@ class ReleaseStore:
                 self.store.put(CURRENT, data, if_absent=True)
         except Conflict:
             return False
+        mark_withdrawn(self.store, pointer)
         return True
-
-    def _stored(self) -> StoredObject | None:
-        """CURRENT as it is stored, sound or not."""
-        try:
-            return self.store.get(CURRENT)
-        except NotFound:
-            return None
-
-    def _pointer_in(self, stored: StoredObject | None, repairing: bool = False) -> Pointer | None:
-        """repairing: a damaged pointer counts as none."""
-        try:
-            return Pointer.from_json(stored.data, f"{self.store.uri}/{CURRENT}") if stored else None
-        except CorruptArtifact as error:
-            if not repairing:
-                raise
-            log.warning("%s", error.what)
-            return None
 
     def _refuse_without_conditions(self) -> None:
         if not self.store.conditional_puts:
@@ -293,19 +298,6 @@ def manifests_of(store: ObjectStore, release: Release) -> dict[str, Manifest]:
             raise NotFound(f"{release.release_id}: {entry.path} is gone", "Roll back, or run the stage again.")
         found[kind] = manifest
     return found
-
-
-def describe(release: Release) -> dict[str, Any]:
-    """The release as `pymk release show --json` prints it."""
-    keys = ("path", "rows", "bytes", "content_hash", "artifact_id")
-    return {
-        "release_id": release.release_id,
-        "as_of": release.as_of,
-        "parents": list(release.parents),
-        "delta": release.delta,
-        "overrides": [asdict(override) for override in release.overrides],
-        "artifacts": {kind: {k: getattr(e, k) for k in keys} for kind, e in release.artifacts.items()},
-    }
 
 
 def _named(releases: Iterable[Release]) -> set[tuple[str, str]]:

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -76,6 +77,13 @@ class ObjectStore(Protocol):
 
     def download(self, key: str, path: Path) -> None:
         """Copies an object to a local file, which appears whole or not at all."""
+        ...
+
+    def sole_writer(self) -> AbstractContextManager[None]:
+        """A block in which no other process of the machine holds the store. Raises Conflict where one does.
+
+        Where nothing tells a killed holder from one at work, as on S3, nobody is kept out.
+        """
         ...
 
     def scratch(self) -> Path:

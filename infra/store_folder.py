@@ -121,6 +121,20 @@ class FolderStore:
             partial = shutil.copyfile(self._path(key), Path(folder) / path.name)
             os.replace(partial, path)
 
+    @contextmanager
+    def sole_writer(self) -> Iterator[None]:
+        with _explained(self.uri):
+            lock = (self._internal("locks") / "sole_writer").open("w")
+        with lock:
+            with _explained(self.uri):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise Conflict(
+                        f"{self.uri}: another process is writing it", "Wait until that one has ended."
+                    ) from None
+            yield
+
     def scratch(self) -> Path:
         with _explained(self.uri):
             folder = Path(tempfile.mkdtemp(dir=self._internal("tmp")))

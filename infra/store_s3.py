@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,9 @@ class S3Store:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+    def sole_writer(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def scratch(self) -> Path:
         root = cache_folder() / "scratch"

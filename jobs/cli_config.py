@@ -6,20 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from infra import settings as settings_module
-from infra.errors import UsageError
 from infra.settings import Settings
+from jobs.cli_options import Config, Json, Set, flags_of
 from jobs.cli_output import output, table
 
 config_app = typer.Typer(help="Show and validate settings.", no_args_is_help=True)
 
-File = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
-Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
-
 
 @config_app.command()
 def show(
-    config: File = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value.")] = None,
+    config: Config = None,
+    set_: Set = None,
     json: Json = False,
 ) -> None:
     """Print every setting with its meaning, default and origin."""
@@ -45,10 +42,7 @@ def validate(
 
 def describe(config: Path | None, pairs: list[str] | None = None) -> list[dict[str, Any]]:
     """One row a setting: key, value, default, origin, meaning."""
-    flags = dict(pair.split("=", 1) for pair in pairs or () if "=" in pair)
-    if len(flags) != len(pairs or ()):
-        raise UsageError(f"--set {pairs}: not one value a key", "Write --set section.key=value once a key.")
-    settings, origins = settings_module.load(config, flags)
+    settings, origins = settings_module.load(config, flags_of(pairs))
     rows = []
     for section in Settings.model_fields:
         values = getattr(settings, section)

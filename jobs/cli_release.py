@@ -1,23 +1,24 @@
 """`pymk release`: list, show, publish, roll back, verify and clean."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from infra import settings as settings_module
 from infra.artifacts import OpenArtifact, open_artifact
 from infra.errors import CorruptArtifact, PymkError
-from infra.releases import Release, ReleaseStore, describe
+from infra.release_files import Override
+from infra.release_records import overrides_of
+from infra.releases import Release, ReleaseStore
 from infra.store import open_store
+from jobs.cli_options import Config, Json, Reason, Store, load_settings
 from jobs.cli_output import console, output, progress, table
 
 release_app = typer.Typer(help="List, show, publish, roll back, verify and clean releases.", no_args_is_help=True)
 
-Store = Annotated[str, typer.Option(help="Folder or s3:// URI of artifacts and releases.")]
-Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 ReleaseId = Annotated[str | None, typer.Argument(help="Release id; CURRENT if not given.")]
 
 
@@ -44,15 +45,31 @@ def list_(store: Store, json: Json = False) -> None:
 @release_app.command()
 def show(store: Store, release_id: ReleaseId = None, json: Json = False) -> None:
     """A release and its artifacts, and the gates that somebody passed over to publish it."""
-    release = find_release(ReleaseStore(open_store(store)), release_id)
-    output.show(describe(release), json, lambda c: _print_release(c, release))
+    opened = open_store(store)
+    release = find_release(ReleaseStore(opened), release_id)
+    overrides = overrides_of(opened, release)
+    output.show(describe(release, overrides), json, lambda c: _print_release(c, release, overrides))
 
 
-def _print_release(c: Console, release: Release) -> None:
+def describe(release: Release, overrides: Sequence[Override]) -> dict[str, Any]:
+    """The release as `pymk release show --json` prints it."""
+    keys = ("path", "rows", "bytes", "content_hash", "artifact_id")
+    return {
+        "release_id": release.release_id,
+        "as_of": release.as_of,
+        "parents": list(release.parents),
+        "delta": release.delta,
+        "overrides": [asdict(override) for override in overrides],
+        "artifacts": {kind: {k: getattr(e, k) for k in keys} for kind, e in release.artifacts.items()},
+    }
+
+
+def _print_release(c: Console, release: Release, overrides: Sequence[Override]) -> None:
     rows = [(k, e.path, f"{e.rows:,}", f"{e.bytes:,}", e.content_hash[:16]) for k, e in release.artifacts.items()]
     c.print(table(release.release_id, ["kind", "path", "rows", "bytes", "content hash"], rows))
-    for override in release.overrides:
-        c.print(f"published {override.at} over its gates: {override.reason or 'no reason given'}", markup=False)
+    for override in overrides:
+        done = "published" if override.published else "perhaps published, as the command was cut off,"
+        c.print(f"{done} {override.at} over its gates: {override.reason or 'no reason given'}", markup=False)
         for passed in override.gates:
             c.print(f"  {passed['gate']}: {passed['detail']}", markup=False)
 
@@ -61,17 +78,18 @@ def _print_release(c: Console, release: Release) -> None:
 def publish(
     release_id: Annotated[str, typer.Argument(help="Release id.")],
     store: Store,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings, for those of the gates.")] = None,
+    config: Config = None,
     force: Annotated[
         bool, typer.Option(help="Pass quality gates, and replace a newer release or a damaged CURRENT.")
     ] = False,
-    reason: Annotated[str | None, typer.Option(help="Why, kept in the release; with --force.")] = None,
+    reason: Reason = None,
     json: Json = False,
 ) -> None:
     """Point CURRENT at a release, once it verifies and meets its gates."""
-    from jobs.publishing import publish_release
+    from jobs.publishing import publish_release, refuse_reason_alone
 
-    settings, _ = settings_module.load(config)
+    refuse_reason_alone(force, reason)
+    settings = load_settings(config)
     releases = ReleaseStore(open_store(store, writable=True))
     release = releases.get(release_id)
     releases.verify(release)
@@ -115,7 +133,7 @@ def clean(
     json: Json = False,
 ) -> None:
     """Delete old releases and what only they use; CURRENT and the one before it always stay."""
-    settings, _ = settings_module.load()
+    settings = load_settings(None)
     releases = ReleaseStore(open_store(store, writable=True))
     removed = releases.clean(keep or settings.store.keep_releases, grace_hours * 3600)
     said = f"removed {len(removed['releases'])} releases and {len(removed['artifacts'])} artifacts"

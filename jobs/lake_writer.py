@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.errors import UsageError
+from infra.errors import Conflict, UsageError
 from infra.lake import UNFINISHED
 from infra.schemas import LAKE_TABLES
 from infra.store import ObjectStore, open_store
@@ -22,40 +22,62 @@ WriteFile = Callable[[str, Path], None]
 def lake_writer(lake: str, replace: bool) -> Iterator[WriteFile]:
     """The lake, made if it is a folder that is missing; its tables are the written ones when the block ends.
 
-    replace: every table that is there goes, and nothing else. Raises UsageError for a lake that holds tables without
-    it. When the block raises, what was written is removed, and tables that were there are as they were.
+    replace: every table that is there goes, and nothing else. Raises UsageError for a lake that holds tables, or that a
+    writer left unfinished, without it, and Conflict where another writer is at work. When the block raises, what was
+    written is removed, and tables that were there are as they were.
     """
     store = open_store(lake, create=True)
-    old = [info.key for table in LAKE_TABLES for info in store.list(f"{table}/")]
-    broken = store.exists(UNFINISHED)
-    if old and not replace:
-        _refuse(lake, old, broken)
-    new: list[str] = []
+    with store.sole_writer():
+        old = _table_keys(store)
+        broken = store.exists(UNFINISHED)
+        if (old or broken) and not replace:
+            _refuse(lake, old, broken)
+        new: list[str] = []
 
-    def write_file(key: str, path: Path) -> None:
-        new.append(_free(key, old))
-        if len(new) == 1:
-            store.put(UNFINISHED, b"A writer of this lake is at work, or was killed.\n")
-        store.upload(path, new[-1])
+        def write_file(key: str, path: Path) -> None:
+            if not new:
+                _begin(store, old, broken)
+            new.append(_free(key, old))
+            store.upload(path, new[-1])
 
-    try:
-        yield write_file
-    except BaseException:
+        try:
+            yield write_file
+        except BaseException:
+            if new:
+                _take_back(store, new, old)
+            if new and not broken:
+                store.delete(UNFINISHED)
+            raise
         if new:
-            _take_back(store, new, old)
-        if new and not broken:
+            _remove(store, old, kept=new)
             store.delete(UNFINISHED)
-        raise
-    if new:
-        _remove(store, old, kept=new)
-        store.delete(UNFINISHED)
+
+
+def _table_keys(store: ObjectStore) -> list[str]:
+    return [info.key for table in LAKE_TABLES for info in store.list(f"{table}/")]
+
+
+def _begin(store: ObjectStore, old: list[str], broken: bool) -> None:
+    """Marks the lake as unfinished. Raises Conflict where another writer did, or wrote since `old` was listed.
+
+    S3 has no other lock.
+    """
+    fix = "Wait until that one has ended, and then look what the lake holds."
+    try:
+        store.put(UNFINISHED, b"A writer of this lake is at work, or was killed.\n", if_absent=not broken)
+    except Conflict:
+        raise Conflict(f"{store.uri}: another writer of this lake is at work", fix) from None
+    if _table_keys(store) != old:
+        if not broken:
+            store.delete(UNFINISHED)
+        raise Conflict(f"{store.uri}: another writer of this lake was at work meanwhile", fix)
 
 
 def _refuse(lake: str, old: list[str], broken: bool) -> None:
-    tables = ", ".join(sorted({key.partition("/")[0] for key in old}))
+    tables = ", ".join(sorted({key.partition("/")[0] for key in old})) or "none that is whole"
     said = f"{lake}: a writer that was killed left tables" if broken else f"{lake}: holds tables already"
     fix = "The new rows would mix with them: give an empty folder, or --replace to delete these tables."
-    raise UsageError(f"{said}: {tables}", fix)
+    raise UsageError(f"{said}: {tables}", f"Should it still be at work, wait for it. {fix}" if broken else fix)
 
 
 def _free(key: str, taken: list[str]) -> str:

@@ -1,13 +1,15 @@
 """Moving CURRENT to a release: the gates, who passes them over, and the record of that."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 from infra.artifacts import Manifest
-from infra.errors import CorruptArtifact, GateRefused, NotFound
+from infra.errors import Conflict, CorruptArtifact, GateRefused, NotFound, UsageError
 from infra.release_files import Override, Pointer
-from infra.releases import Release, ReleaseStore, manifests_of
+from infra.release_records import recorded
+from infra.releases import Release, ReleaseStore, Seen, manifests_of
 from infra.settings import Settings
 from infra.times import format_time
 from jobs.gates import INTEGRITY, Finding, Measured, check
@@ -28,32 +30,50 @@ def publish_release(
 
     CURRENT stays where a newer release is served or this one was withdrawn by a rollback, unless forced. Raises
     GateRefused naming every gate that refused. force passes the quality gates, never those of integrity; what it passed
-    is recorded in the release, with the reason.
+    is recorded beside the release, with the reason.
     """
-    served = _served(releases, release, force)
+    refuse_reason_alone(force, reason)
+    while True:
+        try:
+            return _publish(releases, release, settings, tell, force, reason)
+        except Conflict:
+            tell("another release was published meanwhile: the gates are checked against that one")
+
+
+def refuse_reason_alone(force: bool, reason: str | None) -> None:
+    """Raises UsageError for a reason that nothing would keep."""
+    if reason is not None and not force:
+        raise UsageError("--reason without --force: there is nothing to give a reason for", "Add --force, or drop it.")
+
+
+def _publish(
+    releases: ReleaseStore, release: Release, settings: Settings, tell: Tell, force: bool, reason: str | None
+) -> dict[str, Any]:
+    """Raises Conflict, with nothing done, where CURRENT is not what the gates were checked against."""
+    seen = releases.look(repairing=force)
+    served = _served(releases, seen, release, force)
     findings = judge(releases, release, manifests_of(releases.store, release), served, settings, repairing=force)
     _refuse(release, [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)])
     overridden = [f for f in findings if f.refuses]
-    if overridden:
-        _record(releases, release, overridden, served, reason)
+    with _recorded(releases, release, overridden, served, reason):
+        published = releases.publish(release, force=force, over=seen)
     for finding in findings:
         tell(f"warning: {finding}")
-    published = releases.publish(release, force=force)
+    if reason is not None and not overridden:
+        tell("warning: no gate had to be passed over, so that the reason is not kept")
     return {
         "release_id": release.release_id,
         "published": published,
-        "said": "published" if published else _unpublished(releases.pointer(), release.release_id),
+        "said": "published" if published else _unpublished(seen.pointer, release.release_id),
         "warnings": [str(f) for f in findings],
         "overridden": [f.gate for f in overridden],
     }
 
 
-def _served(releases: ReleaseStore, release: Release, repairing: bool) -> Release | None:
+def _served(releases: ReleaseStore, seen: Seen, release: Release, repairing: bool) -> Release | None:
     """The release to compare with. Raises CorruptArtifact or NotFound that tells how to replace it."""
-    if not repairing:
-        releases.pointer()
     try:
-        return releases.current(repairing=repairing)
+        return releases.named(seen, repairing=repairing)
     except (CorruptArtifact, NotFound) as error:
         fix = f"`pymk release publish {release.release_id} --force` replaces the served release."
         raise type(error)(error.what, fix) from error
@@ -73,7 +93,7 @@ def judge(
     """
     found = Measured.of(manifests)
     if found is None:
-        return [Finding("report", f"{release.release_id} has no report: no gate could be checked", False)]
+        return [Finding(INTEGRITY, f"{release.release_id} has no report: no gate can be checked", True)]
     if served is None or served.release_id == release.release_id or served.order > release.order:
         return check(found, None, settings)
     try:
@@ -99,12 +119,16 @@ def _refuse(release: Release, refused: Sequence[Finding]) -> None:
     )
 
 
-def _record(
+def _recorded(
     releases: ReleaseStore, release: Release, gates: Sequence[Finding], served: Release | None, reason: str | None
-) -> None:
+) -> AbstractContextManager[None]:
+    """A block that publishes over the gates, if there are any."""
+    if not gates:
+        return nullcontext()
     passed = tuple({"gate": f.gate, "detail": f.detail} for f in gates)
     replaced = served.release_id if served else None
-    releases.record(release, Override(format_time(datetime.now(UTC)), reason, passed, replaced))
+    override = Override(format_time(datetime.now(UTC)), reason, passed, replaced)
+    return recorded(releases.store, release.release_id, override)
 
 
 def _unpublished(pointer: Pointer | None, release_id: str) -> str:

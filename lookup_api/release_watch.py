@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from infra.errors import CorruptArtifact, PymkError, StoreError
 from infra.release_files import Pointer, Release
+from infra.release_records import withdrawn_releases
 from infra.releases import ReleaseStore
 from infra.store import ObjectStore, open_store
 from lookup_api.metrics import Metrics
@@ -99,7 +100,9 @@ class ReleaseWatch:
             if served is not None:
                 raise
             log.error("CURRENT cannot be read, so the newest release that opens is served: %s", error)
-            self._fall_back(releases, [release.release_id for release in reversed(releases.list())], "CURRENT")
+            withdrawn = withdrawn_releases(self._store)
+            found = [r.release_id for r in reversed(releases.list()) if r.release_id not in withdrawn]
+            self._fall_back(releases, found, "CURRENT")
             return
         if pointer is None or (served is not None and served.release_id == pointer.release_id):
             return

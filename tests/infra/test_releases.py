@@ -6,7 +6,9 @@ import orjson
 import pytest
 
 from infra.artifacts import Manifest, artifact_id, find_manifest, open_artifact, write_artifact
-from infra.errors import CorruptArtifact, NotFound, PymkError, StoreError
+from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError
+from infra.release_files import Pointer
+from infra.release_records import withdrawn_releases
 from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore, open_store
 from infra.times import format_time
@@ -304,6 +306,67 @@ def test_a_damaged_current_says_what_replaces_it_and_force_does(store: ObjectSto
     assert make_release(store, days=2).parents == ()
     assert releases.publish(second, force=True)
     assert releases.current() == second
+
+
+def test_a_repaired_current_knows_the_withdrawn_releases(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    first, bad, third, next_ = (make_release(store, days) for days in range(4))
+    for release in (first, bad):
+        releases.publish(release)
+    releases.rollback()
+    store.put("CURRENT", b"{")
+    assert releases.publish(third, force=True)
+    assert releases.look().pointer == Pointer(third.release_id, withdrawn=(bad.release_id,))
+    releases.rollback(first.release_id)
+    assert not releases.publish(bad)
+    assert releases.publish(bad, force=True)
+    store.put("CURRENT", b"{")
+    releases.publish(next_, force=True)
+    assert releases.look().pointer == Pointer(next_.release_id, withdrawn=(third.release_id,)), "what came back is not"
+    assert len(releases.list()) == 4, "a mark is no release"
+
+
+def test_withdrawn_releases_of_an_earlier_current_are_marked_when_it_moves(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    first, bad, third = (make_release(store, days) for days in range(3))
+    store.put("CURRENT", orjson.dumps({"release_id": first.release_id, "withdrawn": [bad.release_id]}))
+    releases.publish(third)
+    assert withdrawn_releases(store) == {bad.release_id}
+    releases.clean(keep=1)
+    assert withdrawn_releases(store) == set()
+
+
+def test_current_that_moved_cannot_fail_for_want_of_a_mark(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    releases = ReleaseStore(store)
+    first, bad = (make_release(store, days) for days in range(2))
+    for release in (first, bad):
+        releases.publish(release)
+    put = store.put
+
+    def put_current(key: str, data: bytes, **condition: Any) -> str:
+        if key != "CURRENT":
+            raise StoreError(f"{key}: no room")
+        return put(key, data, **condition)
+
+    monkeypatch.setattr(store, "put", put_current)
+    assert releases.rollback() == first
+    assert "known to CURRENT alone" in caplog.text
+
+
+def test_current_that_is_not_what_was_judged_is_not_moved(store: ObjectStore) -> None:
+    releases = ReleaseStore(store)
+    first, second, third = (make_release(store, days) for days in range(3))
+    empty = releases.look()
+    releases.publish(first)
+    seen = releases.look()
+    releases.publish(second)
+    for over in (empty, seen):
+        with pytest.raises(Conflict, match="was moved meanwhile"):
+            releases.publish(third, over=over)
+    assert releases.current() == second
+    assert releases.publish(third, over=releases.look())
 
 
 def test_who_repairs_current_second_does_not_overwrite_the_first(

@@ -6,13 +6,13 @@ import pytest
 
 from infra.releases import ReleaseStore
 from infra.store import open_store
-from tests.infra.test_releases import make_release
 from tests.jobs.test_cli import pymk, pymk_json
+from tests.jobs.test_publishing import make_night
 
 
 def test_a_truncated_current_is_repaired_by_a_forced_publish(tmp_path: Path) -> None:
     store = open_store(str(tmp_path), create=True)
-    releases = [make_release(store, day) for day in range(2)]
+    releases = [make_night(store, day) for day in range(2)]
     for release in releases:
         ReleaseStore(store).publish(release)
     current = tmp_path / "CURRENT"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import InputError, StoreError, UsageError
+from infra.errors import Conflict, InputError, StoreError, UsageError
 from infra.lake import UNFINISHED, lake_fingerprint, open_lake
 from infra.store import ObjectStore, open_store
 from jobs.lake_writer import lake_writer
@@ -117,6 +117,52 @@ def test_what_a_killed_writer_left_is_refused_until_it_is_replaced(tmp_path: Pat
     fill(lake, file, b"new", NEW, replace=True)
     assert set(contents(open_store(lake)).values()) == {b"new"}
     assert set(open_lake(lake).tables) == {"connections", "blocks"}
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("old", [[], OLD])
+def test_a_second_writer_is_told_of_the_first_and_changes_nothing(
+    lake: str, old: list[str], replace: bool, tmp_path: Path
+) -> None:
+    """The second comes before the first has written, where only a lock of the folder can tell, and after it has."""
+    file = tmp_path / "file"
+    fill(lake, file, b"old", old)
+    file.write_bytes(b"first")
+    with lake_writer(lake, True) as write_file:
+        if "://" not in lake:
+            with pytest.raises(Conflict, match="another process is writing it"):
+                fill(lake, tmp_path / "other", b"second", NEW, replace)
+        write_file(NEW[0], file)
+        if "://" not in lake or not replace:  # on S3 nothing tells it from one that was killed, which --replace mends
+            with pytest.raises((Conflict, UsageError)):
+                fill(lake, tmp_path / "other", b"second", NEW, replace)
+        write_file(NEW[1], file)
+    assert set(contents(open_store(lake)).values()) == {b"first"}
+
+
+def test_of_two_writers_that_found_the_lake_empty_one_is_refused_without_a_lock(s3_bucket: str, tmp_path: Path) -> None:
+    lake, file = f"s3://{s3_bucket}/lake", tmp_path / "file"
+    store = open_store(lake)
+    file.write_bytes(b"first")
+    with lake_writer(lake, False) as write_file:
+        fill(lake, tmp_path / "other", b"second", NEW)
+        with pytest.raises(Conflict, match="was at work meanwhile"):
+            write_file(OLD[0], file)
+    with lake_writer(lake, True) as write_file:
+        store.put(UNFINISHED, b"by another writer")
+        with pytest.raises(Conflict, match="is at work"):
+            write_file(OLD[0], file)
+    assert store.get(UNFINISHED).data == b"by another writer"
+    store.delete(UNFINISHED)
+    assert contents(store) == dict.fromkeys(sorted(NEW), b"second")
+
+
+def test_a_lake_with_the_mark_of_a_killed_writer_and_no_table_is_refused_too(lake: str, tmp_path: Path) -> None:
+    open_store(lake, create=True).put(UNFINISHED, b"")
+    with pytest.raises(UsageError, match="a writer that was killed left tables: none that is whole"):
+        fill(lake, tmp_path / "file", b"new", NEW)
+    fill(lake, tmp_path / "file", b"new", NEW, replace=True)
+    assert set(contents(open_store(lake)).values()) == {b"new"}
 
 
 def test_what_a_linked_folder_of_a_replaced_table_leads_to_stays(tmp_path: Path) -> None:

@@ -268,6 +268,16 @@ def test_a_worker_that_starts_on_a_damaged_current_serves_the_newest_that_opens_
     watch_of(app).stop()
 
 
+def test_a_worker_that_starts_on_a_damaged_current_serves_no_withdrawn_release(store: ObjectStore) -> None:
+    first = publish_day(store, 1)
+    publish_day(store, 2)
+    ReleaseStore(store).rollback()
+    truncate(Path(store.uri) / "CURRENT", 20)
+    app = app_on(store)
+    assert served_id(app) == first.release_id
+    watch_of(app).stop()
+
+
 def test_a_worker_that_serves_keeps_its_release_when_current_is_damaged(store: ObjectStore) -> None:
     first = publish_day(store, 1)
     app = app_on(store)

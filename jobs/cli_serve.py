@@ -1,0 +1,43 @@
+"""`pymk serve` and `pymk doctor`: the API, and what this machine lacks."""
+
+from typing import Annotated
+
+import typer
+
+from infra.errors import ExitCode
+from infra.store import open_store
+from jobs.cli_options import Config, Json, Set, Store, load_settings
+from jobs.cli_output import output, table
+
+serve_app = typer.Typer()
+
+
+@serve_app.command()
+def serve(
+    store: Store,
+    host: Annotated[str | None, typer.Option(help="Address; default api.host.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; default api.port.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Server processes; default api.workers.")] = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Serve the lookup API from the store's current release."""
+    from jobs.serve import serve as serve_store
+
+    settings = load_settings(config, set_)
+    open_store(store)
+    api = settings.api
+    serve_store(store, settings, host or api.host, port or api.port, workers or api.workers)
+
+
+@serve_app.command()
+def doctor(json: Json = False) -> None:
+    """Say what is missing on this machine and how to get it."""
+    from jobs.doctor import check
+
+    findings = check()
+    rows = [(f.name, "ok" if f.ok else "missing", f.found, "" if f.ok else f.fix) for f in findings]
+    made = {"ok": all(f.ok for f in findings), "findings": [f.__dict__ for f in findings]}
+    output.show(made, json, lambda c: c.print(table("pymk doctor", ["what", "", "found", "how to get it"], rows)))
+    if not made["ok"]:
+        raise typer.Exit(ExitCode.FAILED)
