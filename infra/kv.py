@@ -65,6 +65,11 @@ def encode_keys(keys: Int64) -> npt.NDArray[np.uint8]:
     return shifted.astype(">u8").view(np.uint8).reshape(-1, 8)
 
 
+def decode_keys(encoded: bytes) -> Int64:
+    """int64 [n] of 8 n bytes, as encode_key makes them."""
+    return (np.frombuffer(encoded, ">u8").astype(np.uint64) ^ np.uint64(1 << 63)).view(np.int64)
+
+
 def partition_of(key: int, partitions: int) -> int:
     """Where a key lives: splitmix64's finaliser (Steele et al., OOPSLA 2014), the same on every machine."""
     x = (key + 0x9E3779B97F4A7C15) & _MASK

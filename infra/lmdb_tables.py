@@ -3,10 +3,12 @@
 A release's files never change, so readers take no locks, leave no lock files and share the page cache.
 """
 
+import heapq
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -19,6 +21,7 @@ from infra.kv import (
     SERVING_TABLES,
     Int64,
     RowsHash,
+    decode_keys,
     encode_key,
     encode_keys,
     partition_of,
@@ -28,6 +31,8 @@ from infra.kv import (
 PATTERN = "part-{:05d}.lmdb"
 MAP_BYTES = 1 << 40
 """Address space of a file being written; LMDB takes disk only for what is stored."""
+BLOCK_ROWS = 4096
+"""Rows that are read at a time from beginning to end."""
 FULL_BELOW_BYTES = 16 << 20
 """Free space below which a failed write is put down to a full disk: a commit writes many pages at once."""
 
@@ -64,6 +69,14 @@ class LmdbTables:
 
     def count(self, table: str) -> int:
         return sum(self._part(part).count(table) for part in range(self.partitions))
+
+    def blocks(self, table: str, rows: int = BLOCK_ROWS) -> Iterator[tuple[Int64, npt.NDArray[np.uint8], Int64]]:
+        """All rows of a table in key order, some at a time, as KeyValueWriter.put takes them."""
+        merged = heapq.merge(*(self._part(part).rows(table) for part in range(self.partitions)))
+        while block := list(islice(merged, rows)):
+            keys, values = zip(*block, strict=True)
+            ends = np.cumsum([len(value) for value in values])
+            yield decode_keys(b"".join(keys)), np.frombuffer(b"".join(values), np.uint8), ends
 
     def close(self) -> None:
         """Gives the files back; they are unmapped when the last reader of this process has closed them."""
@@ -145,6 +158,14 @@ class _SharedFile:
             return 0 if found is None else int(self._snapshot().stat(found)["entries"])
         except lmdb.Error as error:
             raise CorruptArtifact(f"{self.path}: cannot be read: {error}", "Verify the release.") from error
+
+    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values in the order of the keys."""
+        try:
+            found = self._table(table)
+            yield from () if found is None else self._snapshot().cursor(db=found)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
 
     def _snapshot(self) -> "lmdb.Transaction[bytes]":
         """The thread's one read transaction: the file never changes, so beginning one a read would be for nothing."""

@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import CorruptArtifact, PymkError, UsageError
-from infra.kv import RANKINGS, USERS, KeyValueReader, encode_key, encode_keys, partition_of, partitions_of
+from infra.kv import (
+    META,
+    RANKINGS,
+    SERVING_TABLES,
+    USERS,
+    KeyValueReader,
+    RowsHash,
+    decode_keys,
+    encode_key,
+    encode_keys,
+    partition_of,
+    partitions_of,
+)
 from infra.lmdb_tables import LmdbTables, LmdbWriter
 from tests.suites.kv_stores import KeyValueSuite, Load, Rows, put_rows
 
@@ -41,6 +53,7 @@ def test_keys_sort_as_numbers_and_the_vectorised_forms_agree(keys: list[int], pa
     array = np.array(keys, np.int64)
     assert [row.tobytes() for row in encode_keys(array)] == [encode_key(key) for key in keys]
     assert sorted(keys) == sorted(keys, key=encode_key)
+    assert decode_keys(b"".join(map(encode_key, keys))).tolist() == keys
     assert partitions_of(array, partitions).tolist() == [partition_of(key, partitions) for key in keys]
 
 
@@ -60,6 +73,24 @@ def test_the_content_hash_depends_on_the_rows_alone(tmp_path: Path) -> None:
     changed = {**rows, USERS: {**rows[USERS], 3: b"v"}}
     moved = {RANKINGS: rows[USERS], USERS: rows[RANKINGS]}
     assert not hashes & {write(tmp_path / "changed", changed), write(tmp_path / "moved", moved)}
+
+
+def test_all_rows_come_back_in_key_order_whatever_the_partitions_and_have_the_same_hash(tmp_path: Path) -> None:
+    rows = {RANKINGS: {key: b"r" * (key % 5) for key in range(-20, 20)}, META: {0: b"head"}, USERS: {}}
+    for partitions in (1, 3):
+        folder = tmp_path / str(partitions)
+        content_hash = write(folder, rows, partitions)
+        reader = LmdbTables(folder)
+        digest, found = RowsHash(), {}
+        for table in SERVING_TABLES:
+            for keys, values, ends in reader.blocks(table, 7):
+                digest.update(table, keys, values, ends)
+                starts = [0, *ends.tolist()]
+                cut = [values[a:b].tobytes() for a, b in zip(starts, ends.tolist(), strict=False)]
+                found |= {(table, key): value for key, value in zip(keys.tolist(), cut, strict=True)}
+        reader.close()
+        assert digest.hexdigest() == content_hash
+        assert found == {(table, key): value for table, values in rows.items() for key, value in values.items()}
 
 
 def test_keys_out_of_order_are_refused(tmp_path: Path) -> None:
