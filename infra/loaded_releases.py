@@ -1,0 +1,233 @@
+"""Releases whose serving tables were loaded into a host that many machines read, and which of them is served there.
+
+Every load writes a set of tables of its own, so that loads at the same time, or one that died, never mix. A note says
+whose it is and how far it is: loading, whole, or being removed. One note, moved by compare-and-swap, names the release
+that is served; workers follow it and need no object store to do so.
+"""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from infra.errors import Conflict, CorruptArtifact, NotFound, StoreError
+from infra.kv import Int64, KeyValueReader
+from infra.release_files import Pointer, Release
+from infra.table_hosts import TableHost, TableSet
+
+log = logging.getLogger(__name__)
+
+CURRENT = "current"
+NOTE_PREFIX = "tables:"
+NOTE_VERSION = 1
+BEAT_S = 10.0
+"""Time between signs of life of a load."""
+GRACE_S = 3600.0
+"""A load without a sign of life for so long is dead; a release loaded within it may be about to be served."""
+
+Block = tuple[str, Int64, npt.NDArray[np.uint8], Int64]
+"""A table, and rows of it as KeyValueWriter.put takes them."""
+
+
+class State(StrEnum):
+    LOADING = "loading"
+    WHOLE = "whole"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A note. beat_s: seconds since 1970 of the last sign of life."""
+
+    release: Release
+    tables: TableSet
+    state: State
+    content_hash: str
+    beat_s: float
+
+    @property
+    def name(self) -> str:
+        return f"{NOTE_PREFIX}{self.tables.name}"
+
+    def to_json(self) -> bytes:
+        values = {
+            "version": NOTE_VERSION,
+            "state": self.state,
+            "beat_s": self.beat_s,
+            "content_hash": self.content_hash,
+            "tables": {"name": self.tables.name, "rows": dict(self.tables.rows)},
+            "release": orjson.Fragment(self.release.to_json()),
+        }
+        return orjson.dumps(values)
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> "Loaded":
+        try:
+            values = json.loads(data)
+            if values["version"] != NOTE_VERSION:
+                raise CorruptArtifact(f"{where}: version {values['version']}, this code reads {NOTE_VERSION}")
+            rows = {str(table): int(count) for table, count in values["tables"]["rows"].items()}
+            return cls(
+                release=Release.from_json(orjson.dumps(values["release"]), where),
+                tables=TableSet(str(values["tables"]["name"]), rows),
+                state=State(values["state"]),
+                content_hash=str(values["content_hash"]),
+                beat_s=float(values["beat_s"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptArtifact(f"{where}: not a loaded release: {error}", "Remove that note.") from error
+
+
+class LoadedReleases:
+    """The releases of one host. Raises StoreError where the host fails."""
+
+    def __init__(self, host: TableHost, clock: Callable[[], float] = time.time) -> None:
+        self.host = host
+        self._clock = clock
+
+    def pointer(self) -> Pointer | None:
+        """What is served and was before; None before the first load. Raises CorruptArtifact where it is damaged."""
+        return self._parse(self.host.note(CURRENT))
+
+    def releases(self) -> list[Release]:
+        """The releases that are there whole, oldest first."""
+        found = {loaded.release.release_id: loaded.release for loaded in self._notes() if loaded.state is State.WHOLE}
+        return sorted(found.values(), key=lambda release: (release.order, release.release_id))
+
+    def get(self, release_id: str) -> Release:
+        """Raises NotFound for a release that is not there whole."""
+        return self._whole(release_id).release
+
+    def open(self, release_id: str) -> KeyValueReader:
+        """Its tables. Raises NotFound for a release that is not there whole."""
+        return self.host.reader(self._whole(release_id).tables)
+
+    def load(self, release: Release, content_hash: str, rows: Mapping[str, int], blocks: Iterable[Block]) -> bool:
+        """Writes the tables of a release; false where it was there already, and `blocks` were not looked at.
+
+        rows: how many each table has. Raises CorruptArtifact where what was written does not have the content hash. A
+        load that fails removes what it wrote, at once or, where the host is gone, at the next `clean`.
+        """
+        if self._find(release.release_id) is not None:
+            return False
+        tables = TableSet(f"{release.release_id}.{secrets.token_hex(4)}", rows)
+        note = Loaded(release, tables, State.LOADING, content_hash, self._clock())
+        self._replace(None, note)
+        try:
+            writer = self.host.writer(tables)
+            for table, keys, values, ends in blocks:
+                writer.put(table, keys, values, ends)
+                if self._clock() - note.beat_s >= BEAT_S:
+                    note = self._replace(note, replace(note, beat_s=self._clock()))
+            found = writer.finish()
+            if found != content_hash:
+                what = f"{release.release_id}: its tables have content hash {found}, its manifest says {content_hash}"
+                raise CorruptArtifact(what, "Verify the release.")
+            self._replace(note, replace(note, state=State.WHOLE, beat_s=self._clock()))
+        except BaseException:
+            with suppress(StoreError):
+                self._remove(note)
+            raise
+        return True
+
+    def switch(self, release_id: str) -> bool:
+        """Serves a release that was loaded; false where it is served already. Raises NotFound.
+
+        A release that was served before the one served now is gone back to, and that one is withdrawn.
+        """
+        self._whole(release_id)
+        while True:
+            stored = self.host.note(CURRENT)
+            pointer = self._parse(stored)
+            if pointer is not None and pointer.release_id == release_id:
+                return False
+            if self.host.swap(CURRENT, stored, orjson.dumps(asdict(_moved(pointer, release_id)))):
+                return True
+
+    def clean(self, keep: int) -> list[str]:
+        """Removes all but the served release and those before it, `keep` in all, and what dead loads left.
+
+        Returns the ids of releases that were removed.
+        """
+        pointer = self.pointer()
+        notes = self._notes()
+        served = (pointer.release_id, *pointer.history, *pointer.withdrawn) if pointer else ()
+        kept = _kept(notes, served, keep)
+        removed = []
+        for loaded in notes:
+            old = self._clock() - loaded.beat_s >= GRACE_S
+            if loaded.state is State.WHOLE:
+                gone = loaded.name not in kept and (old or loaded.release.release_id in served)
+            else:
+                gone = old or loaded.state is State.REMOVING
+            if gone:
+                self._remove(loaded)
+                removed.append(loaded.release.release_id)
+        return removed
+
+    def _notes(self) -> list[Loaded]:
+        """Those that can be read, by name; a damaged one is logged."""
+        found = []
+        for name, data in sorted(self.host.notes().items()):
+            if name.startswith(NOTE_PREFIX):
+                try:
+                    found.append(Loaded.from_json(data, f"{self.host.uri}, note {name}"))
+                except CorruptArtifact as error:
+                    log.warning("%s", error)
+        return found
+
+    def _find(self, release_id: str) -> Loaded | None:
+        for loaded in self._notes():
+            if loaded.state is State.WHOLE and loaded.release.release_id == release_id:
+                return loaded
+        return None
+
+    def _whole(self, release_id: str) -> Loaded:
+        found = self._find(release_id)
+        if found is None:
+            raise NotFound(f"{self.host.uri}: holds no release {release_id}", "Load it with `pymk release load`.")
+        return found
+
+    def _parse(self, stored: bytes | None) -> Pointer | None:
+        return None if stored is None else Pointer.from_json(stored, f"{self.host.uri}, note {CURRENT}")
+
+    def _replace(self, before: Loaded | None, after: Loaded) -> Loaded:
+        """Writes a note. Raises Conflict where somebody else changed it."""
+        if not self.host.swap(after.name, before.to_json() if before else None, after.to_json()):
+            what = f"{self.host.uri}: the load of {after.release.release_id} was taken for dead and removed"
+            raise Conflict(what, "Load it again.")
+        return after
+
+    def _remove(self, loaded: Loaded) -> None:
+        """The tables first and then the note, so that what a dying process leaves is found again."""
+        note = self.host.note(loaded.name)
+        if note is None:  # somebody else removed them, and whoever took long to notice may have written on
+            self.host.drop(loaded.tables)
+            return
+        doomed = replace(loaded, state=State.REMOVING).to_json()
+        if note == doomed or self.host.swap(loaded.name, note, doomed):
+            self.host.drop(loaded.tables)
+            self.host.swap(loaded.name, doomed, None)
+
+
+def _moved(pointer: Pointer | None, release_id: str) -> Pointer:
+    if pointer is None:
+        return Pointer(release_id)
+    return pointer.back_to(release_id) if release_id in pointer.history else pointer.moved_to(release_id)
+
+
+def _kept(notes: Iterable[Loaded], served: Iterable[str], keep: int) -> set[str]:
+    """Names of one note a release, for the first `keep` of those served that are there."""
+    whole: dict[str, str] = {}
+    for loaded in notes:
+        if loaded.state is State.WHOLE:
+            whole.setdefault(loaded.release.release_id, loaded.name)
+    return {whole[release_id] for release_id in [one for one in served if one in whole][:keep]}

@@ -1,0 +1,244 @@
+"""A release is loaded whole or not at all, is served from one moment to the next, and goes when it is old."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.errors import Conflict, CorruptArtifact, NotFound, StoreError
+from infra.kv import RANKINGS, USERS, RowsHash
+from infra.loaded_releases import CURRENT, GRACE_S, Block, Loaded, LoadedReleases, State
+from infra.release_files import Release
+from infra.table_hosts import TableHost, open_host
+from infra.times import format_time
+
+ROWS = {USERS: 5, RANKINGS: 3}
+
+
+class Clock:
+    now_s = 1e9
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(params=["redis", "dynamodb"])
+def host(request: pytest.FixtureRequest) -> Iterator[TableHost]:
+    uri = request.getfixturevalue("redis_uri" if request.param == "redis" else "s3_bucket")
+    opened = open_host(uri if request.param == "redis" else f"dynamodb://{uri}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def loaded(host: TableHost, clock: Clock) -> LoadedReleases:
+    return LoadedReleases(host, clock)
+
+
+def release_of(day: int) -> Release:
+    as_of = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day)
+    return Release(f"{as_of:%Y%m%dT%H%M%SZ}-{day:012x}", format_time(as_of), 0, (), {})
+
+
+def blocks_of(day: int) -> list[Block]:
+    return [
+        (table, np.arange(count), np.full(count, day, np.uint8), np.arange(1, count + 1))
+        for table, count in ROWS.items()
+    ]
+
+
+def hash_of(day: int) -> str:
+    digest = RowsHash()
+    for block in blocks_of(day):
+        digest.update(*block)
+    return digest.hexdigest()
+
+
+def load(loaded: LoadedReleases, day: int, blocks: Any = None) -> bool:
+    return loaded.load(release_of(day), hash_of(day), ROWS, blocks or blocks_of(day))
+
+
+def value_in(loaded: LoadedReleases, day: int) -> bytes | None:
+    return loaded.open(release_of(day).release_id).get(USERS, 0)
+
+
+def test_nothing_is_served_before_the_first_load(loaded: LoadedReleases) -> None:
+    assert loaded.pointer() is None
+    assert loaded.releases() == []
+    assert loaded.clean(2) == []
+    for use in (loaded.get, loaded.open, loaded.switch):
+        with pytest.raises(NotFound, match="pymk release load"):
+            use("20260101T000000Z-0")
+
+
+def test_a_loaded_release_is_read_and_served_once_it_is_switched_to(loaded: LoadedReleases) -> None:
+    assert load(loaded, 1)
+    assert loaded.releases() == [release_of(1)]
+    assert loaded.get(release_of(1).release_id) == release_of(1)
+    assert value_in(loaded, 1) == b"\x01"
+    assert loaded.open(release_of(1).release_id).count(RANKINGS) == 3
+    assert loaded.pointer() is None
+    assert loaded.switch(release_of(1).release_id)
+    assert loaded.pointer().release_id == release_of(1).release_id  # type: ignore[union-attr]
+    assert not loaded.switch(release_of(1).release_id)
+
+
+def test_what_is_there_is_not_loaded_again(loaded: LoadedReleases) -> None:
+    load(loaded, 1)
+
+    def fail() -> Iterator[Block]:
+        raise AssertionError("looked at the rows")
+        yield
+
+    assert not load(loaded, 1, fail())
+
+
+def test_the_release_before_stays_for_rollback_and_older_ones_go(loaded: LoadedReleases) -> None:
+    ids = [release_of(day).release_id for day in range(4)]
+    for day in range(4):
+        load(loaded, day)
+        loaded.switch(ids[day])
+        loaded.clean(2)
+    assert [release.release_id for release in loaded.releases()] == ids[2:]
+    assert loaded.switch(ids[2])
+    pointer = loaded.pointer()
+    assert pointer is not None
+    assert (pointer.release_id, pointer.withdrawn) == (ids[2], (ids[3],))
+    assert loaded.clean(2) == []
+    assert (value_in(loaded, 2), value_in(loaded, 3)) == (b"\x02", b"\x03")
+    with pytest.raises(NotFound):
+        loaded.switch(ids[0])
+
+
+def test_a_reader_of_a_release_that_went_is_told(loaded: LoadedReleases) -> None:
+    readers = []
+    for day in range(3):
+        load(loaded, day)
+        readers.append(loaded.open(release_of(day).release_id))
+        loaded.switch(release_of(day).release_id)
+    assert loaded.clean(2) == [release_of(0).release_id]
+    with pytest.raises(StoreError, match="are gone"):
+        readers[0].get(USERS, 0)
+    assert [reader.get(USERS, 0) for reader in readers[1:]] == [b"\x01", b"\x02"]
+
+
+def test_a_load_that_fails_leaves_nothing_and_what_is_served_stays(loaded: LoadedReleases, host: TableHost) -> None:
+    load(loaded, 1)
+    loaded.switch(release_of(1).release_id)
+    before = host.notes()
+
+    def torn() -> Iterator[Block]:
+        yield blocks_of(2)[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(loaded, 2, torn())
+    with pytest.raises(CorruptArtifact, match="content hash"):
+        load(loaded, 2, blocks_of(3))
+    assert host.notes() == before
+    assert value_in(loaded, 1) == b"\x01"
+
+
+def test_what_a_killed_load_left_goes_once_it_is_dead(loaded: LoadedReleases, host: TableHost, clock: Clock) -> None:
+    """A killed process can clean nothing up: its load is left where the rows end."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed() -> Iterator[Block]:
+        yield blocks_of(2)[0]
+        raise Killed
+
+    remove, loaded._remove = loaded._remove, lambda note: None  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        load(loaded, 2, killed())
+    loaded._remove = remove  # type: ignore[method-assign]
+    assert [Loaded.from_json(note, "").state for note in host.notes().values()] == [State.LOADING]
+    assert loaded.clean(2) == []
+    assert load(loaded, 2), "the one that is left does not stand in the way"
+    clock.now_s += GRACE_S
+    loaded.switch(release_of(2).release_id)
+    assert loaded.clean(2) == [release_of(2).release_id]
+    assert value_in(loaded, 2) == b"\x02"
+
+
+def test_a_removal_that_died_is_finished_by_the_next(
+    loaded: LoadedReleases, host: TableHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(3):
+        load(loaded, day)
+        loaded.switch(release_of(day).release_id)
+
+    def fail(tables: object) -> None:
+        raise StoreError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "drop", fail)
+        with pytest.raises(StoreError):
+            loaded.clean(2)
+    assert [release.release_id for release in loaded.releases()] == [release_of(1).release_id, release_of(2).release_id]
+    assert loaded.clean(2) == [release_of(0).release_id]
+    assert len(host.notes()) == 3
+
+
+def test_a_slow_load_says_that_it_lives_and_one_that_was_taken_for_dead_stops(
+    loaded: LoadedReleases, host: TableHost, clock: Clock
+) -> None:
+    def slow(cleaning: bool) -> Iterator[Block]:
+        for block in blocks_of(1):
+            clock.now_s += GRACE_S - 1
+            yield block
+            assert loaded.clean(1) == []
+        if cleaning:
+            clock.now_s += GRACE_S
+            assert loaded.clean(1) == [release_of(1).release_id]
+            yield "meta", np.array([1]), np.zeros(1, np.uint8), np.array([1])
+
+    with pytest.raises(Conflict, match=r"taken for dead and removed\. Load it again"):
+        load(loaded, 1, slow(True))
+    assert host.notes() == {}
+    assert load(loaded, 1, slow(False))
+
+
+def test_of_loads_of_one_release_at_once_all_end_well_and_one_copy_stays(loaded: LoadedReleases) -> None:
+    both = threading.Barrier(2)
+
+    def together() -> Iterator[Block]:
+        both.wait(30)
+        yield from blocks_of(1)
+
+    threads = [threading.Thread(target=load, args=(loaded, 1, together())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loaded.switch(release_of(1).release_id)
+    assert loaded.clean(2) == [release_of(1).release_id]
+    assert value_in(loaded, 1) == b"\x01"
+
+
+def test_a_release_that_another_process_just_loaded_is_not_taken_from_it(loaded: LoadedReleases, clock: Clock) -> None:
+    load(loaded, 1)
+    loaded.switch(release_of(1).release_id)
+    load(loaded, 2)
+    assert loaded.clean(1) == []
+    clock.now_s += GRACE_S
+    assert loaded.clean(1) == [release_of(2).release_id]
+
+
+def test_damaged_notes_are_corrupt_or_passed_over_never_a_crash(loaded: LoadedReleases, host: TableHost) -> None:
+    load(loaded, 1)
+    for number, data in enumerate((b"{", b"[]", b'{"version":9}', b'{"version":1}', b"\xff")):
+        host.swap(f"tables:odd{number}", None, data)
+    assert loaded.releases() == [release_of(1)]
+    host.swap(CURRENT, None, b"{}")
+    with pytest.raises(CorruptArtifact, match="note current"):
+        loaded.pointer()
