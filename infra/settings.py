@@ -17,7 +17,7 @@ from infra.errors import UsageError
 
 ENV_PREFIX = "PYMK_"
 OTHER_VARIABLES = (
-    "PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS",
+    "PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS", "PYMK_DRAIN_FILE",
     "PYMK_REDIS_USERNAME", "PYMK_REDIS_PASSWORD",
 )  # fmt: skip
 """Variables with the prefix that are no settings; whatever else has it is warned about, as likely misspelt."""
@@ -221,7 +221,9 @@ class ApiSettings(Section):
         le=3600,
         description="Seconds between SIGTERM, from which /readyz says no, and the end of taking requests.",
     )
-    log_lines: Literal["json", "text"] = Field("json", description="What a server's log lines are.")
+    log_lines: Literal["auto", "json", "text"] = Field(
+        "auto", description="What a server's log lines are; auto is text on a terminal and JSON elsewhere."
+    )
     log_requests: Literal["failed", "all"] = Field(
         "failed", description="Requests that are logged: those refused or failed for other reasons than load, or all."
     )
@@ -229,6 +231,12 @@ class ApiSettings(Section):
         "",
         description="Where live facts are kept: a folder, or redis://…; empty for `live` in a store that is a folder.",
     )
+    tables: str = Field(
+        "",
+        pattern=r"^((redis|rediss|unix|dynamodb)://.*)?$",
+        description="Host that `pymk release load` fills and tables are read from; empty for the store's own files.",
+    )
+    tables_timeout_ms: float = Field(100, ge=1, le=60_000, description="Time that an answer of that host may take.")
 
 
 class EventSettings(Section):

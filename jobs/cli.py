@@ -13,7 +13,9 @@ import typer
 from infra.errors import ExitCode, PymkError
 from infra.errors import explain as explain_os_error
 from jobs.cli_config import config_app
+from jobs.cli_key import key_app
 from jobs.cli_lake import lake_app
+from jobs.cli_loading import loading_app
 from jobs.cli_output import console, output
 from jobs.cli_release import release_app
 from jobs.cli_report import report_app
@@ -28,7 +30,9 @@ app = typer.Typer(
 )
 for commands in (lake_app, run_app, report_app, serve_app):
     app.add_typer(commands)
+release_app.add_typer(loading_app)
 app.add_typer(release_app, name="release")
+app.add_typer(key_app, name="key")
 app.add_typer(config_app, name="config")
 
 

@@ -1,0 +1,111 @@
+"""A published release is loaded into a host as it is, by one command, and rolled back there by the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.artifacts import open_artifact
+from infra.errors import CorruptArtifact, StoreError
+from infra.kv import SERVING_TABLES
+from infra.lmdb_tables import LmdbTables
+from infra.loaded_releases import LoadedReleases
+from infra.releases import Release
+from infra.store import ObjectStore
+from infra.table_hosts import TableHost, open_host
+from jobs.release_load import SERVING, load_release
+from tests.jobs.test_cli import pymk_json
+from tests.suites.redis_server import RedisServer
+from tests.suites.served_store import new_store, publish_day
+
+USERS = 60
+
+
+@pytest.fixture(params=["redis", "dynamodb"])
+def host(request: pytest.FixtureRequest) -> Iterator[TableHost]:
+    uri = request.getfixturevalue("redis_uri" if request.param == "redis" else "s3_bucket")
+    opened = open_host(uri if request.param == "redis" else f"dynamodb://{uri}")
+    yield opened
+    opened.close()
+
+
+def load(
+    store: ObjectStore, release: Release, host: TableHost, keep: int = 2, switch: bool = True
+) -> dict[str, object]:
+    return load_release(store, release, host, keep, switch, lambda line: None)
+
+
+def folder_of(store: ObjectStore, release: Release) -> Path:
+    return open_artifact(store, SERVING, release.artifacts[SERVING].artifact_id).path
+
+
+def test_every_row_of_the_release_is_there_afterwards(tmp_path: Path, host: TableHost) -> None:
+    store = new_store(tmp_path)
+    release = publish_day(store, 1, USERS)
+    assert load(store, release, host)["loaded"]
+    files = LmdbTables(folder_of(store, release))
+    reader = LoadedReleases(host).open(release.release_id)
+    for table in SERVING_TABLES:
+        assert reader.count(table) == files.count(table)
+        for keys, values, ends in files.blocks(table, 50):
+            starts = [0, *ends.tolist()]
+            rows = [values[start:end].tobytes() for start, end in zip(starts, ends.tolist(), strict=False)]
+            assert reader.get_many(table, keys.tolist()) == rows
+    files.close()
+
+
+def test_a_release_that_does_not_verify_is_not_loaded(tmp_path: Path, host: TableHost) -> None:
+    store = new_store(tmp_path)
+    release = publish_day(store, 1, USERS)
+    file = folder_of(store, release) / "part-00000.lmdb"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptArtifact, match="part-00000"):
+        load(store, release, host)
+    assert host.notes() == {}
+
+
+def test_a_redis_that_fills_up_keeps_serving_what_it_served(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    first, second = publish_day(store, 1, USERS), publish_day(store, 2, USERS * 20)
+    server = RedisServer(tmp_path / "redis").start()
+    try:
+        host = open_host(server.uri)
+        load(store, first, host)
+        client = server.client()
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + (1 << 20))
+        with pytest.raises(StoreError, match="will not fit"):
+            load(store, second, host)
+        host.check_room = lambda size_bytes: None  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="Redis is full"):
+            load(store, second, host)
+        client.config_set("maxmemory", 0)
+        loaded = LoadedReleases(host)
+        assert loaded.releases() == [first]
+        assert loaded.pointer().release_id == first.release_id  # type: ignore[union-attr]
+        assert loaded.open(first.release_id).count("rankings") == USERS
+    finally:
+        server.stop()
+
+
+def test_the_command_loads_switches_keeps_the_last_and_goes_back(tmp_path: Path, redis_uri: str) -> None:
+    store = new_store(tmp_path)
+    ids = [publish_day(store, day, USERS).release_id for day in range(3)]
+    at = (f"--store={store.uri}", f"--into={redis_uri}")
+    for release_id in ids[:2]:
+        made = pymk_json("release", "load", release_id, *at)
+        assert (made["loaded"], made["served"], made["removed"]) == (True, release_id, [])
+    made = pymk_json("release", "load", *at)
+    assert (made["release_id"], made["served"], made["removed"]) == (ids[2], ids[2], ids[:1])
+    back = pymk_json("release", "load", ids[1], *at)
+    assert (back["loaded"], back["switched"], back["served"], back["removed"]) == (False, True, ids[1], [])
+    apart = pymk_json("release", "load", ids[0], "--no-switch", *at)
+    assert (apart["loaded"], apart["served"], apart["removed"]) == (True, ids[1], [])
+
+
+def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    assert "api.tables" in pymk_json("release", "load", f"--store={store.uri}", code=2)["error"]["fix"]
+    into = "--into=redis://127.0.0.1:1/0"
+    assert "`pymk run`" in pymk_json("release", "load", f"--store={store.uri}", into, code=1)["error"]["fix"]
+    publish_day(store, 1, USERS)
+    assert "Redis runs" in pymk_json("release", "load", f"--store={store.uri}", into, code=1)["error"]["fix"]
