@@ -60,7 +60,7 @@ def run(ctx: StageContext) -> StageResult:
         )
     for warning in folder_warnings(open_lake(ctx.lake).ignored):
         ctx.progress(f"build_graph: warning: {warning}")
-    facts = Facts.read(ctx.spark(), ctx.lake, ctx.as_of)
+    facts = Facts.read(ctx.spark(), ctx.lake, ctx.as_of, ctx.erased)
     try:
         bad, bad_counts = quarantine(facts, ctx.settings.graph.max_bad_share)
         ctx.progress(f"build_graph: {sum(of.rows for of in facts.files.values()):,} rows read, {bad.num_rows:,} bad")

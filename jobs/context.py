@@ -29,7 +29,8 @@ class StageContext:
     inputs: kind -> finished artifact. data: the empty local folder whose content becomes the artifact.
     spark: starts the run's one Spark session at its first call. progress: reports one line to the person watching.
     shard: the index shard to build, only for the stage that has shards. work: a local folder named by the artifact,
-    not yet made, that outlives a kill: a stage may keep there what lets it go on; it is removed with the work done.
+    of this run alone while it lasts, that outlives a kill: a stage may make it and keep there what lets it go on; it is
+    removed with the work done. erased: people of whom nothing may be built, whatever the as-of.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class StageContext:
     progress: Callable[[str], None]
     shard: int | None = None
     work: Path | None = None
+    erased: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

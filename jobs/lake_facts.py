@@ -1,6 +1,6 @@
 """The lake's rows read once, judged, and kept by Spark for the jobs that follow."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,11 +31,14 @@ class Facts:
     judged: Mapping[str, DataFrame]
 
     @classmethod
-    def read(cls, spark: SparkSession, uri: str, as_of: datetime) -> "Facts":
-        """Raises InputError for a lake that cannot be used at all; bad rows are for `quarantine`."""
+    def read(cls, spark: SparkSession, uri: str, as_of: datetime, erased: Collection[int] = ()) -> "Facts":
+        """Rows that name one of the erased do not exist.
+
+        Raises InputError for a lake that cannot be used at all; bad rows are for `quarantine`.
+        """
         files = survey(spark, open_lake(uri))
         judged = {
-            name: judge(read_table(spark, uri, of), of.table, tuple(of.attributes)).persist()
+            name: judge(read_table(spark, uri, of, erased), of.table, tuple(of.attributes)).persist()
             for name, of in files.items()
             if of.rows
         }

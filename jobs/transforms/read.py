@@ -1,6 +1,6 @@
 """The lake's tables as DataFrames, read by Spark's Python workers straight from the object store."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from infra.lake import FileShape, Lake, Piece, cut_pieces, describe_file, merge_
 from infra.schemas import LAKE_TABLES, LakeTable
 from infra.store import open_store
 from jobs.spark import explained, run_blocks, tasks_for
+from jobs.transforms.erased import without_erased
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def survey(spark: SparkSession, lake: Lake) -> dict[str, TableFiles]:
     return found
 
 
-def read_table(spark: SparkSession, uri: str, files: TableFiles) -> DataFrame:
-    """The table's rows in the columns of infra.lake.output_schema."""
-    pieces, attributes = files.pieces, files.attributes
+def read_table(spark: SparkSession, uri: str, files: TableFiles, erased: Collection[int] = ()) -> DataFrame:
+    """The table's rows in the columns of infra.lake.output_schema, but for those that name one of the erased."""
+    pieces, attributes, gone = files.pieces, files.attributes, frozenset(erased)
     schema = from_arrow_schema(output_schema(files.table, attributes))
     if not pieces:
         return spark.createDataFrame([], schema)
@@ -59,6 +60,7 @@ def read_table(spark: SparkSession, uri: str, files: TableFiles) -> DataFrame:
         store = open_store(uri)
         for number in (n for batch in batches for n in batch.column(0).to_pylist()):
             with explained(f"{uri}/{pieces[number].key}"):
-                yield from read_piece(store, pieces[number], attributes)
+                for batch in read_piece(store, pieces[number], attributes):
+                    yield without_erased(batch, gone)
 
     return spark.range(0, len(pieces), 1, tasks_for(spark, len(pieces))).mapInArrow(read, schema)

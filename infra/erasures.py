@@ -1,0 +1,75 @@
+"""The record of who was erased: one object of the store, `erasures.json`. It outlives live facts and all releases.
+
+Whatever is built reads it, so that an erased person is in nothing new; what serves reads it, so that they are in no
+answer of what is old.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+import orjson
+
+from infra.errors import Conflict, CorruptArtifact, NotFound
+from infra.store import ObjectStore, StoredObject
+
+KEY = "erasures.json"
+VERSION = 1
+_ID = re.compile(r"0|-?[1-9][0-9]{0,18}")
+
+
+def erased_people(store: ObjectStore) -> dict[int, int]:
+    """Everyone who was erased -> when, microseconds since 1970. Raises CorruptArtifact for a damaged record."""
+    return _people(_stored(store), f"{store.uri}/{KEY}")
+
+
+def record_erasure(store: ObjectStore, user_id: int, at_us: int) -> bool:
+    """Adds a person to the record; false where they are in it already."""
+    while True:
+        stored = _stored(store)
+        people = _people(stored, f"{store.uri}/{KEY}")
+        if user_id in people:
+            return False
+        data = _json(people | {user_id: at_us})
+        try:
+            if stored:
+                store.put(KEY, data, if_match=stored.etag)
+            else:
+                store.put(KEY, data, if_absent=True)
+        except Conflict:
+            continue
+        return True
+
+
+def digest_of(people: Iterable[int]) -> str:
+    """sha256 that names a set of people, whatever its order."""
+    return hashlib.sha256(",".join(map(str, sorted(people))).encode()).hexdigest()
+
+
+def _stored(store: ObjectStore) -> StoredObject | None:
+    try:
+        return store.get(KEY)
+    except NotFound:
+        return None
+
+
+def _people(stored: StoredObject | None, where: str) -> dict[int, int]:
+    if stored is None:
+        return {}
+    try:
+        values = json.loads(stored.data)
+        if values["version"] != VERSION:
+            raise CorruptArtifact(f"{where}: version {values['version']}, this code reads {VERSION}")
+        people: Mapping[str, int] = values["people"]
+        if not all(_ID.fullmatch(person) and type(at) is int for person, at in people.items()):
+            raise ValueError("its people are no ids with times")
+        return {int(person): at for person, at in people.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        fix = "Put back a copy of it: without it the erased would be shown again."
+        raise CorruptArtifact(f"{where}: not a record of erasures: {error}", fix) from error
+
+
+def _json(people: Mapping[int, int]) -> bytes:
+    values = {"version": VERSION, "people": {str(person): at for person, at in sorted(people.items())}}
+    return orjson.dumps(values, option=orjson.OPT_INDENT_2)
