@@ -89,8 +89,8 @@ def _check(heads: npt.NDArray[Any], lengths: Int64, features: int, attributes: i
         raise USER_LAYOUT.corrupt(f"a format version that is not {BLOB_VERSION}")
     sizes = {name: heads[f"{name}:bytes"].astype(np.int64) for name in USER_LAYOUT.sections}
     codes = all((heads[f"{name}:code"] == ord(code)).all() for name, code in USER_LAYOUT.sections.items())
-    whole = (sum(sizes.values()) + USER_LAYOUT.head.size == lengths).all()
-    if (heads["kind"] != USER).any() or not codes or not whole:
+    whole = np.sum(list(sizes.values()), axis=0) + USER_LAYOUT.head.size
+    if (heads["kind"] != USER).any() or not codes or (whole != lengths).any():
         raise USER_LAYOUT.corrupt("its sections do not add up to its size")
     wanted = {"features": 4 * features, "attribute_codes": 4 * attributes}
     for name, size in wanted.items():

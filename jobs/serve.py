@@ -1,20 +1,33 @@
 """`pymk serve`: granian in front of the lookup API, which is only named here, never imported."""
 
 import errno
+import ipaddress
+import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
+import threading
+from pathlib import Path
+from typing import Any
 
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 
 from infra.errors import PymkError, UsageError
+from infra.keys import KeyStore
+from infra.live_facts import facts_uri
 from infra.settings import ENV_PREFIX, Settings
+from infra.store import open_store
+from jobs.erasure import adopt_erasures
+
+log = logging.getLogger(__name__)
 
 APP = "lookup_api.app:create_app"
 STORE_VARIABLE = "PYMK_STORE"
-METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_VARIABLE, DRAIN_VARIABLE = "PROMETHEUS_MULTIPROC_DIR", "PYMK_DRAIN_FILE"
 THREADS = 2
 """Request threads of a worker: one waits for a page of the tables while the other answers."""
 
@@ -24,18 +37,47 @@ DRAIN_S = 10
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 
+LOOPBACK = "127.0.0.1"
+HEADERS_WITHIN_MS = 10_000
+"""Time a caller has to send its headers: connections that send nothing must not pile up."""
+
+SECTIONS = ("api", "ladder", "events", "rules", "store", "graph")
+"""Of the settings: what workers read, of the last when a dismissal expires."""
+
+
+class Server(Granian):  # type: ignore[misc, valid-type]
+    """granian that, told to stop by SIGTERM, first lets /readyz say so for a while, and only then closes its port."""
+
+    drain_s = 0.0
+    drain_file = Path()
+
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        if args[:1] != (signal.SIGTERM,) or not self.drain_s or self.drain_file.exists():
+            super().signal_handler_interrupt(*args, **kwargs)
+            return
+        self.drain_file.touch()
+        waker = threading.Timer(self.drain_s, super().signal_handler_interrupt)
+        waker.daemon = True
+        waker.start()
+
+
 def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int) -> None:
     """Serves the store's current release until SIGINT or SIGTERM; each worker follows CURRENT by itself.
 
-    Raises UsageError for a host that is not this machine, PymkError where another process listens on the port.
+    Raises UsageError for a host that is not this machine or a store without a place for live facts, PymkError where
+    another process listens on the port.
     """
-    address = free_address(host, port)
+    facts_uri(settings, store_uri)
+    adopt_erasures(store_uri, settings)
+    address = free_address(guarded_host(store_uri, host), port)
     _let_early_workers_end()
-    with tempfile.TemporaryDirectory(prefix="pymk-metrics-") as folder:
-        os.environ.update(worker_environment(store_uri, settings))
+    with tempfile.TemporaryDirectory(prefix="pymk-server-") as folder:
+        os.environ.update(worker_environment(store_uri, settings, address))
+        Server.drain_s, Server.drain_file = settings.api.drain_s, Path(folder) / "draining"
+        os.environ[DRAIN_VARIABLE] = str(Server.drain_file)
         if workers > 1:
             os.environ[METRICS_VARIABLE] = folder
-        Granian(
+        Server(
             APP,
             address=address,
             port=port,
@@ -44,9 +86,40 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
             blocking_threads=THREADS,
             factory=True,
             websockets=False,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADERS_WITHIN_MS),
             respawn_failed_workers=True,
             workers_kill_timeout=DRAIN_S,
+            log_dictconfig=_log_lines(settings.api.log_lines),
         ).serve()
+
+
+def guarded_host(store_uri: str, host: str) -> str:
+    """The host to listen on: this machine alone while the store has no API key, whatever was asked for."""
+    if is_loopback(host) or KeyStore(open_store(store_uri)).listed():
+        return host
+    fix = f"make one with `pymk key create --store {store_uri}` and start the server again"
+    log.warning("no API key is configured, so %s is listened on, not %s: %s", LOOPBACK, host, fix)
+    return LOOPBACK
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _log_lines(lines: str) -> dict[str, Any] | None:
+    """The server's own lines, in the form of the workers'."""
+    plain = lines == "text" or (lines == "auto" and sys.stderr.isatty())
+    handler = {"class": "logging.StreamHandler", "formatter": "lines", "stream": "ext://sys.stderr"}
+    formatter = f"lookup_api.logs.{'PlainLines' if plain else 'JsonLines'}"
+    return {
+        "formatters": {"lines": {"()": formatter}},
+        "handlers": {"console": handler, "access": handler},
+    }
 
 
 def free_address(host: str, port: int) -> str:
@@ -100,11 +173,16 @@ def _end_when_told() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def worker_environment(store_uri: str, settings: Settings) -> dict[str, str]:
-    """The store and every setting a worker reads, as variables that infra.settings.load understands."""
+def worker_environment(store_uri: str, settings: Settings, host: str | None = None) -> dict[str, str]:
+    """The store and every setting a worker reads, as variables that infra.settings.load understands.
+
+    host: the address that is listened on, where it is not the setting's.
+    """
     found = {STORE_VARIABLE: store_uri}
-    for section in ("api", "rules", "store"):
+    for section in SECTIONS:
         for key, value in settings.section(section).items():
             text = ",".join(value) if isinstance(value, list) else str(value)
             found[f"{ENV_PREFIX}{section.upper()}__{key.upper()}"] = text
+    if host is not None:
+        found[f"{ENV_PREFIX}API__HOST"] = host
     return found

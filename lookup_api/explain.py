@@ -7,6 +7,7 @@ from typing import Any
 from infra.blobs import Candidates, decode_candidates
 from infra.errors import PymkError
 from infra.kv import CANDIDATES
+from lookup_api.ladder import Evidence
 from lookup_api.ranking.sources import POPULAR, names_of
 from lookup_api.served_release import ServedRelease
 
@@ -16,8 +17,19 @@ KEPT_BACK = frozenset({"acted_on"})
 """Features that are not told: what the candidate did to the viewer, such as visits of the profile, is theirs alone."""
 
 
-def add_explanations(items: list[dict[str, Any]], user_id: int, release: ServedRelease) -> bool:
-    """Adds "explain" to each item; false when the stored candidates could not be read and nothing is known."""
+def add_explanations(
+    items: list[dict[str, Any]], user_id: int, release: ServedRelease, live: Evidence | None = None
+) -> bool:
+    """Adds "explain" to each item; false when the stored candidates could not be read and nothing is known.
+
+    live: what a live ranking saw itself.
+    """
+    if live:
+        for item in items:
+            bits, features = live[int(item["user_id"])]
+            told = {name: value for name, value in features.items() if name not in KEPT_BACK}
+            item["explain"] = {"sources": list(names_of(bits)), "features": told}
+        return True
     try:
         blob = release.tables.get(CANDIDATES, user_id)
         stored = decode_candidates(blob) if blob is not None else None

@@ -1,47 +1,139 @@
 """Answers one query from one release. Knows nothing of HTTP."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from infra.errors import CorruptArtifact
+from infra.settings import Settings
+from infra.shared_cache import SharedCache
+from lookup_api.bounded_cache import BoundedCache
+from lookup_api.breaker import Breaker
+from lookup_api.deadline import Deadline
 from lookup_api.explain import add_explanations
-from lookup_api.fallback import LADDER, Outcome, Query, Rung, climb
+from lookup_api.ladder import NO_CACHE, NOBODY, Ask, Facts, Ladder, NoFacts, Offer, Outcome, Query
+from lookup_api.ladder_metrics import LadderMetrics
+from lookup_api.live_rung import Live, LiveCaches
+from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
+from lookup_api.ranking.rules import Picked, caps_of
+from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale
 from lookup_api.served_release import ServedRelease
 
 LARGEST_SCORE = 1e30
 """JSON has no infinity; no ranker comes near."""
+MIB = 1 << 20
+LAST_GOOD_LIFE_S = 86_400.0
+NO_FACTS = NoFacts()
+"""For whoever is sure that there are none, as tests and benchmarks are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An answer's items as JSON text, and what they are true of."""
+
+    release_id: str
+    version: int
+    source: str
+    items: str
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """The policy of answering: the ladder, and how many of one group may be shown (in the order of rules.CAPPED)."""
+    """The policy of answering: the ladder, and answers and lists kept for a while. Thread-safe."""
 
-    caps: Sequence[int]
+    ladder: Ladder
     metrics: Metrics
-    ladder: Sequence[Rung] = LADDER
+    counts: LadderMetrics
+    answers: BoundedCache[Shown]
+    last_good: BoundedCache[Kept]
+    caches: LiveCaches
+    breakers: tuple[Breaker, ...] = field(default=())
 
-    def answer(self, query: Query, release: ServedRelease) -> dict[str, Any]:
-        """The answer as values that orjson takes, all of it from this one release; the caller adds its request id."""
-        outcome = climb(self.ladder, query, release, self.caps, self.metrics)
-        items: Any = items_json(outcome)
-        degraded = outcome.degraded
-        if query.explain:
-            items = orjson.loads(items)
-            degraded |= not add_explanations(items, query.user_id, release)
-        else:
-            items = orjson.Fragment(items)
+    @classmethod
+    def of(cls, settings: Settings, metrics: Metrics) -> "Lookup":
+        """One worker's lookup, by its settings."""
+        own, counts = settings.ladder, LadderMetrics(metrics.registry)
+
+        def breaker(name: str) -> Breaker:
+            return Breaker(name, own.breaker_failures, own.breaker_wait_s)
+
+        shared = SharedCache(own.l2, own.l2_timeout_ms / 1e3, own.l2_life_s) if own.l2 else None
+        l1_bytes = own.l1_mib * MIB
+        caches = LiveCaches(BoundedCache(l1_bytes // 4, own.l1_life_s), shared, breaker("the shared cache"), counts)
+        last_good: BoundedCache[Kept] = BoundedCache(own.last_good_mib * MIB, LAST_GOOD_LIFE_S)
+        rungs = (
+            Precomputed(breaker("precomputed"), own.new_friends),
+            Live(breaker("live"), own, caches, counts),
+            Heuristic(breaker("heuristic")),
+            Stale(breaker("stale"), last_good, counts),
+            Popular(breaker("popular")),
+        )
+        ladder = Ladder(rungs, caps_of(settings.rules), settings.rules.fatigue_places, metrics, counts)
+        breakers = (*(rung.breaker for rung in rungs), caches.l2_breaker)
+        counts.watch(breakers)
+        return cls(ladder, metrics, counts, BoundedCache(l1_bytes * 3 // 4, own.l1_life_s), last_good, caches, breakers)
+
+    def answer(
+        self, query: Query, release: ServedRelease, facts: Facts | None, deadline: Deadline, level: int = FULL
+    ) -> dict[str, Any]:
+        """The answer as values that orjson takes, all of it from this one release; the caller adds its request id.
+
+        facts: None where they cannot be read: then nobody is shown. level: what it may cost (lookup_api.load).
+        """
+        if facts is None or facts.viewer_hidden:
+            return self._told(query, release, NOBODY, "[]", facts is None)
+        if query.exclude or query.explain or not self.answers:
+            return self._climbed(query, release, facts, deadline, level)
+        key = (query.user_id, query.limit)
+        kept = self.answers.get(key)
+        hit = kept is not None and kept.release_id == release.release_id and kept.version == facts.version
+        self.counts.cache("l1", hit)
+        if hit and kept is not None and not facts.fatigue:
+            return self._told(query, release, kept.source, kept.items, False, "l1")
+        return self._climbed(query, release, facts, deadline, level)
+
+    def _climbed(
+        self, query: Query, release: ServedRelease, facts: Facts, deadline: Deadline, level: int
+    ) -> dict[str, Any]:
+        ask = Ask(query, release, facts, deadline, level)
+        outcome = self.ladder.climb(ask)
+        offer, degraded = outcome.offer, outcome.degraded
+        items: Any = items_json(offer, outcome.picked)
+        if offer is not None and not degraded:
+            self._keep(ask, outcome, offer, items)
+        if not query.explain:
+            return self._told(query, release, outcome.source, items, degraded, offer.cache if offer else NO_CACHE)
+        listed = orjson.loads(items)
+        degraded |= not add_explanations(listed, query.user_id, release, offer.evidence if offer else None)
+        answer = self._told(query, release, outcome.source, "", degraded)
+        tried = [
+            {"rung": one.rung, "outcome": one.outcome, "ms": round(one.ms, 3), "without": list(one.without)}
+            for one in outcome.tried
+        ]
+        return answer | {"items": listed, "explain": {"rungs": tried}}
+
+    def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, items: str) -> None:
+        """What answered well may answer again, and in need: popular people need no keeping."""
+        query, release = ask.query, ask.release
+        if outcome.source in ("precomputed", "live") and self.last_good:
+            self.last_good.put(query.user_id, Kept(release.release_id, offer.blob), len(offer.blob))
+        if self.answers and not (query.exclude or query.explain or ask.facts.fatigue):
+            shown = Shown(release.release_id, ask.facts.version, outcome.source, items)
+            self.answers.put((query.user_id, query.limit), shown, len(items))
+
+    def _told(
+        self, query: Query, release: ServedRelease, source: str, items: str, degraded: bool, cache: str = NO_CACHE
+    ) -> dict[str, Any]:
         if degraded:
             self.metrics.degraded.inc()
         return {
             "user_id": str(query.user_id),
-            "items": items,
-            "source": outcome.source,
-            "cache": "none",
+            "items": orjson.Fragment(items),
+            "source": source,
+            "cache": cache,
             "degraded": degraded,
             "release": release.release_id,
             "as_of": release.as_of,
@@ -49,14 +141,14 @@ class Lookup:
         }
 
 
-def items_json(outcome: Outcome) -> str:
+def items_json(offer: Offer | None, picked: Picked) -> str:
     """The shown people as a JSON array, written as text: objects made only to be serialised cost twice as much."""
-    ranking = outcome.ranking
-    if ranking is None:
+    if offer is None:
         return "[]"
+    ranking = offer.ranking
     base, text_of = ranking.base, ranking.text_of
     items = []
-    for rank, (offset, score, shape, count) in enumerate(outcome.picked.records, 1):
+    for rank, (offset, score, shape, count) in enumerate(picked.records, 1):
         if not -LARGEST_SCORE < score < LARGEST_SCORE:
             raise CorruptArtifact(f"ranking blob: score {score}", "Verify the release.")
         head, tail = text_of(shape)

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import parse_qsl
 
-from lookup_api.fallback import Query
+from lookup_api.ladder import Query
 from lookup_api.problems import bad_parameter
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100

@@ -15,6 +15,7 @@ from infra.errors import CorruptArtifact, PymkError, StoreError
 from infra.release_files import Pointer, Release
 from infra.release_records import withdrawn_releases
 from infra.releases import ReleaseStore
+from infra.settings import LadderSettings
 from infra.store import ObjectStore, open_store
 from lookup_api.metrics import Metrics
 from lookup_api.served_release import ServedRelease
@@ -31,11 +32,20 @@ MOST_DOUBLINGS = 10
 class ReleaseWatch:
     """The release that this process serves. Safe to use from any thread."""
 
-    def __init__(self, store_uri: str, poll_s: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        store_uri: str,
+        poll_s: float,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        ladder: LadderSettings | None = None,
+    ) -> None:
+        """ladder: what live ranking needs is opened by it; None where nothing is ranked live."""
         self._store_uri = store_uri
         self._poll_s = poll_s
         self._metrics = metrics
         self._clock = clock
+        self._ladder = ladder
         self._store: ObjectStore | None = None
         self._served: ServedRelease | None = None
         self._refused: dict[str, tuple[int, float]] = {}
@@ -94,6 +104,8 @@ class ReleaseWatch:
             self._store = open_store(self._store_uri)
         releases = ReleaseStore(self._store)
         served = self._served
+        if served is not None:
+            served.mend(self._store)
         try:
             pointer = releases.pointer()
         except (CorruptArtifact, StoreError) as error:
@@ -121,7 +133,7 @@ class ReleaseWatch:
         if failures and self._clock() < again:
             return False
         try:
-            opened = ServedRelease.open(releases.store, releases.get(release_id))
+            opened = ServedRelease.open(releases.store, releases.get(release_id), self._ladder)
         except (PymkError, OSError) as error:
             wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, MOST_DOUBLINGS))
             self._refused[release_id] = (failures + 1, self._clock() + wait)

@@ -2,16 +2,20 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from datetime import datetime
 
 from infra.artifacts import open_artifact
+from infra.blob_batches import Users, decode_users
 from infra.blobs import Ranking, decode_ranking
 from infra.errors import CorruptArtifact
-from infra.kv import META, RANKINGS, KeyValueReader
+from infra.kv import META, RANKINGS, USERS, KeyValueReader
 from infra.lmdb_tables import LmdbTables
 from infra.releases import Release
-from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.serving_meta import GROUP_RULES_KEY, HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.settings import LadderSettings
 from infra.store import ObjectStore
+from lookup_api.live_parts import LiveParts
 from lookup_api.ranking.rules import CAPPED
 
 log = logging.getLogger(__name__)
@@ -20,15 +24,20 @@ SERVING = "serving_tables"
 
 
 class ServedRelease:
-    """Immutable but for its count of users. as_of_s: seconds since 1970. popular: the popular list, decoded once."""
+    """Immutable but for its count of users. as_of_s: seconds since 1970. popular: the popular list, decoded once.
 
-    def __init__(self, release_id: str, as_of: str, tables: KeyValueReader) -> None:
+    group_rules: the cap of each company and school, a byte a group. live: what ranks live, where the release has it.
+    """
+
+    def __init__(self, release_id: str, as_of: str, tables: KeyValueReader, live: LiveParts | None = None) -> None:
         self.release_id = release_id
         self.as_of = as_of
         self.as_of_s = datetime.fromisoformat(as_of).timestamp()
         self.tables = tables
         self.head = ServingHead.from_json(tables.get(META, HEAD_KEY))
         self.popular = _popular(tables)
+        self.group_rules = tables.get(META, GROUP_RULES_KEY) or b""
+        self.live = live
         self._lock = threading.Lock()
         self._users = 1
         if self.head.caps != CAPPED:
@@ -36,8 +45,8 @@ class ServedRelease:
         self._warm_up()
 
     @classmethod
-    def open(cls, store: ObjectStore, release: Release) -> "ServedRelease":
-        """Verifies the release's serving tables and opens them.
+    def open(cls, store: ObjectStore, release: Release, ladder: LadderSettings | None = None) -> "ServedRelease":
+        """Verifies the release's serving tables and opens them; with settings of the ladder, what ranks live too.
 
         Raises NotFound and CorruptArtifact; a release that does not fit together is corrupt.
         """
@@ -49,10 +58,22 @@ class ServedRelease:
             raise CorruptArtifact(f"{release.release_id}: {entry.path} is not the artifact the release was made of")
         tables = LmdbTables(artifact.path)
         try:
-            return cls(release.release_id, release.as_of, tables)
+            opened = cls(release.release_id, release.as_of, tables, LiveParts(release, ladder) if ladder else None)
+            opened.mend(store)
+            return opened
         except BaseException:
             tables.close()
             raise
+
+    @property
+    def ranks_live(self) -> bool:
+        return self.live is not None and self.live.model is not None
+
+    def users(self, ids: Sequence[int]) -> Users:
+        """What is stored of people, in one batched read."""
+        head = self.head
+        blobs = self.tables.get_many(USERS, ids)
+        return decode_users(blobs, len(head.user_features), len(head.attributes), head.embedding_dimensions)
 
     def take(self) -> bool:
         """Counts one more user; false when the release was closed already."""
@@ -69,7 +90,14 @@ class ServedRelease:
             closing = self._users == 0
         if closing:
             self.tables.close()
+            if self.live is not None:
+                self.live.close()
             log.info("closed release %s", self.release_id)
+
+    def mend(self, store: ObjectStore) -> None:
+        """Tries again what could not be opened."""
+        if self.live is not None:
+            self.live.mend(store)
 
     def _warm_up(self) -> None:
         """Reads what every request reads, and checks that there are as many rankings as users."""

@@ -1,10 +1,11 @@
 """Business rules, the last step of every answer: who must not be shown, and how many of one company or school.
 
 A bar drops a person and is named, so that every drop can be counted and explained. A cap demotes: the surplus of
-a group goes behind everybody else and comes back only where others run out.
+a group goes behind everybody else and comes back only where others run out. Fatigue sinks: who was shown often without
+a reaction moves down some places.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -16,13 +17,10 @@ CAPPED = ("company", "school")
 SELF, EXCLUDE_PARAMETER, NOT_FOR_USER = "self", "exclude_parameter", "not_for_user"
 BARS = (SELF, EXCLUDE_PARAMETER, NOT_FOR_USER)
 
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """Ids that one rule keeps from being shown."""
-
-    rule: str
-    ids: Collection[int]
+Bar = Mapping[int, str]
+"""People who must not be shown -> the rule that says so. May be large: it is only asked for people, one by one."""
+Groups = Sequence[int]
+NO_FATIGUE: Mapping[int, int] = {}
 
 
 @dataclass(slots=True)
@@ -39,30 +37,58 @@ def caps_of(settings: RulesSettings) -> tuple[int, ...]:
     return (settings.max_per_company, settings.max_per_school)
 
 
-def pick(ranking: Ranking, limit: int, bars: Sequence[Bar], caps: Sequence[int]) -> Picked:
-    """The first `limit` of a ranking that no bar names, those over a cap behind the others."""
-    base, codes = ranking.base, ranking.group_codes
+def pick(
+    ranking: Ranking,
+    limit: int,
+    bars: Sequence[Bar],
+    caps: Sequence[int],
+    fatigue: Mapping[int, int] = NO_FATIGUE,
+    fatigue_places: int = 0,
+) -> Picked:
+    """The first `limit` of a ranking that no bar names, those over a cap behind the others.
+
+    fatigue: times a person was shown without a reaction, each worth `fatigue_places` places down the list.
+    """
+    base = ranking.base
     left = [caps[rule] if rule < len(caps) else len(ranking) for rule in ranking.group_rules]
     chosen: list[Record] = []
     demoted: list[Record] = []
     dropped: dict[str, int] = {}
-    barred = {person: bar.rule for bar in reversed(bars) for person in bar.ids}
-    end = 0
-    for record, count in zip(ranking.items(), ranking.group_counts or repeat(0), strict=False):
-        end += count
-        if base + record[0] in barred:
-            rule = barred[base + record[0]]
-            dropped[rule] = dropped.get(rule, 0) + 1
-            continue
-        groups = codes[end - count : end] if count else ()
-        for group in groups:
-            if not left[group]:
-                demoted.append(record)
+    people: Iterable[tuple[Record, Groups]] = _with_groups(ranking)
+    if fatigue and fatigue_places:
+        people = _sunk(people, base, fatigue, fatigue_places)
+    for record, groups in people:
+        person = base + record[0]
+        for bar in bars:
+            rule = bar.get(person)
+            if rule is not None:
+                dropped[rule] = dropped.get(rule, 0) + 1
                 break
         else:
             for group in groups:
-                left[group] -= 1
-            chosen.append(record)
-            if len(chosen) == limit:
-                break
+                if not left[group]:
+                    demoted.append(record)
+                    break
+            else:
+                for group in groups:
+                    left[group] -= 1
+                chosen.append(record)
+                if len(chosen) == limit:
+                    break
     return Picked(chosen + demoted[: limit - len(chosen)], dropped, len(demoted))
+
+
+def _with_groups(ranking: Ranking) -> Iterator[tuple[Record, Groups]]:
+    codes, end = ranking.group_codes, 0
+    for record, count in zip(ranking.items(), ranking.group_counts or repeat(0), strict=False):
+        end += count
+        yield record, codes[end - count : end] if count else ()
+
+
+def _sunk(
+    people: Iterable[tuple[Record, Groups]], base: int, fatigue: Mapping[int, int], places: int
+) -> list[tuple[Record, Groups]]:
+    """The list with those who tired the viewer further down; of equal places the one who was better stays first."""
+    listed = list(people)
+    place = [at + places * fatigue.get(base + record[0], 0) for at, (record, _) in enumerate(listed)]
+    return [listed[at] for at in sorted(range(len(listed)), key=lambda at: (place[at], at))]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from infra.blobs import Ranking, decode_ranking
 from infra.settings import RulesSettings
 from lookup_api.ranking.capped_groups import CappedGroups, local_groups
-from lookup_api.ranking.rules import EXCLUDE_PARAMETER, SELF, Bar, Picked, caps_of, pick
+from lookup_api.ranking.rules import EXCLUDE_PARAMETER, SELF, Picked, caps_of, pick
 from tests.infra.test_blobs import encode_lists
 from tests.suites.planted import planted_graph
 
@@ -44,20 +44,20 @@ def test_schools_and_companies_are_capped_each_by_their_own_number() -> None:
 
 
 def test_every_drop_is_counted_under_the_first_rule_that_names_it() -> None:
-    bars = (Bar(SELF, (2,)), Bar(EXCLUDE_PARAMETER, {2, 0, 99}))
+    bars = ({2: SELF}, dict.fromkeys([2, 0, 99], EXCLUDE_PARAMETER))
     found = pick(ranking([[]] * 4, []), 10, bars, (5, 3))
     assert ids(found) == [1, 3]
     assert found.dropped == {SELF: 1, EXCLUDE_PARAMETER: 1}
 
 
 def test_a_barred_person_takes_no_place_of_a_company() -> None:
-    found = pick(ranking([[0]] * 3, [COMPANY]), 3, (Bar(EXCLUDE_PARAMETER, {0}),), (2, 3))
+    found = pick(ranking([[0]] * 3, [COMPANY]), 3, ({0: EXCLUDE_PARAMETER},), (2, 3))
     assert ids(found) == [1, 2]
     assert found.demoted == 0
 
 
 def test_an_empty_list_gives_nobody() -> None:
-    assert pick(ranking([], []), 20, (Bar(SELF, (1,)),), (5, 3)) == Picked([], {}, 0)
+    assert pick(ranking([], []), 20, ({1: SELF},), (5, 3)) == Picked([], {}, 0)
 
 
 @given(
@@ -73,7 +73,7 @@ def test_picks_are_those_of_the_rule_as_written(
 ) -> None:
     """Beside a transcription of the rule: walk the list, keep who fits every cap, then append the surplus."""
     people = ranking([sorted(of) for of in groups], rules)
-    found = pick(people, limit, (Bar(EXCLUDE_PARAMETER, excluded),), (company, school))
+    found = pick(people, limit, (dict.fromkeys(excluded, EXCLUDE_PARAMETER),), (company, school))
     caps = {COMPANY: company, SCHOOL: school}
     kept: list[int] = []
     surplus: list[int] = []
@@ -115,3 +115,16 @@ def held(graph: Any, person: int) -> list[tuple[str, int]]:
     clubs = [("club", int(entity)) for entity in graph.now.affiliations.row(person)]
     school = int(graph.attribute_codes[0, person])
     return clubs + ([("school", school)] if school >= 0 else [])
+
+
+def test_who_was_shown_often_without_a_reaction_sinks_and_others_keep_their_order() -> None:
+    people = ranking([[]] * 8, [])
+    assert ids(pick(people, 8, (), (5, 3), {0: 1, 2: 2}, 3)) == [1, 0, 3, 4, 5, 6, 7, 2]
+    assert ids(pick(people, 2, (), (5, 3), {0: 1, 2: 2}, 3)) == [1, 0]
+    assert ids(pick(people, 8, (), (5, 3), {0: 1}, 0)) == list(range(8))
+
+
+def test_fatigue_moves_people_with_their_groups_and_frees_nobody() -> None:
+    people = ranking([[0], [0], [0], []], [COMPANY])
+    assert ids(pick(people, 4, (), (2, 3), {0: 5}, 1)) == [1, 2, 3, 0]
+    assert ids(pick(people, 4, ({1: SELF},), (2, 3), {0: 5}, 1)) == [2, 3, 0]

@@ -1,0 +1,88 @@
+"""What the release and the live facts know of the people around a viewer."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.blobs import decode_bars, decode_neighbours
+from infra.kv import BARS, NEIGHBOURS, KeyValueReader
+from lookup_api.ladder import Ask
+from lookup_api.ranking.near_friends import FriendList, Near, near_friends
+
+CONNECTED = "connected"
+MOST_LISTS = 150
+"""Friends whose own friends are looked at."""
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Circle:
+    """friends: whom the viewer may see, those made since the release first. barred int64: whom the viewer must not be
+    shown by the night: itself, all friends, excluded.
+
+    new: how many of the friends the release does not know. complete: `barred` is known to name everybody; else nobody
+    may be shown whom the night did not already choose for this viewer.
+    """
+
+    friends: list[int]
+    new: int
+    barred: Int64
+    complete: bool
+    tables: KeyValueReader
+
+    @cached_property
+    def lists(self) -> list[FriendList]:
+        """Friends of each friend whom the release knows: one batched read."""
+        blobs = self.tables.get_many(NEIGHBOURS, self.friends[:MOST_LISTS])
+        decoded = [decode_neighbours(blob) for blob in blobs if blob is not None]
+        return [FriendList(np.array(one.ids, np.int64), one.friends) for one in decoded]
+
+    @cached_property
+    def near(self) -> Near:
+        """Friends of friends, without those barred."""
+        return near_friends(self.lists).without(self.barred)
+
+
+def circle_of(ask: Ask) -> Circle | None:
+    """None for somebody whom neither the release nor the live facts connect to anybody."""
+    tables, viewer, facts = ask.release.tables, ask.query.user_id, ask.facts
+    blob = tables.get(NEIGHBOURS, viewer)
+    known = decode_neighbours(blob).ids if blob is not None else []
+    made = {person for person, rule in facts.barred.items() if rule == CONNECTED}
+    new = made.difference(known)
+    barred = bars_by_night(tables, viewer, known) if blob is not None else np.zeros(0, np.int64)
+    if barred is not None and len(barred):
+        new.difference_update(barred.tolist())
+    friends = [*sorted(new), *(f for f in known if f in made or f not in facts.barred)]
+    visible = [friend for friend in friends if friend not in facts.hidden]
+    if not visible and blob is None:
+        return None
+    ids = np.array([viewer, *sorted(made)], np.int64)
+    everybody = ids if barred is None else np.concatenate([ids, barred])
+    return Circle(visible, len(new), everybody, barred is not None, tables)
+
+
+def bars_by_night(tables: KeyValueReader, viewer: int, friends: list[int] | None = None) -> Int64 | None:
+    """Friends and excluded people of a viewer as of the release, int64 [n]; None where the release does not say.
+
+    friends: those stored, where they were read already.
+    """
+    more = tables.get(BARS, viewer)
+    if more is None:
+        return None
+    if friends is None:
+        blob = tables.get(NEIGHBOURS, viewer)
+        friends = decode_neighbours(blob).ids if blob is not None else []
+    return np.array(friends + decode_bars(more), np.int64)
+
+
+def is_outdated(ask: Ask, new_friends: int) -> bool:
+    """Whether the viewer has made that many friends since the release."""
+    made = [person for person, rule in ask.facts.barred.items() if rule == CONNECTED]
+    if len(made) < new_friends:
+        return False
+    known = bars_by_night(ask.release.tables, ask.query.user_id)
+    return known is not None and len(set(made).difference(known.tolist())) >= new_friends

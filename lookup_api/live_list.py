@@ -1,0 +1,246 @@
+"""Ranks people for one user while the user waits: candidates, features in one batched read, the ranker, a list."""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.blob_batches import Users
+from infra.blobs import Candidates, Ranking, decode_candidates, decode_ranking
+from infra.kv import CANDIDATES, RANKINGS
+from infra.serving_meta import PRICE
+from lookup_api.ann import Found
+from lookup_api.circle import MOST_LISTS, Circle
+from lookup_api.deadline import Deadline
+from lookup_api.ladder import Ask, Evidence
+from lookup_api.ladder_metrics import LadderMetrics
+from lookup_api.live_parts import LiveParts
+from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
+from lookup_api.ranking.live import (
+    forget_stale,
+    measured_live,
+    newcomer_features,
+    scores_of,
+    shared_attributes,
+    shown_order,
+)
+from lookup_api.ranking.scoring import RankingModel
+from lookup_api.ranking.sources import ANN, TWO_HOP
+from lookup_api.served_release import ServedRelease
+from lookup_api.written_list import MUTUAL, NEAR, written_list
+
+KEPT = 100
+"""People of a live list."""
+NEAR_SHARE = 0.25
+"""Of the candidates, at most, friends of friends that the night did not store."""
+
+Int64 = npt.NDArray[np.int64]
+Float16 = npt.NDArray[np.float16]
+Float32 = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """What is known of whom the list is for. user: one row, not found for somebody the release does not know."""
+
+    user: Users
+    stored: Candidates | None
+    circle: Circle | None
+
+    @classmethod
+    def of(cls, ask: Ask, circle: Circle | None) -> "Viewer":
+        release, user_id = ask.release, ask.query.user_id
+        stored = release.tables.get(CANDIDATES, user_id)
+        return cls(release.users([user_id]), None if stored is None else decode_candidates(stored), circle)
+
+    @property
+    def known(self) -> bool:
+        return bool(self.user.found[0])
+
+
+@dataclass(frozen=True)
+class People:
+    """Candidates: ids int64 [n], sources uint8 [n], stored int64 [n]: place among the stored candidates, -1 for others;
+    cosine float32 [n]: of the embeddings, NaN where it was not computed yet."""
+
+    ids: Int64
+    sources: Bytes
+    stored: Int64
+    cosine: Float32
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class LiveList:
+    """blob: the list as it is stored. without: index shards that it was made without. evidence: for explain."""
+
+    blob: bytes
+    without: tuple[str, ...] = ()
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LiveRanker:
+    """ann_budget_s: of the deadline. old_after_s: age of a release from which what changes by the day is forgotten."""
+
+    parts: LiveParts
+    model: RankingModel
+    counts: LadderMetrics
+    ann_budget_s: float
+    old_after_s: float
+
+    def rank(self, ask: Ask, viewer: Viewer, wanted: int, deadline: Deadline) -> LiveList | None:
+        """A list from at most `wanted` candidates, None where there is nobody. Raises TooLate."""
+        vector = _vector(ask.release, viewer)
+        found = self._nearest(viewer, vector, wanted, deadline)
+        people = self._candidates(ask, viewer, found, wanted)
+        if not len(people):
+            return None
+        deadline.check("features")
+        users = ask.release.users(people.ids.tolist())
+        pairs = self._pairs(viewer, vector, people, users)
+        deadline.check("the ranker")
+        mine, theirs = self._user_features(ask, viewer, users)
+        scores = scores_of(self.model, pairs, mine, theirs)
+        self.counts.ranked_live.inc(len(people))
+        order = shown_order(people.ids, scores, _prices(ask.release, users), bool(mine[0] > 0), KEPT)
+        return self._written(ask, viewer, people, users, pairs, scores, order, found.left_out)
+
+    def _nearest(self, viewer: Viewer, vector: Float32, wanted: int, deadline: Deadline) -> Found:
+        nobody = Found(np.zeros(0, np.int64), np.zeros(0, np.float32))
+        nearest, circle = self.parts.nearest, viewer.circle
+        if circle is None or not circle.complete or not vector.any():
+            return nobody
+        if nearest is None:
+            return Found(nobody.ids, nobody.scores, ("index",)) if self.parts.has_index else nobody
+        found = nearest.find(vector, wanted, deadline.within(self.ann_budget_s))
+        for shard in found.left_out:
+            self.counts.late_shards.labels(shard).inc()
+        return found
+
+    def _candidates(self, ask: Ask, viewer: Viewer, found: Found, wanted: int) -> People:
+        """Stored candidates, then friends of friends, then the nearest by embedding, without those barred."""
+        stored = np.array(viewer.stored.ids if viewer.stored else [], np.int64)
+        circle = viewer.circle
+        near = circle.near.best(int(wanted * NEAR_SHARE)).ids if circle and circle.complete else stored[:0]
+        ids = np.concatenate([stored, near, found.ids])
+        people, first = np.unique(ids, return_index=True)
+        allowed = ~np.isin(people, _barred(ask, viewer))
+        first = np.sort(first[allowed])[:wanted]
+        kept = ids[first]
+        cosine = np.full(len(kept), np.nan, np.float32)
+        bits = np.zeros(len(kept), np.uint8)
+        place = np.where(first < len(stored), first, -1)
+        if viewer.stored:
+            own = np.frombuffer(viewer.stored.sources, np.uint8)
+            bits[place >= 0] = own[place[place >= 0]]
+        if len(found.ids):
+            by_id = np.argsort(found.ids)
+            at = by_id[np.minimum(np.searchsorted(found.ids, kept, sorter=by_id), len(by_id) - 1)]
+            named = found.ids[at] == kept
+            cosine[named] = found.scores[at[named]]
+            bits[named] |= ANN
+        if len(near):
+            bits[np.isin(kept, near)] |= TWO_HOP
+        return People(kept, bits, place, cosine)
+
+    def _pairs(self, viewer: Viewer, vector: Float32, people: People, users: Users) -> Float16:
+        """Pair features float16 [n, P]: those stored, and of the others what the tables tell."""
+        out = np.empty((len(people), len(PAIR_FEATURES)), np.float16)
+        is_stored = people.stored >= 0
+        if viewer.stored is not None and is_stored.any():
+            out[is_stored] = viewer.stored.features[people.stored[is_stored]]
+        others = np.flatnonzero(~is_stored)
+        if len(others):
+            cosine = people.cosine[others].copy()
+            unknown = np.isnan(cosine)
+            if unknown.any():
+                cosine[unknown] = users.embeddings[others[unknown]].astype(np.float32) @ vector
+            common, allocation = np.zeros((2, len(others)), np.float32)
+            if viewer.circle is not None:
+                common, allocation, _ = viewer.circle.near.of(people.ids[others])
+            shared = shared_attributes(viewer.user.codes[0], users.codes[others])
+            out[others] = measured_live(common, allocation, cosine, shared)
+            self.counts.defaulted.labels("pair", "missing").inc(len(others))
+        return out
+
+    def _user_features(self, ask: Ask, viewer: Viewer, users: Users) -> tuple[Float32, Float32]:
+        width = len(USER_FEATURES)
+        mine, theirs = viewer.user.features[0, :width], users.features[:, :width]
+        if not viewer.known:
+            mine = newcomer_features([one.friends for one in viewer.circle.lists] if viewer.circle else [])
+            self.counts.defaulted.labels("viewer", "missing").inc()
+        missing = len(users.found) - int(users.found.sum())
+        if missing:
+            self.counts.defaulted.labels("candidate", "missing").inc(missing)
+        if time.time() - ask.release.as_of_s > self.old_after_s:
+            self.counts.defaulted.labels("recency", "stale").inc(len(theirs))
+            return forget_stale(mine), forget_stale(theirs)
+        return mine, theirs
+
+    def _written(
+        self,
+        ask: Ask,
+        viewer: Viewer,
+        people: People,
+        users: Users,
+        pairs: Float16,
+        scores: Float32,
+        order: Int64,
+        without: tuple[str, ...],
+    ) -> LiveList:
+        ids = people.ids[order]
+        reasons, counts = _reasons(ask, viewer, ids)
+        groups = [users.groups(place) for place in order.tolist()]
+        listed, rules = ids.tolist(), ask.release.group_rules
+        blob = written_list(listed, scores[order].tolist(), reasons, counts, groups, rules)
+        evidence: Evidence = {}
+        if ask.query.explain:
+            rows = zip(listed, people.sources[order].tolist(), pairs[order].tolist(), strict=True)
+            evidence = {p: (bits, dict(zip(PAIR_FEATURES, row, strict=True))) for p, bits, row in rows}
+        return LiveList(blob, without, evidence)
+
+
+def _vector(release: ServedRelease, viewer: Viewer) -> Float32:
+    """What the index is asked by, float32 [D]: the stored embedding, which of somebody without friends is that of the
+    profile alone; for somebody the release does not know the mean direction of the friends. Zero for nothing."""
+    if viewer.known or viewer.circle is None:
+        return viewer.user.embeddings[0].astype(np.float32)
+    friends = release.users(viewer.circle.friends[:MOST_LISTS]).embeddings.astype(np.float32)
+    mean: Float32 = friends.sum(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-9)
+
+
+def _barred(ask: Ask, viewer: Viewer) -> Int64:
+    """Whom it would be for nothing to rank: the rules would drop them."""
+    facts, query = ask.facts, ask.query
+    own = np.array([query.user_id, *facts.barred], np.int64)
+    return own if viewer.circle is None else np.concatenate([own, viewer.circle.barred])
+
+
+def _prices(release: ServedRelease, users: Users) -> Float32:
+    """What exposure takes of each, float32 [n]; nothing in releases that do not say."""
+    names = release.head.user_features
+    return users.features[:, names.index(PRICE)] if PRICE in names else np.zeros(len(users.found), np.float32)
+
+
+def _reasons(ask: Ask, viewer: Viewer, ids: Int64) -> tuple[list[tuple[str, ...]], list[int]]:
+    """Those that the night found, where it ranked the person for this user; else shared friends, or nearness."""
+    blob = ask.release.tables.get(RANKINGS, ask.query.user_id)
+    nightly = _nightly_reasons(decode_ranking(blob)) if blob is not None else {}
+    none = np.zeros(len(ids), np.int64)
+    common = viewer.circle.near.of(ids)[2] if viewer.circle is not None else none
+    found = [
+        nightly.get(person) or (((MUTUAL,), many) if many else ((NEAR,), 0))
+        for person, many in zip(ids.tolist(), common.tolist(), strict=True)
+    ]
+    return [texts for texts, _ in found], [count for _, count in found]
+
+
+def _nightly_reasons(ranking: Ranking) -> dict[int, tuple[tuple[str, ...], int]]:
+    base = ranking.base
+    return {base + record[0]: (ranking.texts_of(record[2]), record[3]) for record in ranking.items()}

@@ -1,0 +1,94 @@
+"""What live ranking needs of a release beside its tables: the ranking model and the index.
+
+A part that cannot be opened is missing, not fatal: live ranking goes without the index, or does not take place, and the
+part is tried again by and by.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from infra.artifacts import open_artifact, open_sound_files
+from infra.errors import CorruptArtifact, PymkError
+from infra.releases import Release
+from infra.settings import LadderSettings
+from infra.store import ObjectStore
+from lookup_api.ann import Nearest
+from lookup_api.breaker import Breaker
+from lookup_api.deadline import Deadline
+from lookup_api.ranking.features import FEATURES
+from lookup_api.ranking.scoring import RankingModel
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+RANKER, INDEX = "ranker", "index"
+VIEW = "now"
+WARM_UP_ROWS = 16
+
+
+class LiveParts:
+    """model, nearest: None while missing. index_id: the artifact that `nearest` searches."""
+
+    def __init__(self, release: Release, settings: LadderSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._release = release
+        self._settings = settings
+        self._model_again = Breaker("the ranking model", 1, settings.breaker_wait_s, clock)
+        self._index_again = Breaker("the index", 1, settings.breaker_wait_s, clock)
+        self.model: RankingModel | None = None
+        self.nearest: Nearest | None = None
+
+    def mend(self, store: ObjectStore) -> None:
+        """Opens what is missing, unless it was tried a short while ago. Costs nothing when all is open."""
+        if not self._settings.live_candidates:
+            return
+        if self.model is None and RANKER in self._release.artifacts:
+            self.model = self._tried(self._model_again, lambda: self._open_model(store))
+            if self.model is not None:
+                self._model_again.succeeded()
+        if (self.nearest is None or self.nearest.missing) and INDEX in self._release.artifacts:
+            self.nearest = self._tried(self._index_again, lambda: self._open_index(store)) or self.nearest
+
+    @property
+    def has_index(self) -> bool:
+        """Whether the release has one, open or not."""
+        return INDEX in self._release.artifacts
+
+    def close(self) -> None:
+        if self.nearest is not None:
+            self.nearest.close()
+
+    def _tried(self, breaker: Breaker, opened: Callable[[], T]) -> T | None:
+        if not breaker.allows():
+            return None
+        try:
+            return opened()
+        except (PymkError, OSError, ImportError) as error:
+            breaker.failed()
+            log.error("release %s is ranked live with less: %s", self._release.release_id, error)
+            return None
+
+    def _open_model(self, store: ObjectStore) -> RankingModel:
+        entry = self._release.artifacts[RANKER]
+        model = RankingModel.open(open_artifact(store, RANKER, entry.artifact_id).path)
+        model.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
+        return model
+
+    def _open_index(self, store: ObjectStore) -> Nearest:
+        from lookup_api.ann_local import LocalShards  # loads kernels: only for those who rank live
+
+        artifact_id = self._release.artifacts[INDEX].artifact_id
+        opened, damaged = open_sound_files(store, INDEX, artifact_id, f"{VIEW}/")
+        common = [path for path in damaged if path.count("/") == 1]
+        if common:
+            raise CorruptArtifact(f"{opened.path / common[0]}: missing or damaged", "Verify the release.")
+        nearest = LocalShards.open(opened.path / VIEW, damaged={path.split("/")[1] for path in damaged})
+        nearest.find(np.zeros(nearest.dimensions, np.float32), 1, Deadline.after(60))
+        if nearest.missing:
+            self._index_again.failed()
+        else:
+            self._index_again.succeeded()
+        return nearest

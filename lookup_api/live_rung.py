@@ -1,0 +1,126 @@
+"""The live rung: a list made while the user waits, for whom the night left none that can be used.
+
+A list is kept by this worker (L1) and, where there is a Redis for it, by all (L2), under the release and the version of
+the viewer's facts: a new fact or a new release leaves it behind. Rules run on it each time it is shown.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from infra.blobs import decode_ranking
+from infra.errors import StoreError
+from infra.settings import LadderSettings
+from infra.shared_cache import SharedCache
+from lookup_api.bounded_cache import BoundedCache
+from lookup_api.breaker import Breaker, retried
+from lookup_api.circle import circle_of
+from lookup_api.deadline import Deadline
+from lookup_api.ladder import Ask, Offer, Spared
+from lookup_api.ladder_metrics import LadderMetrics
+from lookup_api.live_list import LiveList, LiveRanker, Viewer
+from lookup_api.load import FULL, NO_LIVE
+
+log = logging.getLogger(__name__)
+
+FEWER = 4
+"""A busy worker looks at the settings' number of candidates divided by this."""
+OLD_AFTER_S = 30 * 86_400.0
+"""Age of a release from which features that change by the day count as unknown."""
+
+
+@dataclass(frozen=True)
+class LiveCaches:
+    """l1: by user, (release, version, blob). l2: shared, or None."""
+
+    l1: BoundedCache[tuple[str, int, bytes]]
+    l2: SharedCache | None
+    l2_breaker: Breaker
+    counts: LadderMetrics
+
+    def l1_get(self, ask: Ask) -> bytes | None:
+        found = self.l1.get(ask.query.user_id)
+        hit = found is not None and found[:2] == (ask.release.release_id, ask.facts.version)
+        self.counts.cache("l1", hit)
+        return found[2] if hit and found is not None else None
+
+    def l2_get(self, ask: Ask, deadline: Deadline) -> bytes | None:
+        l2 = self.l2
+        if l2 is None or not self.l2_breaker.allows():
+            return None
+        try:
+            found = retried(lambda: l2.get(_name(ask)), deadline, (StoreError,))
+        except StoreError as error:
+            self._l2_failed(error)
+            return None
+        self.l2_breaker.succeeded()
+        self.counts.cache("l2", found is not None)
+        return found
+
+    def put_l1(self, ask: Ask, blob: bytes) -> None:
+        self.l1.put(ask.query.user_id, (ask.release.release_id, ask.facts.version, blob), len(blob))
+
+    def put(self, ask: Ask, blob: bytes) -> None:
+        self.put_l1(ask, blob)
+        if self.l2 is None or not self.l2_breaker.allows():
+            return
+        try:
+            self.l2.put(_name(ask), blob)
+        except StoreError as error:
+            self._l2_failed(error)
+        else:
+            self.l2_breaker.succeeded()
+
+    def _l2_failed(self, error: StoreError) -> None:
+        if not self.l2_breaker.open:
+            log.warning("the shared cache is passed over: %s", error)
+        self.l2_breaker.failed()
+
+
+def _name(ask: Ask) -> str:
+    return f"{ask.release.release_id}:{ask.query.user_id}:{ask.facts.version}"
+
+
+@dataclass(frozen=True)
+class Live:
+    breaker: Breaker
+    settings: LadderSettings
+    caches: LiveCaches
+    counts: LadderMetrics
+    source: str = "live"
+
+    def offer(self, ask: Ask) -> Offer | None:
+        if not ask.release.ranks_live:
+            return None
+        if not ask.query.explain and (kept := self.caches.l1_get(ask)) is not None:
+            return Offer(decode_ranking(kept), kept, cache="l1")
+        circle = circle_of(ask)
+        viewer = Viewer.of(ask, circle)
+        if circle is None and viewer.stored is None:
+            return None
+        deadline = ask.deadline.within(self.settings.live_budget_ms / 1e3)
+        if not ask.query.explain and (shared := self.caches.l2_get(ask, deadline)) is not None:
+            self.caches.put_l1(ask, shared)
+            return Offer(decode_ranking(shared), shared, cache="l2")
+        if ask.level >= NO_LIVE:
+            raise Spared
+        ranked = self._ranked(ask, viewer, deadline)
+        if ranked is None:
+            return None
+        if ask.level == FULL and not ranked.without:
+            self.caches.put(ask, ranked.blob)
+        return Offer(
+            decode_ranking(ranked.blob),
+            ranked.blob,
+            degraded=bool(ranked.without),
+            without=ranked.without,
+            evidence=ranked.evidence,
+        )
+
+    def _ranked(self, ask: Ask, viewer: Viewer, deadline: Deadline) -> LiveList | None:
+        deadline.check("live ranking")
+        parts, settings = ask.release.live, self.settings
+        if parts is None or parts.model is None:
+            return None
+        wanted = settings.live_candidates if ask.level == FULL else max(1, settings.live_candidates // FEWER)
+        ranker = LiveRanker(parts, parts.model, self.counts, settings.ann_budget_ms / 1e3, OLD_AFTER_S)
+        return ranker.rank(ask, viewer, wanted, deadline)

@@ -1,0 +1,70 @@
+"""Friends of friends from a few friend lists: how near each is to the viewer, by the lists alone.
+
+The lists are those of the viewer's friends as the serving tables store them, so people with many friends count a little
+less than at night. Pure numpy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lookup_api.ranking.features import SQUARE_SCALE
+
+LEAST_FRIENDS_LISTED = 1
+"""People found below which a list of friends of friends says nothing."""
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FriendList:
+    """ids int64 [n] of a friend's friends; friends: how many there are in all."""
+
+    ids: Int64
+    friends: int
+
+
+@dataclass(frozen=True)
+class Near:
+    """People found in friend lists, ascending. ids int64 [n]; common int64 [n]: lists that name each; allocation
+    float32 [n]: the sum over them of 1 / friends (resource allocation; Zhou, Lü and Zhang, 2009)."""
+
+    ids: Int64
+    common: Int64
+    allocation: Float32
+
+    def without(self, barred: Int64) -> "Near":
+        """Those not among barred int64 [m]."""
+        return self.where(~np.isin(self.ids, barred))
+
+    def best(self, k: int) -> "Near":
+        """The k with the highest allocation, best first; equals by id."""
+        return self.where(np.lexsort((self.ids, -self.allocation))[:k])
+
+    def where(self, chosen: npt.NDArray[np.bool_] | Int64) -> "Near":
+        return Near(self.ids[chosen], self.common[chosen], self.allocation[chosen])
+
+    def of(self, ids: Int64) -> tuple[Float32, Float32, Int64]:
+        """The stored columns common_neighbours and resource_allocation, float32 [n], and the counts behind the first,
+        int64 [n], of people int64 [n]; zeros for those not found."""
+        if not len(self.ids):
+            return np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int64)
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        found = self.ids[at] == ids
+        common: Int64 = np.where(found, self.common[at], 0)
+        allocation = np.where(found, self.allocation[at], np.float32(0))
+        return np.log1p(common).astype(np.float32), (SQUARE_SCALE * np.sqrt(allocation)).astype(np.float32), common
+
+
+def near_friends(lists: Sequence[FriendList]) -> Near:
+    """Everybody whom friend lists name."""
+    if not lists:
+        return Near(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    ids = np.concatenate([one.ids for one in lists])
+    share = np.repeat([1 / max(one.friends, 1) for one in lists], [len(one.ids) for one in lists])
+    people, which = np.unique(ids, return_inverse=True)
+    allocation = np.bincount(which, share, len(people)).astype(np.float32)
+    return Near(people, np.bincount(which, minlength=len(people)), allocation)

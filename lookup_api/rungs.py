@@ -1,0 +1,109 @@
+"""The rungs that read what the night left: its ranking, friends of friends, the last good list, popular people.
+
+Live ranking is in lookup_api.live_rung.
+"""
+
+from dataclasses import dataclass
+
+from infra.blobs import decode_neighbours, decode_ranking
+from infra.kv import NEIGHBOURS, RANKINGS
+from lookup_api.bounded_cache import BoundedCache
+from lookup_api.breaker import Breaker
+from lookup_api.circle import bars_by_night, circle_of, is_outdated
+from lookup_api.ladder import Ask, Offer
+from lookup_api.ladder_metrics import LadderMetrics
+from lookup_api.ranking.rules import NOT_FOR_USER
+from lookup_api.written_list import MUTUAL, written_list
+
+KEPT = 100
+"""People that a heuristic list holds."""
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """The nightly ranking of a user the release knows, unless the user has made `new_friends` friends since."""
+
+    breaker: Breaker
+    new_friends: int
+    source: str = "precomputed"
+
+    def offer(self, ask: Ask) -> Offer | None:
+        blob = ask.release.tables.get(RANKINGS, ask.query.user_id)
+        if blob is None:
+            return None
+        if len(ask.facts.barred) >= self.new_friends and ask.release.ranks_live and is_outdated(ask, self.new_friends):
+            return None
+        return Offer(decode_ranking(blob), blob)
+
+
+@dataclass(frozen=True)
+class Heuristic:
+    """Friends of friends by resource allocation, over the friends that the release stores and those made since."""
+
+    breaker: Breaker
+    source: str = "heuristic"
+
+    def offer(self, ask: Ask) -> Offer | None:
+        circle = circle_of(ask)
+        if circle is None or not circle.complete:
+            return None
+        ask.deadline.check("friends of friends")
+        best = circle.near.best(KEPT)
+        people = best.ids.tolist()
+        if not people:
+            return None
+        users = ask.release.users(people)
+        groups = [users.groups(place) for place in range(len(people))]
+        reasons, counts = [(MUTUAL,)] * len(people), best.common.tolist()
+        blob = written_list(people, best.allocation.tolist(), reasons, counts, groups, ask.release.group_rules)
+        return Offer(decode_ranking(blob), blob)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A last good list, of the release it was made from."""
+
+    release_id: str
+    blob: bytes
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The list that last answered the user in this process, or the stored one that newer friends outdate.
+
+    A list of an earlier release is shown only where this one says whom it must not name.
+    """
+
+    breaker: Breaker
+    kept: BoundedCache[Kept]
+    counts: LadderMetrics
+    source: str = "stale"
+
+    def offer(self, ask: Ask) -> Offer | None:
+        user_id, release = ask.query.user_id, ask.release
+        kept = self.kept.get(user_id)
+        self.counts.cache("last_good", kept is not None)
+        if kept is None:
+            blob = release.tables.get(RANKINGS, user_id)
+            return None if blob is None else Offer(decode_ranking(blob), blob)
+        if kept.release_id == release.release_id:
+            return Offer(decode_ranking(kept.blob), kept.blob)
+        bars = bars_by_night(release.tables, user_id)
+        if bars is None:
+            return None
+        return Offer(decode_ranking(kept.blob), kept.blob, (dict.fromkeys(bars.tolist(), NOT_FOR_USER),))
+
+
+@dataclass(frozen=True)
+class Popular:
+    """The most connected people, for a user the release does not know or has nobody left for."""
+
+    breaker: Breaker
+    source: str = "popular"
+
+    def offer(self, ask: Ask) -> Offer | None:
+        popular, blob = ask.release.popular, ask.release.tables.get(NEIGHBOURS, ask.query.user_id)
+        if blob is None:
+            return Offer(popular, b"")
+        barred = [popular.id_at(place) for place in decode_neighbours(blob).barred if place < len(popular)]
+        return Offer(popular, b"", (dict.fromkeys(barred, NOT_FOR_USER),))
