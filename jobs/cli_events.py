@@ -43,12 +43,13 @@ def erase(
     settings = load_settings(config, set_)
     opened = open_store(store, writable=True)
     with closing(open_live_facts(facts_uri(settings, store), settings)) as facts:
-        made = erase_person(opened, facts, user, time.time_ns() // 1000, lake)
+        made = erase_person(opened, facts, user, time.time_ns() // 1000, settings.ladder.l2, lake)
     output.show(made, json, lambda c: _print_erasure(c, made))
 
 
 def _print_erasure(c: Console, made: dict[str, Any]) -> None:
     touched = [(f"live facts: {what}", rows) for what, rows in made["live_facts"].items()]
+    touched.append(("shared cache: lists, all of them", made["cached_lists"]))
     touched += [(f"lake: {name}", rows) for name, rows in made["lake"].items()]
     c.print(table(f"erased {made['user_id']}", ["what", "rows removed"], touched))
     c.print("Releases that are kept still hold the person; no answer shows them, and the next release is without.")

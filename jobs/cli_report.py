@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from infra.store import open_store
 from jobs.cli_options import Json, OfRelease, Store
 from jobs.cli_output import output, progress, table
 from jobs.cli_release import open_release, open_release_folders
@@ -50,8 +51,10 @@ def explain(
     json: Json = False,
 ) -> None:
     """Say why a person is shown at this rank, or which rule or stage left them out."""
+    from jobs.erasure import refuse_erased
     from jobs.explain import explain as explain_pair
 
+    refuse_erased(open_store(store), user, candidate)
     made = explain_pair(open_release_folders(store, release), user, candidate)
     output.show(made, json, lambda c: _print_explanation(c, made))
 

@@ -4,33 +4,55 @@ First the store's record, which nothing that is built passes by; then live facts
 release; then what was kept of them elsewhere. Done again after a failure, it goes on from there.
 """
 
+import logging
+from contextlib import closing
 from typing import Any
 
 from infra.erasures import erased_people, record_erasure
 from infra.errors import PymkError
-from infra.live_facts import LiveStore
-from infra.store import ObjectStore
+from infra.live_facts import LiveStore, facts_uri, open_live_facts
+from infra.settings import Settings
+from infra.shared_cache import SharedCache
+from infra.store import ObjectStore, open_store
+
+log = logging.getLogger(__name__)
+
+CACHE_TIMEOUT_S = 10.0
 
 
-def erase(store: ObjectStore, facts: LiveStore, user_id: int, at_us: int, lake: str | None) -> dict[str, Any]:
-    """Returns what was touched: {"user_id", "recorded", "live_facts": {what: rows}, "viewers", "lake": {table: rows}}.
+def erase(
+    store: ObjectStore, facts: LiveStore, user_id: int, at_us: int, cache: str = "", lake: str | None = None
+) -> dict[str, Any]:
+    """Returns what was touched.
 
-    lake: the lake whose rows of the person go too; without one they stay there, and whatever is built passes them by.
+    {"user_id", "recorded": whether they were not yet, "live_facts": {what: rows removed}, "viewers": whose facts named
+    them, "cached_lists": removed, all that are shared, as any may name them, "lake": {table: rows removed}}
+    cache: the Redis that workers share live rankings in, if any. lake: whose rows of the person go too; without one
+    they stay there, and whatever is built passes them by.
     """
     recorded = record_erasure(store, user_id, at_us)
     erased = facts.erase(user_id, at_us)
+    cleared = _clear(cache) if cache else 0
     gone = _remove_from_lake(lake, facts, user_id) if lake else {}
     return {
         "user_id": str(user_id),
         "recorded": recorded,
         "live_facts": dict(erased.rows),
         "viewers": len(erased.viewers),
+        "cached_lists": cleared,
         "lake": gone,
     }
 
 
+def _clear(cache: str) -> int:
+    shared = SharedCache(cache, CACHE_TIMEOUT_S, life_s=1)
+    try:
+        return shared.clear()
+    finally:
+        shared.close()
+
+
 def _remove_from_lake(lake: str, facts: LiveStore, user_id: int) -> dict[str, int]:
-    from infra.store import open_store
     from jobs.events_export import put_erasures
     from jobs.lake_edits import remove_people
 
@@ -41,16 +63,24 @@ def _remove_from_lake(lake: str, facts: LiveStore, user_id: int) -> dict[str, in
     return gone
 
 
-def adopt_erasures(store: ObjectStore, facts: LiveStore) -> int:
-    """Erases from live facts whom only the store's record names, as new or restored ones may; returns how many."""
-    missing = {person: at for person, at in erased_people(store).items() if person not in facts.erased()}
-    for person, at in missing.items():
-        facts.erase(person, at)
-    return len(missing)
+def adopt_erasures(store_uri: str, settings: Settings) -> None:
+    """Erases from live facts whom only the store's record names: they may be new, restored, or of another machine.
+
+    Where that cannot be done now it is logged: what serves must still start.
+    """
+    try:
+        recorded = erased_people(open_store(store_uri))
+        with closing(open_live_facts(facts_uri(settings, store_uri), settings)) as facts:
+            known = facts.erased() if recorded else {}
+            for person in recorded.keys() - known:
+                facts.erase(person, recorded[person])
+    except PymkError as error:
+        log.error("the record of erasures could not be brought to live facts: %s", error)
 
 
 def refuse_erased(store: ObjectStore, *people: int) -> None:
     """Raises PymkError where somebody was erased: what a release still says of them is nobody's to read."""
+    erased = erased_people(store)
     for person in people:
-        if person in erased_people(store):
+        if person in erased:
             raise PymkError(f"{person}: was erased")
