@@ -94,7 +94,7 @@ def test_a_redis_without_room_or_that_evicts_is_refused_before_anything_is_sent(
     try:
         host = RedisHost(server.uri, 5)
         host.check_room(20 << 20)
-        with pytest.raises(StoreError, match=r"130 MiB will not fit in the \d+ MiB left"):
+        with pytest.raises(StoreError, match=r"100 MiB will not fit in the \d+ MiB left"):
             host.check_room(100 << 20)
         server.client().config_set("maxmemory-policy", "allkeys-lru")
         with pytest.raises(StoreError, match="rows would vanish"):
