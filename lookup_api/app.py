@@ -1,46 +1,152 @@
 """The Flask app: `lookup_api.app:create_app` is what the server imports, once in every worker process."""
 
 import gc
-import logging
 import os
-
-from flask import Flask
+from ipaddress import ip_address
 
 from infra import settings as settings_module
 from infra.errors import UsageError
+from infra.key_ring import KeyRing
+from infra.live_facts import facts_uri
+from infra.redis_connection import is_redis
 from infra.settings import Settings
-from lookup_api import problems, routes
+from lookup_api import logs, pages, problems
+from lookup_api.door import Door
+from lookup_api.facts_access import FactsAccess
+from lookup_api.lean_flask import LeanFlask
+from lookup_api.load import Load
 from lookup_api.lookup import Lookup
 from lookup_api.metrics import Metrics
-from lookup_api.ranking.rules import caps_of
+from lookup_api.rate_limits import KEY, USER, RateLimit
+from lookup_api.release_list import ReleaseList
 from lookup_api.release_watch import ReleaseWatch
+from lookup_api.request_ids import RequestIds
+from lookup_api.routes import Limits, Routes
+from lookup_api.shared_rates import SharedRates
+from lookup_api.shedding import Queue
+from lookup_api.tracing import open_tracing
 
-STORE_VARIABLE = "PYMK_STORE"
+STORE_VARIABLE, DRAIN_VARIABLE = "PYMK_STORE", "PYMK_DRAIN_FILE"
+THREADS = 2
+"""Request threads of a worker, as `pymk serve` starts it."""
 
 
-def create_app(store_uri: str | None = None, settings: Settings | None = None) -> Flask:
+class Parts:
+    """What one app is made of. What runs in the background is started and stopped here."""
+
+    def __init__(self, store_uri: str, settings: Settings) -> None:
+        api = settings.api
+        facts_at = facts_uri(settings, store_uri)
+        self.metrics = Metrics()
+        self.watch = ReleaseWatch(store_uri, api.poll_s, self.metrics, ladder=settings.ladder)
+        self.lookup = Lookup.of(settings, self.metrics)
+        self.facts = FactsAccess(facts_at, settings, self.metrics)
+        self.keys = KeyRing(store_uri, api.poll_s)
+        self.tracing = open_tracing()
+        self.request_ids = RequestIds()
+        self.load = Load(THREADS, settings.ladder.fewer_at, settings.ladder.no_live_at)
+        self.key_limit = RateLimit(KEY, api.key_per_s) if api.key_per_s else None
+        self.user_limit = RateLimit(USER, api.user_per_s) if api.user_per_s else None
+        limits = [limit for limit in (self.key_limit, self.user_limit) if limit is not None]
+        redis = facts_at if is_redis(facts_at) else settings.ladder.l2
+        self.shared_rates = (
+            SharedRates(redis, limits, settings.events.redis_timeout_ms / 1e3) if redis and limits else None
+        )
+        self.settings = settings
+        self.store_uri = store_uri
+
+    def start(self) -> None:
+        self.keys.start()
+        if self.shared_rates:
+            self.shared_rates.start()
+        self.watch.start()
+
+    def stop(self) -> None:
+        self.watch.stop()
+        self.keys.stop()
+        if self.shared_rates:
+            self.shared_rates.stop()
+        self.facts.close()
+        if self.tracing:
+            self.tracing.stop()
+
+    def routes(self) -> Routes:
+        api = self.settings.api
+        return Routes(
+            self.watch,
+            self.lookup,
+            self.facts,
+            self.metrics,
+            self.load,
+            Limits(
+                self.settings.events.batch,
+                api.max_body_kib << 10,
+                api.gzip_bytes,
+                api.retry_after_s,
+                self.settings.ladder.deadline_ms / 1e3,
+            ),
+            self.request_ids,
+            is_draining,
+            ReleaseList(self.store_uri),
+            self.tracing,
+        )
+
+    def door(self, app: LeanFlask) -> Door:
+        api = self.settings.api
+        return Door(
+            app=app.wsgi_app,
+            keys=self.keys,
+            loopback=is_loopback(api.host),
+            key_limit=self.key_limit,
+            user_limit=self.user_limit,
+            max_body_bytes=api.max_body_kib << 10,
+            queue=Queue(),
+            load=self.load,
+            retry_after_s=api.retry_after_s,
+            metrics=self.metrics,
+            request_ids=self.request_ids,
+            tracing=self.tracing,
+            log_all=api.log_requests == "all",
+        )
+
+
+def create_app(store_uri: str | None = None, settings: Settings | None = None) -> LeanFlask:
     """An app that serves the current release of a store and follows it.
 
     store_uri: by default the environment's PYMK_STORE. settings: by default those of the environment.
-    The watch is `app.extensions["release_watch"]`; stop it when the app is done with.
+    Its parts are `app.extensions["pymk"]`; stop them when the app is done with.
     """
     uri = store_uri or os.environ.get(STORE_VARIABLE)
     if not uri:
         raise UsageError(f"{STORE_VARIABLE} is not set", "Use `pymk serve --store URI`, or set it to the store's URI.")
     known = settings or settings_module.load()[0]
-    logging.getLogger("lookup_api").setLevel(logging.INFO)
-    logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
-    metrics = Metrics()
-    watch = ReleaseWatch(uri, known.api.poll_s, metrics)
-    app = Flask("lookup_api", static_folder=None)
-    app.url_map.merge_slashes = False
-    problems.register(app, metrics.failed)
-    routes.register(app, watch, Lookup(caps_of(known.rules), metrics), metrics, known.api.retry_after_s)
-    app.extensions["release_watch"] = watch
-    watch.start()
+    logs.configure(known.api.log_lines, replace=store_uri is None)
+    parts = Parts(uri, known)
+    app = LeanFlask("lookup_api")
+    app.config["MAX_CONTENT_LENGTH"] = known.api.max_body_kib << 10
+    problems.register(app, parts.metrics.failed, parts.request_ids)
+    parts.routes().register(app)
+    pages.register(app, known.events.batch, parts.request_ids)
+    app.extensions |= {"pymk": parts, "release_watch": parts.watch}
+    parts.start()
+    app.wsgi_app = parts.door(app)  # type: ignore[method-assign]
     if store_uri is None:
         settle_collector()
     return app
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is of this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_draining() -> bool:
+    """Whether the server was told to stop: it then makes a file, whose name its workers know."""
+    name = os.environ.get(DRAIN_VARIABLE)
+    return name is not None and os.path.exists(name)
 
 
 def settle_collector() -> None:

@@ -5,19 +5,24 @@ Values in, values out; the routes speak HTTP.
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from infra.errors import StoreError
 from infra.events import Event, Refusal, parse_event
-from infra.live_facts import LiveFacts
 from lookup_api.problems import Problem
 
 BODY_KEY = "events"
 
 
-def take_events(body: bytes, facts: LiveFacts, most: int, retry_after_s: int) -> dict[str, Any]:
+class Recorder(Protocol):
+    def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
+        """See infra.live_facts.LiveFacts."""
+        ...
+
+
+def take_events(body: bytes, facts: Recorder, most: int, retry_after_s: int) -> dict[str, Any]:
     """The answer of a 202: {"accepted": how many are stored, "rejected": [{"index", "code", "detail"}, …]}.
 
     An event that was stored before, under the same id, is accepted again. most: events in one request. Raises Problem:
@@ -34,7 +39,7 @@ def take_events(body: bytes, facts: LiveFacts, most: int, retry_after_s: int) ->
     return {"accepted": len(values) - len(rejected), "rejected": rejected}
 
 
-def _record(facts: LiveFacts, events: Sequence[Event], retry_after_s: int) -> Mapping[int, Refusal]:
+def _record(facts: Recorder, events: Sequence[Event], retry_after_s: int) -> Mapping[int, Refusal]:
     if not events:
         return {}
     try:

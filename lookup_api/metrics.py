@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -14,7 +15,7 @@ from prometheus_client import (
 )
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
-SOURCES = ("precomputed", "popular", "none")
+SOURCES = ("precomputed", "live", "heuristic", "stale", "popular", "none")
 
 
 class Metrics:
@@ -38,6 +39,13 @@ class Metrics:
             "pymk_release_refused", "Releases that could not be opened and were not served.", registry=own
         )
         self.poll_failures = Counter("pymk_release_poll_failures", "Looks at CURRENT that failed.", registry=own)
+        self.shed = Counter("pymk_shed", "Requests turned away because others were waiting.", registry=own)
+        self.turned_away = Counter(
+            "pymk_turned_away", "Requests that did not come through the door, by why.", ["why"], registry=own
+        )
+        self.facts_failures = Counter("pymk_facts_failures", "Reads of live facts that failed.", registry=own)
+        self.events_accepted = Counter("pymk_events_accepted", "Events that are stored.", registry=own)
+        self.events_rejected = Counter("pymk_events_rejected", "Events that were not taken.", ["code"], registry=own)
         self.release = Gauge(
             "pymk_release_info", "1 for the release that is served.", ["release"],
             multiprocess_mode="livemax", registry=own,
@@ -56,6 +64,13 @@ class Metrics:
         requests, histogram = self._answered[source]
         requests.inc()
         histogram.observe(seconds)
+
+    def took_events(self, told: dict[str, Any]) -> None:
+        """Counts a 202 by what it tells."""
+        self.requests.labels("none", "202").inc()
+        self.events_accepted.inc(told["accepted"])
+        for refused in told["rejected"]:
+            self.events_rejected.labels(refused["code"]).inc()
 
     def failed(self, status: int) -> None:
         """Counts one request that was answered with a problem."""

@@ -1,19 +1,21 @@
 """Errors as problem JSON (RFC 9457): one shape for every error of the API, and nothing internal in any of them."""
 
 import logging
-import re
-import secrets
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, request
 from werkzeug.exceptions import HTTPException
+
+from lookup_api.headers import NO_STORE, SAFE
+from lookup_api.lean_flask import Answer
+from lookup_api.request_ids import RequestIds
 
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
-_TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Problem(Exception):
@@ -26,7 +28,8 @@ class Problem(Exception):
         self.detail = detail
         self.headers = headers or {}
 
-    def response(self, instance: str, request_id: str) -> Response:
+    def answer(self, instance: str, request_id: str) -> Answer:
+        """instance: the path that was asked for."""
         body = {
             "type": f"urn:pymk:problem:{self.name}",
             "title": HTTPStatus(self.status).phrase,
@@ -34,8 +37,12 @@ class Problem(Exception):
             "detail": self.detail,
             "instance": instance,
         }
-        headers = {"Cache-Control": "no-store", "X-Request-Id": request_id, **self.headers}
-        return Response(orjson.dumps(body), self.status, headers, content_type=CONTENT_TYPE)
+        headers = [("Content-Type", CONTENT_TYPE), ("X-Request-Id", request_id), *NO_STORE, *SAFE]
+        return Answer(orjson.dumps(body), headers + list(self.headers.items()), status_line(self.status))
+
+
+def status_line(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 def bad_parameter(detail: str) -> Problem:
@@ -43,19 +50,47 @@ def bad_parameter(detail: str) -> Problem:
 
 
 def no_release(retry_after_s: int) -> Problem:
-    return Problem(503, "no-release", "No release is served yet.", {"Retry-After": str(retry_after_s)})
+    return Problem(503, "no-release", "No release is served yet.", _retry(retry_after_s))
 
 
-def register(app: Flask, count: Callable[[int], None]) -> None:
+def draining() -> Problem:
+    return Problem(503, "draining", "This server is stopping and takes no new work.", _retry(1))
+
+
+def overloaded(retry_after_s: int) -> Problem:
+    return Problem(503, "overloaded", "More is asked than this server can answer.", _retry(retry_after_s))
+
+
+def too_many(what: str, retry_after_s: int) -> Problem:
+    return Problem(429, "too-many-requests", f"The rate limit of this {what} is reached.", _retry(retry_after_s))
+
+
+def no_key(detail: str) -> Problem:
+    return Problem(401, "unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="pymk"'})
+
+
+def wrong_scope(scope: str) -> Problem:
+    challenge = f'Bearer realm="pymk", error="insufficient_scope", scope="{scope}"'
+    return Problem(403, "forbidden", f"The key lacks the scope {scope}.", {"WWW-Authenticate": challenge})
+
+
+def _retry(seconds: int) -> dict[str, str]:
+    return {"Retry-After": str(seconds)}
+
+
+def register(app: Flask, count: Callable[[int], None], request_ids: RequestIds) -> None:
     """Makes every error of the app, the framework's included, a problem. count: is told the status of each."""
 
-    def answer(problem: Problem) -> Response:
+    def answer(problem: Problem) -> Answer:
         count(problem.status)
-        return problem.response(request.path, parse_request_id(request.headers.get("X-Request-Id")))
+        return problem.answer(request.path, request_id())
 
-    def unforeseen(error: Exception) -> Response:
-        request.environ["HTTP_X_REQUEST_ID"] = found = parse_request_id(request.headers.get("X-Request-Id"))
-        log.error("request %s failed: %s", found, request.path, exc_info=error)
+    def request_id() -> str:
+        return request_ids.of(request.environ.get("HTTP_X_REQUEST_ID"))
+
+    def unforeseen(error: Exception) -> Answer:
+        request.environ["HTTP_X_REQUEST_ID"] = found = request_id()
+        log.error("%s failed", request.path, exc_info=error, extra={"request_id": found})
         return answer(Problem(500, "internal", "The server failed to answer. The failure was logged."))
 
     app.register_error_handler(Problem, answer)
@@ -63,21 +98,15 @@ def register(app: Flask, count: Callable[[int], None]) -> None:
     app.register_error_handler(Exception, unforeseen)
 
 
-def parse_request_id(header: str | None) -> str:
-    """The caller's X-Request-Id where it is a token of at most 128 characters, else a new one."""
-    if header is not None and _TOKEN.fullmatch(header):
-        return header
-    return secrets.token_hex(8)
-
-
 def _of_framework(error: HTTPException) -> Problem:
     status = error.code or 500
     name = HTTPStatus(status).phrase.lower().replace(" ", "-")
-    kept = {k: v for k, v in error.get_headers() if k.lower() in ("allow", "location", "retry-after")}
+    kept: dict[str, Any] = {k: v for k, v in error.get_headers() if k.lower() in ("allow", "location", "retry-after")}
     return Problem(status, name, _DETAILS.get(status, HTTPStatus(status).description), kept)
 
 
 _DETAILS = {
     404: "There is no such path.",
     405: "This path does not take that method; the Allow header lists those it takes.",
+    413: "The body is larger than this server takes.",
 }

@@ -219,7 +219,7 @@ def test_any_query_is_answered_or_a_problem(client: FlaskClient, query: str) -> 
 
 
 def test_unknown_paths_and_methods_are_problems(client: FlaskClient) -> None:
-    assert_problem(client.get("/"), 404)
+    assert_problem(client.get("/v2"), 404)
     assert_problem(client.get("/v1/users/5"), 404)
     assert_problem(client.get(path("a/b")), 404)
     for method in ("post", "put", "delete", "patch"):
@@ -232,7 +232,7 @@ def test_an_unforeseen_failure_is_a_problem_without_internals(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = app_on(store)
-    monkeypatch.setattr("lookup_api.lookup.climb", lambda *_: 1 / 0)
+    monkeypatch.setattr("lookup_api.lookup.Ladder.climb", lambda *_: 1 / 0)
     body = assert_problem(app.test_client().get(path(KNOWN)), 500)
     assert "ZeroDivision" not in str(body)
     assert 'status="500"' in app.test_client().get("/metrics").text

@@ -1,0 +1,56 @@
+"""Live facts as requests reach them: opened when they can be, left alone for a while when they fail."""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+
+from infra.errors import StoreError
+from infra.events import Event, Refusal
+from infra.live_facts import LiveStore, ViewerFacts, open_live_facts
+from infra.settings import Settings
+from lookup_api.breaker import Breaker
+from lookup_api.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class FactsAccess:
+    """Safe to use from any thread. A place that cannot be opened yet is tried again as the breaker lets it."""
+
+    def __init__(self, uri: str, settings: Settings, metrics: Metrics) -> None:
+        self._uri = uri
+        self._settings = settings
+        self._failures = metrics.facts_failures
+        self._lock = threading.Lock()
+        self._opened: LiveStore | None = None
+        self.breaker = Breaker("live facts", settings.ladder.breaker_failures, settings.ladder.breaker_wait_s)
+        self.of(0)
+
+    def of(self, viewer: int) -> ViewerFacts | None:
+        """None where they cannot be read, or could not a moment ago."""
+        if not self.breaker.allows():
+            return None
+        try:
+            found = (self._opened or self._open()).of(viewer)
+        except StoreError as error:
+            self._failures.inc()
+            if not self.breaker.open:
+                log.error("live facts cannot be read: %s", error)
+            self.breaker.failed()
+            return None
+        self.breaker.succeeded()
+        return found
+
+    def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
+        """Raises StoreError where they cannot be stored; see LiveFacts."""
+        return (self._opened or self._open()).record(events)
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    def _open(self) -> LiveStore:
+        with self._lock:
+            if self._opened is None:
+                self._opened = open_live_facts(self._uri, self._settings)
+            return self._opened

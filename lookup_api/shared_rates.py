@@ -1,0 +1,88 @@
+"""Rate limits of a whole fleet: each process counts by itself and tells Redis every moment what it let through.
+
+No request waits for Redis. In return a fleet may let through what its processes spend until they have heard of each
+other, at most a tenth of a second later. Without Redis each process goes on with its own count.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Sequence
+
+from infra.errors import StoreError
+from infra.redis_connection import connect, explained
+from lookup_api.rate_limits import BURST_S, RateLimit
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 0.1
+LONGEST_WAIT_S = 5.0
+PREFIX = "pymk:rate:"
+CHUNK = 1000
+
+PAY = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+local paid = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + tonumber(ARGV[1])
+paid = math.min(paid, now + tonumber(ARGV[2]))
+redis.call('SET', KEYS[1], string.format('%.6f', paid), 'PX', math.ceil((paid - now) * 1000) + 1)
+return tostring(paid - now)
+"""
+"""Adds what was spent (ARGV[1], seconds) to the time a name has paid for, at most ARGV[2] ahead, and returns how far
+ahead it is. The clock is Redis's own."""
+
+
+class SharedRates:
+    """Keeps the limits of this process in step with those of others. Start it once; stop it with the app."""
+
+    def __init__(self, uri: str, limits: Sequence[RateLimit], timeout_s: float) -> None:
+        self._limits = limits
+        self._redis = connect(uri, timeout_s, connections=1)
+        self._pay = self._redis.register_script(PAY)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shared-rates", daemon=True)
+        self._failures = 0
+
+    def start(self) -> None:
+        for limit in self._limits:
+            limit.telling = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._redis.close()
+
+    def step(self) -> None:
+        """Tells and learns once. Raises StoreError; what was spent meanwhile is not told later."""
+        for limit in self._limits:
+            spent = list(limit.take_spent().items())
+            for start in range(0, len(spent), CHUNK):
+                self._tell(limit, spent[start : start + CHUNK])
+
+    def _tell(self, limit: RateLimit, spent: Sequence[tuple[str, int]]) -> None:
+        with explained("shared rate limits"), self._redis.pipeline(transaction=False) as pipeline:
+            for name, requests in spent:
+                self._pay(
+                    keys=[redis_key(limit.kind, name)], args=[requests / limit.per_s, 2 * BURST_S], client=pipeline
+                )
+            for (name, _), ahead in zip(spent, pipeline.execute(), strict=True):
+                limit.learn(name, float(ahead))
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(LONGEST_WAIT_S, EVERY_S * 2**self._failures)):
+            try:
+                self.step()
+                if self._failures:
+                    log.warning("rate limits are shared again")
+                self._failures = 0
+            except StoreError as error:
+                if not self._failures:
+                    log.error("rate limits are each process's own until Redis answers: %s", error)
+                self._failures = min(self._failures + 1, 10)
+
+
+def redis_key(kind: str, name: str) -> str:
+    """Names are hashed: one may be an API key."""
+    return f"{PREFIX}{kind}:{hashlib.blake2b(name.encode(), digest_size=12).hexdigest()}"
