@@ -19,6 +19,7 @@ from lookup_api.lookup import Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.rate_limits import KEY, USER, RateLimit
 from lookup_api.release_list import ReleaseList
+from lookup_api.release_source import source_of
 from lookup_api.release_watch import ReleaseWatch
 from lookup_api.request_ids import RequestIds
 from lookup_api.routes import Limits, Routes
@@ -38,7 +39,8 @@ class Parts:
         api = settings.api
         facts_at = facts_uri(settings, store_uri)
         self.metrics = Metrics()
-        self.watch = ReleaseWatch(store_uri, api.poll_s, self.metrics, ladder=settings.ladder)
+        source = source_of(store_uri, api.tables, api.tables_timeout_ms / 1e3, api.poll_s)
+        self.watch = ReleaseWatch(store_uri, api.poll_s, self.metrics, ladder=settings.ladder, source=source)
         self.lookup = Lookup.of(settings, self.metrics)
         self.facts = FactsAccess(facts_at, settings, self.metrics)
         self.keys = KeyRing(store_uri, api.poll_s)

@@ -13,11 +13,9 @@ from contextlib import contextmanager
 
 from infra.errors import CorruptArtifact, PymkError, StoreError
 from infra.release_files import Pointer, Release
-from infra.release_records import withdrawn_releases
-from infra.releases import ReleaseStore
 from infra.settings import LadderSettings
-from infra.store import ObjectStore, open_store
 from lookup_api.metrics import Metrics
+from lookup_api.release_source import ReleaseSource, StoreSource
 from lookup_api.served_release import ServedRelease
 
 log = logging.getLogger(__name__)
@@ -39,14 +37,17 @@ class ReleaseWatch:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         ladder: LadderSettings | None = None,
+        source: ReleaseSource | None = None,
     ) -> None:
-        """ladder: what live ranking needs is opened by it; None where nothing is ranked live."""
-        self._store_uri = store_uri
+        """ladder: what live ranking needs is opened by it; None where nothing is ranked live.
+
+        source: where releases are found; the files of the store if not given.
+        """
+        self._source = source or StoreSource(store_uri)
         self._poll_s = poll_s
         self._metrics = metrics
         self._clock = clock
         self._ladder = ladder
-        self._store: ObjectStore | None = None
         self._served: ServedRelease | None = None
         self._refused: dict[str, tuple[int, float]] = {}
         self._stop = threading.Event()
@@ -62,6 +63,7 @@ class ReleaseWatch:
         if self._thread.is_alive():
             self._thread.join()
         self._swap(None)
+        self._source.close()
 
     @property
     def ready(self) -> bool:
@@ -90,7 +92,7 @@ class ReleaseWatch:
             self._look()
         except Exception as error:
             self._metrics.poll_failures.inc()
-            log.warning("cannot look for a release in %s: %s", self._store_uri, error)
+            log.warning("cannot look for a release in %s: %s", self._source.uri, error)
 
     def _follow(self) -> None:
         if sys.platform == "linux":
@@ -100,40 +102,37 @@ class ReleaseWatch:
             self.look()
 
     def _look(self) -> None:
-        if self._store is None:
-            self._store = open_store(self._store_uri)
-        releases = ReleaseStore(self._store)
-        served = self._served
+        source, served = self._source, self._served
         if served is not None:
-            served.mend(self._store)
+            source.mend(served)
         try:
-            pointer = releases.pointer()
+            pointer = source.pointer()
         except (CorruptArtifact, StoreError) as error:
             if served is not None:
                 raise
             log.error("CURRENT cannot be read, so the newest release that opens is served: %s", error)
-            withdrawn = withdrawn_releases(self._store)
-            found = [r.release_id for r in reversed(releases.list()) if r.release_id not in withdrawn]
-            self._fall_back(releases, found, "CURRENT")
+            withdrawn = source.withdrawn()
+            found = [r.release_id for r in reversed(source.releases()) if r.release_id not in withdrawn]
+            self._fall_back(found, "CURRENT")
             return
         if pointer is None or (served is not None and served.release_id == pointer.release_id):
             return
-        if not self._try(releases, pointer.release_id) and served is None:
-            self._fall_back(releases, earlier(releases.list(), pointer), pointer.release_id)
+        if not self._try(pointer.release_id) and served is None:
+            self._fall_back(earlier(source.releases(), pointer), pointer.release_id)
 
-    def _fall_back(self, releases: ReleaseStore, release_ids: Sequence[str], instead_of: str) -> None:
+    def _fall_back(self, release_ids: Sequence[str], instead_of: str) -> None:
         for release_id in release_ids:
-            if self._try(releases, release_id):
+            if self._try(release_id):
                 log.error("serving %s until %s can be read", release_id, instead_of)
                 return
 
-    def _try(self, releases: ReleaseStore, release_id: str) -> bool:
+    def _try(self, release_id: str) -> bool:
         """Opens and serves a release; false when it is refused now, or was and it is not yet time to try again."""
         failures, again = self._refused.get(release_id, (0, 0.0))
         if failures and self._clock() < again:
             return False
         try:
-            opened = ServedRelease.open(releases.store, releases.get(release_id), self._ladder)
+            opened = self._source.open(release_id, self._ladder)
         except (PymkError, OSError) as error:
             wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, MOST_DOUBLINGS))
             self._refused[release_id] = (failures + 1, self._clock() + wait)

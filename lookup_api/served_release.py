@@ -56,11 +56,15 @@ class ServedRelease:
         artifact = open_artifact(store, SERVING, entry.artifact_id)
         if artifact.manifest.content_hash != entry.content_hash or artifact.manifest.as_of != release.as_of:
             raise CorruptArtifact(f"{release.release_id}: {entry.path} is not the artifact the release was made of")
-        tables = LmdbTables(artifact.path)
+        opened = cls.of(release, LmdbTables(artifact.path), ladder)
+        opened.mend(store)
+        return opened
+
+    @classmethod
+    def of(cls, release: Release, tables: KeyValueReader, ladder: LadderSettings | None = None) -> "ServedRelease":
+        """A release whose tables are open, which it closes; what ranks live is opened by `mend`."""
         try:
-            opened = cls(release.release_id, release.as_of, tables, LiveParts(release, ladder) if ladder else None)
-            opened.mend(store)
-            return opened
+            return cls(release.release_id, release.as_of, tables, LiveParts(release, ladder) if ladder else None)
         except BaseException:
             tables.close()
             raise
