@@ -126,6 +126,12 @@ class CandidateSettings(Section):
     )
 
 
+class NewcomerSettings(Section):
+    kind: Literal["logit", "two_tower"] = Field(
+        "logit", description="What ranks for users without friends; two_tower is the logit with two towers beside it."
+    )
+
+
 class RankerSettings(Section):
     kind: Literal["trees", "mlp", "ensemble"] = Field("trees", description="What ranks, above a linear prior.")
     trees: int = Field(300, ge=1, le=5000, description="trees: boosting rounds at most.")
@@ -300,6 +306,7 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     index: IndexSettings = IndexSettings()
     candidates: CandidateSettings = CandidateSettings()
+    newcomers: NewcomerSettings = NewcomerSettings()
     ranker: RankerSettings = RankerSettings()
     rank: RankSettings = RankSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

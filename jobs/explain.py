@@ -196,6 +196,7 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
     A place is not told: in lists this long it would be another than in those of the night.
     """
     from index.sharded import ShardedIndex
+    from jobs.newcomer_towers import TOWERS, tell
     from lookup_api.ranking.candidates import block_candidates
     from lookup_api.ranking.evidence import pair_features
     from lookup_api.ranking.network import open_network
@@ -218,6 +219,8 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
     factors = open_array(release.folders["features"] / "now" / "factors.npy")
     near = proximity(network, users, offsets, one, settings, seed)
     pair = pair_features(network, users, offsets, one, near, vectors, factors)
+    if (towers := release.folders["features"] / "now" / TOWERS).exists():
+        tell(pair, users, one, network.friends, open_array(towers))
     score = _score_one(release, user, candidate, pair)
     named = np.flatnonzero(found.rows[0] == candidate)
     close = list(names_of(int(found.sources[0, named[0]]))) if len(named) else []

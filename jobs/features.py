@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,14 @@ from infra.schemas import CANDIDATES
 from jobs.blocks import VIEWS, RunAll, hash_parts, part_path, parts_of, write_part
 from jobs.context import StageContext, StageResult
 from jobs.newcomer_lists import NEWCOMERS, newcomer_lists, save_lists
+from jobs.newcomer_towers import TOWERS, learn_towers, tell
 from lookup_api.ranking.evidence import pair_features, user_features
 from lookup_api.ranking.factors import factorise
 from lookup_api.ranking.features import PAIR_FEATURES, PROXIMITY, USER_FEATURES
 from lookup_api.ranking.network import open_network
+
+if TYPE_CHECKING:
+    from gnn.two_tower import TrainedTowers
 
 FACTORS = "factors.npy"
 """Friendship factors of every row, float32 [2, N, K]; those of now stay, for pairs looked at after the night."""
@@ -48,6 +53,7 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
     """The stage, with `run_all` to run its blocks."""
     digest, rows = ContentHash(), 0
     graph, embeddings = ctx.inputs["graph"].path, ctx.inputs["embeddings"].path
+    towers = _towers(ctx)
     for view in VIEWS:
         out = ctx.data / view
         out.mkdir()
@@ -56,19 +62,31 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         network = open_network(graph, view)
         factors = factorise(network.friends, ctx.settings.run.seed, ctx.settings.run.threads)
         np.save(out / FACTORS, np.stack(factors))
+        if towers:
+            np.save(out / TOWERS, towers.vectors(Graph.open(graph), view))
         run_all(partial(feature_block, work), len(parts_of(candidates)))
-        if view == "past":
-            (out / FACTORS).unlink()
         users = user_features(network)
         np.save(out / "user_features.npy", users)
         parts = hash_parts(out)
         digest.text(view, parts.hexdigest()).array(f"{view}.users", users)
         rows += parts.rows
         ctx.progress(f"features: {view}: {parts.rows:,} pairs")
-    lists = newcomer_lists(Graph.open(graph), ctx.settings.candidates, ctx.settings.run.seed)
+    told = partial(tell, towers=_vectors(ctx.data / "past" / TOWERS)) if towers else None
+    lists = newcomer_lists(Graph.open(graph), ctx.settings.candidates, ctx.settings.run.seed, told)
+    for name in (FACTORS, TOWERS):
+        (ctx.data / "past" / name).unlink(missing_ok=True)
     digest.text(NEWCOMERS, save_lists(lists, ctx.data / NEWCOMERS).hexdigest())
     ctx.progress(f"features: {len(lists.held):,} users as if they were new")
-    return StageResult(rows, digest.hexdigest(), {"pair": list(PAIR_FEATURES), "user": list(USER_FEATURES)})
+    names = {"pair": list(PAIR_FEATURES), "user": list(USER_FEATURES)}
+    return StageResult(rows, digest.hexdigest(), names | ({"towers": towers.metrics} if towers else {}))
+
+
+def _towers(ctx: StageContext) -> "TrainedTowers | None":
+    if ctx.settings.newcomers.kind == "logit":
+        return None
+    towers = learn_towers(Graph.open(ctx.inputs["graph"].path), ctx.settings.run.seed)
+    ctx.progress(f"features: two towers after {towers.metrics['best_epoch']} epochs")
+    return towers
 
 
 def feature_block(work: Work, number: int) -> dict[str, int]:
@@ -81,6 +99,8 @@ def feature_block(work: Work, number: int) -> dict[str, int]:
     near = np.stack([named[name].to_numpy() for name in PROXIMITY], axis=1)
     vectors, factors = _vectors(work.embeddings / f"{work.view}.npy"), _vectors(work.out / FACTORS)
     pairs = pair_features(network, users, offsets, candidates, near, vectors, factors)
+    if (work.out / TOWERS).exists():
+        tell(pairs, rows, candidates, network.friends, _vectors(work.out / TOWERS))
     more = (pa.array(column) for column in pairs[:, len(PROXIMITY) :].T.copy())
     write_part(pa.table([*named.columns, *more], schema=SCHEMA), part_path(work.out, number))
     return {"rows": named.num_rows}

@@ -4,6 +4,7 @@ All past friendships of a seeded few users of LEARN are hidden from the past vie
 than their profile; whom they had befriended is what is to be found.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from lookup_api.ranking.network import Network
 from lookup_api.ranking.newcomers import design
 from lookup_api.ranking.ranker_lists import Lists
 
+Tell = Callable[[npt.NDArray[np.float16], Int32, Int32, Csr], None]
+
 NEWCOMERS = "newcomers"
 """Folder of the lists in the features artifact."""
 SHARE = 0.05
@@ -39,10 +42,11 @@ def choose_newcomers(graph: Graph, seed: int) -> Int32:
     return chosen
 
 
-def newcomer_lists(graph: Graph, settings: CandidateSettings, seed: int) -> Lists:
+def newcomer_lists(graph: Graph, settings: CandidateSettings, seed: int, tell: Tell | None = None) -> Lists:
     """Candidate lists of the chosen, with what the ranker sees of a newcomer.
 
-    Embeddings are left out: those of others know whom the chosen befriended.
+    Embeddings are left out: those of others know whom the chosen befriended. tell: adds to the pair features float16
+    [n, P] of viewers and candidates int32 [n], given whose friendships are left.
     """
     users = choose_newcomers(graph, seed)
     chosen = np.zeros(graph.users, bool)
@@ -56,6 +60,8 @@ def newcomer_lists(graph: Graph, settings: CandidateSettings, seed: int) -> List
     offsets = np.concatenate([[0], np.cumsum(real.sum(axis=1))]).astype(np.int64)
     nothing = np.zeros((2, graph.users, 1), np.float32)
     pair = pair_features(network, users, offsets, candidate, found.near[real], nothing[0], nothing)
+    if tell:
+        tell(pair, viewer, candidate, network.friends)
     of_users = user_features(network)
     matrix = assemble(pair, of_users[viewer], of_users[candidate])
     return Lists(matrix, contains(friends, viewer, candidate), offsets, _friends_of(friends, users, ~chosen))
@@ -63,7 +69,7 @@ def newcomer_lists(graph: Graph, settings: CandidateSettings, seed: int) -> List
 
 def without_friendships_of(friends: Csr, users: Int32) -> Csr:
     """What is left of symmetric friendships; beside the result, memory of two bytes an entry."""
-    chosen, theirs = np.zeros(friends.rows, bool), _entries_of(friends, users)
+    chosen, theirs = np.zeros(friends.rows, bool), entries_of(friends, users)
     chosen[users] = True
     degree = friends.degrees() - np.bincount(friends.indices[theirs], minlength=friends.rows)
     degree[users] = 0
@@ -76,10 +82,10 @@ def without_friendships_of(friends: Csr, users: Int32) -> Csr:
 def _friends_of(friends: Csr, users: Int32, counted: npt.NDArray[np.bool_]) -> Int64:
     """How many of those who count are friends of each user, int64 [users]."""
     owner = np.repeat(np.arange(len(users)), friends.degrees()[users])
-    return np.bincount(owner[counted[friends.indices[_entries_of(friends, users)]]], minlength=len(users))
+    return np.bincount(owner[counted[friends.indices[entries_of(friends, users)]]], minlength=len(users))
 
 
-def _entries_of(friends: Csr, users: Int32) -> Int64:
+def entries_of(friends: Csr, users: Int32) -> Int64:
     """Where the friends of the users stand, user by user."""
     size = friends.degrees()[users]
     first = np.cumsum(size) - size

@@ -37,7 +37,7 @@ STAGES = (
         "features",
         "features",
         ("graph", "embeddings", "candidates"),
-        ("candidates",),
+        ("candidates", "newcomers"),
         spark=True,
         summary="What the ranker sees of each pair",
     ),

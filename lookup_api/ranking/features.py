@@ -29,10 +29,11 @@ PAIR_FEATURES = (
 
 common_neighbours: log(1 + count). resource_allocation, fresh_allocation: SQUARE_SCALE * sqrt. walk, joint_walk:
 WALK_SCALE * sqrt. embedding_dot: cosine. factors, factors_back: dot products of friendship factors, viewer on candidate
-and candidate on viewer. shared_*: counts of shared attributes and affiliations. *_lift: sum over shared groups of
-log(friendship likelier than by chance). *_affinity: how much more often the viewer's friends are in the candidate's
-groups than by chance; for a viewer without friends, the candidate's friends in the viewer's groups. acted, acted_on:
-log(1 + interactions of viewer on candidate, of candidate on viewer).
+and candidate on viewer; for a viewer without friends factors is that of two towers, by setting. shared_*: counts of
+shared attributes and affiliations. *_lift: sum over shared groups of log(friendship likelier than by chance).
+*_affinity: how much more often the viewer's friends are in the candidate's groups than by chance; for a viewer without
+friends, the candidate's friends in the viewer's groups. acted, acted_on: log(1 + interactions of viewer on candidate,
+of candidate on viewer).
 """
 
 USER_FEATURES = (

@@ -2,7 +2,8 @@
 
 The score is the log of how likely the candidate befriends somebody like the viewer: how many friends they have, how
 much likelier those who share the same groups are to be friends (lift), how often the candidate's friends are in the
-viewer's groups (affinity), and how near they are by way of groups (walk, embedding). The weights are those of a
+viewer's groups (affinity), and how near they are by way of groups (walk, embedding), and, by setting, what two towers
+learnt of profiles (which for such a viewer is what stands in `factors`). The weights are those of a
 conditional logit, drawn towards defaults that hold on many networks.
 """
 
@@ -18,7 +19,9 @@ from infra.errors import CorruptArtifact
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.ranker import linear
 
-NEWCOMERS_VERSION = 1
+NEWCOMERS_VERSION = 2
+READS = (1, NEWCOMERS_VERSION)
+"""Versions that can be opened; version 1 knows no towers."""
 FILE = "newcomers.json"
 DEFAULTS = {
     "log_candidate_degree": 0.8,
@@ -30,6 +33,7 @@ DEFAULTS = {
     "affiliation_affinity": 0.1,
     "log_joint": 0.4,
     "embedding_dot": 2.0,
+    "factors": 0.3,
     "acted": 1.0,
     "acted_on": 1.0,
 }
@@ -107,9 +111,10 @@ class Newcomers:
         if not (folder / FILE).exists():
             return None
         head = json.loads((folder / FILE).read_text())
-        if head["version"] != NEWCOMERS_VERSION or head["weights"].keys() != DEFAULTS.keys():
+        weights = ({"factors": 0.0} if head["version"] == 1 else {}) | head["weights"]
+        if head["version"] not in READS or weights.keys() != DEFAULTS.keys():
             raise CorruptArtifact(
                 f"{folder / FILE}: version {head['version']} of other columns than this code makes",
                 "Train the ranker again with this version, or serve it with the version that made it.",
             )
-        return cls(np.array([head["weights"][name] for name in DEFAULTS]))
+        return cls(np.array([weights[name] for name in DEFAULTS]))

@@ -145,6 +145,15 @@ def test_a_ranker_without_weights_for_newcomers_ranks_for_all_as_it_did(tmp_path
     np.testing.assert_array_equal(RankingModel.open(tmp_path).score(matrix), amended)
 
 
+def test_weights_of_the_version_before_towers_open_without_one(tmp_path: Path) -> None:
+    head = Newcomers.by_default().head()
+    weights = {name: weight for name, weight in head["weights"].items() if name != "factors"}
+    (tmp_path / FILE).write_text(json.dumps(head | {"version": 1, "weights": weights}))
+    opened = Newcomers.open(tmp_path)
+    assert opened is not None
+    assert dict(zip(DEFAULTS, opened.weights, strict=True)) == weights | {"factors": 0.0}
+
+
 @pytest.mark.parametrize("change", [{"version": 99}, {"weights": {"log_joint": 1.0}}])
 def test_weights_of_another_version_or_of_other_columns_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     (tmp_path / FILE).write_text(json.dumps(Newcomers.by_default().head() | change))
