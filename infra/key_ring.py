@@ -4,14 +4,15 @@ import hashlib
 import hmac
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infra.errors import PymkError
-from infra.keys import ID_DIGITS, PREFIX, ApiKey, KeyStore
-from infra.store import ObjectStore, open_store
+from infra.errors import CorruptArtifact, PymkError
+from infra.keys import FILE, ID_DIGITS, PREFIX, ApiKey, KeyStore, format_keys, parse_keys
+from infra.store import ObjectStore, cache_folder, open_store
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class KeyRing:
     """Keys of a store as they were when last looked at; safe to use from any thread.
 
     Where the store cannot be read, or its file of keys is damaged or gone, the keys known before stay: losing a file
-    opens no door. Before the first successful look nothing is known and no key opens.
+    opens no door. Those of a remote store are kept in the local cache too, so that a worker that starts while the store
+    is away knows them. Before the first successful look nothing else is known and no key opens.
     """
 
     def __init__(self, store_uri: str, poll_s: float = 1.0, clock: Callable[[], float] = time.time) -> None:
@@ -46,6 +48,9 @@ class KeyRing:
         self._store: ObjectStore | None = None
         self._holders: dict[str, Holder] | None = None
         self._etag: str | None = None
+        self._fresh = False
+        digest = hashlib.sha256(store_uri.encode()).hexdigest()[:16]
+        self._copy = cache_folder() / "keys" / f"{digest}.json"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="key-ring", daemon=True)
 
@@ -84,6 +89,8 @@ class KeyRing:
             self._look()
         except (PymkError, OSError) as error:
             log.warning("cannot read the keys: %s", error)
+            if self._holders is None:
+                self._recall()
             return False
         return True
 
@@ -91,12 +98,31 @@ class KeyRing:
         if self._store is None:
             self._store = open_store(self._store_uri)
         keys, etag = KeyStore(self._store).read()
-        if self._holders is not None and etag == self._etag:
+        if self._fresh and etag == self._etag:
             return
         if self._holders and not keys:
             log.warning("%s: the file of keys is gone; those known before still hold", self._store_uri)
             return
-        self._holders, self._etag = {key.key_id: _holder(key) for key in keys}, etag
+        self._holders, self._etag, self._fresh = {key.key_id: _holder(key) for key in keys}, etag, True
+        if self._store.local_folder(FILE) is None:
+            self._keep(format_keys(keys))
+
+    def _keep(self, data: bytes) -> None:
+        """Writes the copy, for this user alone."""
+        path = self._copy
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:
+            new.write(data)
+        os.replace(new.name, path)
+
+    def _recall(self) -> None:
+        """Takes what the copy holds, where there is one."""
+        try:
+            keys = parse_keys(self._copy.read_bytes(), str(self._copy))
+        except (OSError, CorruptArtifact):
+            return
+        self._holders = {key.key_id: _holder(key) for key in keys}
+        log.warning("%s: cannot be read, so the keys are those that were known last", self._store_uri)
 
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_s):

@@ -128,8 +128,7 @@ class KeyStore:
         if not self._store.conditional_puts:
             what = f"{self._store.uri}: the endpoint ignores conditional puts, so a key could be lost"
             raise StoreError(what, "Use a store that honours If-Match and If-None-Match.")
-        values = {"version": FILE_VERSION, "keys": [asdict(key) for key in keys]}
-        data = orjson.dumps(values, option=orjson.OPT_INDENT_2)
+        data = format_keys(keys)
         try:
             if stored is None:
                 self._store.put(FILE, data, if_absent=True)
@@ -138,6 +137,12 @@ class KeyStore:
         except Conflict:
             return False
         return True
+
+
+def format_keys(keys: Sequence[ApiKey]) -> bytes:
+    """The file of keys."""
+    values = {"version": FILE_VERSION, "keys": [asdict(key) for key in keys]}
+    return orjson.dumps(values, option=orjson.OPT_INDENT_2)
 
 
 def parse_keys(data: bytes, where: str) -> list[ApiKey]:

@@ -4,7 +4,6 @@ Hashes rather than a key a row: a set of tables is removed by naming its keys, a
 In a cluster the hashes spread over the nodes.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +24,6 @@ NOTES = "pymk:releases"
 """The hash of the host's notes."""
 FLUSH_BYTES = 4 << 20
 """Sent to Redis at a time while loading."""
-LOOK_AGAIN_S = 1.0
-"""For so long a set of tables that was there is taken to be there still."""
 OVERHEAD = 1.0
 """Memory of Redis for a byte of a release's files, which have their own waste: 0.8 was measured."""
 
@@ -112,7 +109,6 @@ class RedisTables:
         self._rows = dict(tables.rows)
         keys = Keys(tables)
         self._hashes, self._partitions, self._whole = keys.hashes, keys.partitions, keys.whole
-        self._seen_at = -LOOK_AGAIN_S
 
     def get(self, table: str, key: int) -> bytes | None:
         name = self._names(table)[partition_of(key, self._partitions)]
@@ -158,15 +154,12 @@ class RedisTables:
             raise UsageError(f"{table!r}: no such table", f"Tables: {', '.join(self._hashes)}.") from None
 
     def _check_that_they_are_there(self) -> None:
-        """Else a row that went with its release, or with a Redis that was emptied, would pass for an unknown user."""
-        now = time.monotonic()
-        if now - self._seen_at < LOOK_AGAIN_S:
-            return
+        """Else a row that went with its release, or with a Redis that was emptied, would pass for an unknown user, of
+        whom nobody knows whom they must not be shown."""
         with explained(self._where):
             there = self._client.exists(self._whole)
         if not there:
             raise StoreError(f"{self._where}: are gone", "Load the release again with `pymk release load`.")
-        self._seen_at = now
 
 
 class RedisWriter:

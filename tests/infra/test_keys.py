@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from infra.errors import CorruptArtifact, NotFound, StoreError, UsageError
 from infra.key_ring import Holder, KeyRing
 from infra.keys import FILE, SCOPES, KeyStore
-from infra.store import ObjectStore, open_store
+from infra.store import ObjectStore, cache_folder, open_store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -112,6 +112,32 @@ def test_before_it_was_read_nothing_opens_and_nothing_is_known(tmp_path: Path) -
     ring = KeyRing(str(tmp_path / "nowhere"))
     assert not ring.look()
     assert (ring.known(), ring.empty(), ring.scopes("x")) == (False, False, None)
+
+
+def test_a_worker_that_starts_while_a_remote_store_is_away_knows_the_keys_known_last(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"s3://{s3_bucket}/keys", writable=True)
+    keys = KeyStore(store)
+    (key, text), (gone, revoked) = keys.create("a", ["read"], NOW), keys.create("b", ["read"], NOW)
+    ring_of(store)
+    keys.revoke(gone.key_id, NOW)
+    running = ring_of(store)
+
+    def away(uri: str) -> ObjectStore:
+        raise StoreError(f"{uri}: away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.key_ring.open_store", away)
+        ring = KeyRing(store.uri, clock=NOW.timestamp)
+        assert not ring.look()
+        assert (ring.known(), ring.scopes(text), ring.scopes(revoked)) == (True, frozenset({"read"}), None)
+    keys.revoke(key.key_id, NOW)
+    assert ring.look()
+    assert running.look()
+    assert (ring.scopes(text), running.scopes(text)) == (None, None)
+    copies = list((cache_folder() / "keys").iterdir())
+    assert [path.stat().st_mode & 0o077 for path in copies] == [0]
 
 
 def test_keys_made_at_once_are_all_kept(store: ObjectStore) -> None:

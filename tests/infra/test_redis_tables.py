@@ -67,9 +67,8 @@ def test_the_hashes_of_a_table_grow_with_its_rows() -> None:
 
 
 def test_rows_of_a_redis_that_was_emptied_are_an_error_not_unknown_users(
-    host: RedisHost, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    host: RedisHost, shared_redis: RedisServer
 ) -> None:
-    monkeypatch.setattr("infra.redis_tables.LOOK_AGAIN_S", 0.0)
     reader = write(host, "one", {USERS: {1: b"x"}})
     assert reader.get(USERS, 2) is None
     shared_redis.client().flushall()
