@@ -102,7 +102,7 @@ class Parts:
             key_limit=self.key_limit,
             user_limit=self.user_limit,
             max_body_bytes=api.max_body_kib << 10,
-            queue=Queue(),
+            queue=Queue(api.queue_ms / 1e3),
             load=self.load,
             retry_after_s=api.retry_after_s,
             metrics=self.metrics,
@@ -133,6 +133,7 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     parts.start()
     app.wsgi_app = parts.door(app)  # type: ignore[method-assign]
     if store_uri is None:
+        forget_variables()
         settle_collector()
     return app
 
@@ -149,6 +150,12 @@ def is_draining() -> bool:
     """Whether the server was told to stop: it then makes a file, whose name its workers know."""
     name = os.environ.get(DRAIN_VARIABLE)
     return name is not None and os.path.exists(name)
+
+
+def forget_variables() -> None:
+    """Takes the settings out of a worker's environment, which the server copies for every request."""
+    for name in [name for name in os.environ if name.startswith(settings_module.ENV_PREFIX) and "__" in name]:
+        del os.environ[name]
 
 
 def settle_collector() -> None:

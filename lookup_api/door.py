@@ -20,7 +20,7 @@ from lookup_api.load import Load
 from lookup_api.logs import Sparing
 from lookup_api.metrics import Metrics
 from lookup_api.pages import PATHS
-from lookup_api.problems import Problem, no_key, overloaded, too_many, wrong_scope
+from lookup_api.problems import Problem, Repeated, no_key, overloaded, too_many, wrong_scope
 from lookup_api.rate_limits import RateLimit
 from lookup_api.request_ids import RequestIds
 from lookup_api.shedding import Queue
@@ -68,7 +68,7 @@ class Door:
 
     def __post_init__(self) -> None:
         self._sparing = Sparing(log)
-        self._shed = overloaded(self.retry_after_s)
+        self._overloaded = Repeated(overloaded(self.retry_after_s))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ["PATH_INFO"]
@@ -76,7 +76,7 @@ class Door:
             return self.app(environ, start_response)
         if not self.queue.enter():
             self.metrics.shed.inc()
-            return self._shed.answer(path, self._request_id(environ))(environ, start_response)
+            return self._overloaded.answer(path, self._request_id(environ))(environ, start_response)
         self.load.began()
         try:
             if self.log_all or self.tracing:

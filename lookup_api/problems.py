@@ -41,6 +41,20 @@ class Problem(Exception):
         return Answer(orjson.dumps(body), headers + list(self.headers.items()), status_line(self.status))
 
 
+class Repeated:
+    """A problem that is answered often, made but for its path and request id."""
+
+    def __init__(self, problem: Problem) -> None:
+        made = problem.answer("", "")
+        self._line = made.line
+        self._headers = [header for header in made.fields if header[0] != "X-Request-Id"]
+        self._body = made.body.removesuffix(b'""}')
+
+    def answer(self, instance: str, request_id: str) -> Answer:
+        body = b"".join((self._body, orjson.dumps(instance), b"}"))
+        return Answer(body, [*self._headers, ("X-Request-Id", request_id)], self._line)
+
+
 def status_line(status: int) -> str:
     return f"{status} {HTTPStatus(status).phrase}"
 

@@ -87,7 +87,7 @@ class Routes:
         answer["request_id"] = request_id = self.request_ids.of(environ.get("HTTP_X_REQUEST_ID"))
         source = answer["source"]
         environ["pymk.route"], environ["pymk.source"] = RECOMMENDATIONS, source
-        found = self._conditional(environ, orjson.dumps(answer), request_id)
+        found = self._conditional(environ, answer, orjson.dumps(answer), request_id)
         self.metrics.answered(source, time.monotonic() - start)
         return found
 
@@ -142,11 +142,10 @@ class Routes:
         request_id = self.request_ids.of(request.environ.get("HTTP_X_REQUEST_ID"))
         return [("Content-Type", content_type), ("X-Request-Id", request_id), *NO_STORE, *SAFE]
 
-    def _conditional(self, environ: dict[str, Any], body: bytes, request_id: str) -> Answer:
-        """The answer, or 304 where the caller has it; compressed where that pays. The tag is of all that can change
-        what is shown, and so weak: age and request id differ."""
-        said = body.rfind(b',"age_s":')
-        tag = f'W/"{blake2b(body[:said], digest_size=12).hexdigest()}"'
+    def _conditional(self, environ: dict[str, Any], answer: dict[str, Any], body: bytes, request_id: str) -> Answer:
+        """The answer, or 304 where the caller has it; compressed where that pays. The tag is of what is shown, from
+        where and why, and so weak: age, request id and cache differ."""
+        tag = tag_of(answer, body)
         headers = [("Content-Type", JSON), ("X-Request-Id", request_id), ("ETag", tag), *REVALIDATED, *SAFE]
         if knows(environ, tag):
             return Answer(b"", headers[1:], "304 Not Modified")
@@ -154,3 +153,10 @@ class Routes:
             headers.append(("Content-Encoding", "gzip"))
             body = zlib.compress(body, _FASTEST, _AS_GZIP)
         return Answer(body, headers)
+
+
+def tag_of(answer: dict[str, Any], body: bytes) -> str:
+    """A hash of the answer as far as its cache, which comes after the people and their source, and of its release."""
+    shown = blake2b(body[: body.rfind(b',"cache":')], digest_size=12)
+    shown.update(answer["release"].encode())
+    return f'W/"{shown.hexdigest()}{"-degraded" if answer["degraded"] else ""}"'

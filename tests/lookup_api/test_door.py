@@ -1,0 +1,390 @@
+"""Who comes in: keys and scopes, limits, sizes; what is told to those who do not, and what leaves with every answer."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.serving_rows import FIRST_ID
+from infra.keys import ADMIN, EVENTS, READ, KeyStore, utc_now
+from infra.settings import ApiSettings, EventSettings
+from infra.store import ObjectStore
+from lookup_api.app import Parts, is_loopback
+from lookup_api.door import OPEN, from_this_machine, scope_of
+from lookup_api.headers import accepts_gzip, knows
+from tests.suites.served_store import app_on, new_store, publish_day
+
+LIST = f"/v1/users/{FIRST_ID}/recommendations"
+EVENT = {"event_id": "a", "type": "blocked", "user_id": str(FIRST_ID), "other_id": "7", "at": "2026-01-01T00:00:00Z"}
+
+
+def api(**values: Any) -> dict[str, ApiSettings]:
+    return {"api": ApiSettings(poll_s=3600, **values)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    store = new_store(tmp_path)
+    publish_day(store, 1, users=20)
+    return store
+
+
+@pytest.fixture
+def serve(store: ObjectStore) -> Iterator[Callable[..., FlaskClient]]:
+    """A client of an app with these settings; all are stopped at the end."""
+    made: list[Parts] = []
+
+    def start(**values: Any) -> FlaskClient:
+        app = app_on(store, **values)
+        made.append(app.extensions["pymk"])
+        return app.test_client()
+
+    yield start
+    for parts in made:
+        parts.stop()
+
+
+def new_key(store: ObjectStore, *scopes: str) -> str:
+    return KeyStore(store).create("test", scopes, utc_now())[1]
+
+
+def with_key(key: str) -> dict[str, dict[str, str]]:
+    return {"headers": {"Authorization": f"Bearer {key}"}}
+
+
+def problem(answer: Any) -> str:
+    assert answer.content_type == "application/problem+json", answer.data
+    body: dict[str, Any] = orjson.loads(answer.data)
+    assert set(body) == {"type", "title", "status", "detail", "instance"}
+    assert body["status"] == answer.status_code
+    return str(body["type"]).rpartition(":")[2]
+
+
+def ask(client: FlaskClient, path: str, **more: Any) -> Any:
+    if path == "/v1/events":
+        return client.post(path, json={"events": [EVENT]}, **more)
+    return client.get(path, **more)
+
+
+PATHS = {READ: LIST, EVENTS: "/v1/events", ADMIN: "/v1/releases"}
+
+
+@pytest.mark.parametrize("scope", [READ, EVENTS, ADMIN])
+def test_a_key_opens_what_it_is_for_and_nothing_else(
+    store: ObjectStore, serve: Callable[..., FlaskClient], scope: str
+) -> None:
+    key = new_key(store, scope)
+    client = serve()
+    for other, path in PATHS.items():
+        answer = ask(client, path, **with_key(key))
+        if other == scope:
+            assert answer.status_code in (200, 202)
+        else:
+            assert answer.status_code == 403
+            assert problem(answer) == "forbidden"
+            assert other in answer.headers["WWW-Authenticate"]
+    assert client.get("/metrics", **with_key(key)).status_code == 200
+    assert client.get("/v1/users/5/mutual/6", **with_key(key)).status_code == (200 if scope == ADMIN else 403)
+
+
+def test_a_read_key_stores_no_event(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    key = new_key(store, READ)
+    client = serve()
+    ask(client, "/v1/events", **with_key(key))
+    facts = client.application.extensions["pymk"].facts.of(FIRST_ID)
+    assert not facts.barred
+
+
+def test_a_key_may_come_in_either_header(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    key = new_key(store, READ)
+    client = serve()
+    assert client.get(LIST, headers={"X-Api-Key": key}).status_code == 200
+    assert client.get(LIST, headers={"Authorization": f"bearer  {key}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", [LIST, "/v1/events", "/v1/releases", "/metrics", "/v2", "//v1/events", "/v1/users/x/y"]
+)
+@pytest.mark.parametrize(
+    "header", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic eDp5"}, {"X-Api-Key": ""},
+               {"X-Api-Key": "pymk_000000000000_" + "0" * 64}, {"X-Api-Key": "\xff" * 40}]
+)  # fmt: skip
+def test_without_a_key_nothing_is_told(
+    store: ObjectStore, serve: Callable[..., FlaskClient], path: str, header: dict[str, str]
+) -> None:
+    new_key(store, READ, EVENTS, ADMIN)
+    answer = ask(serve(), path, headers=header)
+    assert answer.status_code == 401
+    assert problem(answer) == "unauthorized"
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_revoked_key_opens_nothing_and_locks_nobody_else_in(
+    store: ObjectStore, serve: Callable[..., FlaskClient]
+) -> None:
+    key = new_key(store, READ)
+    client = serve()
+    keys = client.application.extensions["pymk"].keys
+    KeyStore(store).revoke(KeyStore(store).listed()[0].key_id, utc_now())
+    keys.look()
+    assert client.get(LIST, **with_key(key)).status_code == 401
+    assert client.get(LIST).status_code == 401, "doors that had a lock stay locked"
+
+
+def test_the_first_key_locks_a_running_server(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    assert client.get(LIST).status_code == 200
+    key = new_key(store, READ)
+    client.application.extensions["pymk"].keys.look()
+    assert client.get(LIST).status_code == 401
+    assert client.get(LIST, **with_key(key)).status_code == 200
+
+
+def test_pages_and_health_need_no_key(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    new_key(store, READ)
+    client = serve()
+    for path in OPEN:
+        assert client.get(path).status_code == 200, path
+
+
+def test_without_keys_only_this_machine_is_answered(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    assert client.get(LIST, environ_base={"REMOTE_ADDR": "127.0.0.1"}).status_code == 200
+    far = client.get(LIST, environ_base={"REMOTE_ADDR": "192.0.2.7"})
+    assert (far.status_code, problem(far)) == (401, "unauthorized")
+    other = serve(**api(host="0.0.0.0"))
+    assert other.get(LIST, environ_base={"REMOTE_ADDR": "127.0.0.1"}).status_code == 401, "it listens to everybody"
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("", True), (None, True),
+     ("10.0.0.1", False), ("::ffff:10.0.0.1", False), ("localhost.evil", False)],
+)  # fmt: skip
+def test_an_address_is_of_this_machine_or_not(address: str | None, near: bool) -> None:
+    assert from_this_machine(address) is near
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("example.org", False)],
+)
+def test_a_host_is_loopback_or_not(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+@given(st.text(max_size=30))
+def test_a_path_that_is_not_known_needs_the_strongest_key(rest: str) -> None:
+    for path in (f"/{rest}", f"//v1/{rest}", f"/V1/{rest}"):
+        if path not in OPEN and not path.startswith(("/v1/users/", "/v1/events", "/metrics")):
+            assert scope_of(path) == ADMIN
+
+
+def test_unreadable_keys_keep_the_door_shut(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    key = new_key(store, READ)
+    store.put("keys.json", b"damaged")
+    answer = serve().get(LIST, **with_key(key))
+    assert answer.status_code == 503
+    assert problem(answer) == "keys-unknown"
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_rates_hold_for_a_key_and_for_a_user(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    key, other = new_key(store, READ), new_key(store, READ)
+    client = serve(**api(key_per_s=0.01))
+    assert client.get(LIST, **with_key(key)).status_code == 429, "a hundredth of a request is not one"
+    client = serve(**api(key_per_s=2))
+    assert [client.get(LIST, **with_key(key)).status_code for _ in range(3)] == [200, 200, 429]
+    assert client.get(LIST, **with_key(other)).status_code == 200
+    client = serve(**api(user_per_s=2))
+    assert [client.get(LIST, **with_key(key)).status_code for _ in range(3)] == [200, 200, 429]
+    late = client.get(LIST, **with_key(other))
+    assert problem(late) == "too-many-requests"
+    assert int(late.headers["Retry-After"]) >= 1
+    assert client.get("/v1/users/8/recommendations", **with_key(key)).status_code == 200
+
+
+def test_a_body_too_large_is_refused_unread(serve: Callable[..., FlaskClient]) -> None:
+    client = serve(**api(max_body_kib=1))
+    body = orjson.dumps({"events": [EVENT], "more": "x" * 1024})
+    answer = client.post("/v1/events", data=body, content_type="application/json")
+    assert (answer.status_code, problem(answer)) == (413, "body-too-large")
+    for length in ("-1", "1e3", "٣", "9" * 30):
+        environ = {"CONTENT_LENGTH": length, "CONTENT_TYPE": "application/json"}
+        answer = client.post("/v1/events", data=b"{}", environ_overrides=environ)
+        assert answer.status_code in (400, 413), length
+
+
+def test_a_body_of_unknown_length_is_read_no_further_than_allowed(serve: Callable[..., FlaskClient]) -> None:
+    client = serve(**api(max_body_kib=1))
+    environ = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "CONTENT_TYPE": "application/json"}
+    answer = client.post("/v1/events", data=b'{"events":[' + b" " * 2000 + b"]}", environ_overrides=environ)
+    assert (answer.status_code, problem(answer)) == (400, "invalid-body"), "the rest was not read"
+
+
+def test_events_of_another_type_are_refused(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"):
+        answer = client.post("/v1/events", data=b'{"events":[]}', content_type=kind)
+        assert (answer.status_code, problem(answer)) == (415, "not-json")
+    kind = "Application/JSON; charset=utf-8"
+    assert client.post("/v1/events", data=b'{"events":[]}', content_type=kind).status_code == 202
+
+
+def test_too_many_events_are_refused(serve: Callable[..., FlaskClient]) -> None:
+    answer = serve(events=EventSettings(batch=1)).post("/v1/events", json={"events": [EVENT, EVENT]})
+    assert (answer.status_code, problem(answer)) == (413, "too-many-events")
+
+
+def test_a_path_too_long_is_refused(serve: Callable[..., FlaskClient]) -> None:
+    answer = serve().get("/v1/users/" + "1" * 3000)
+    assert (answer.status_code, problem(answer)) == (414, "uri-too-long")
+
+
+def test_an_event_is_obeyed_by_the_next_answer(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    shown = client.get(LIST).json["items"][0]["user_id"]
+    told = client.post("/v1/events", json={"events": [EVENT | {"other_id": shown}, {"type": "nonsense"}]})
+    assert told.status_code == 202
+    assert (told.json["accepted"], told.json["rejected"][0]["index"]) == (1, 1)
+    assert shown not in [item["user_id"] for item in client.get(LIST).json["items"]]
+    text = client.get("/metrics").text
+    assert "pymk_events_accepted_total 1.0" in text
+    assert 'pymk_events_rejected_total{code="invalid_event_id"} 1.0' in text
+
+
+def test_every_answer_is_safe_to_hand_to_a_browser(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    answers = [client.get(path) for path in (*OPEN, LIST, "/nothing", "/v1/users/x/recommendations", "/metrics")]
+    answers += [client.post(LIST), client.options(LIST), client.head(LIST)]
+    for answer in answers:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff", answer.request.path
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Request-Id"]
+        assert answer.headers["Cache-Control"] in ("no-store", "no-cache", "private, no-cache")
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        assert "Server" not in answer.headers
+
+
+def test_a_list_that_the_caller_has_is_not_sent_again(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    first = client.get(LIST)
+    tag = first.headers["ETag"]
+    again = client.get(LIST, headers={"If-None-Match": f'"other", {tag}'})
+    assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", tag)
+    assert client.get(f"{LIST}?limit=3", headers={"If-None-Match": tag}).status_code == 200
+    shown = first.json["items"][0]["user_id"]
+    client.post("/v1/events", json={"events": [EVENT | {"other_id": shown}]})
+    changed = client.get(LIST, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != tag
+
+
+def test_a_long_list_is_compressed_for_whoever_takes_gzip(serve: Callable[..., FlaskClient]) -> None:
+    import gzip
+
+    client = serve(**api(gzip_bytes=256))
+    plain = client.get(LIST)
+    packed = client.get(LIST, headers={"Accept-Encoding": "br, gzip"})
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert int(packed.headers["Content-Length"]) == len(packed.data) < len(plain.data)
+    assert json.loads(gzip.decompress(packed.data))["items"] == plain.json["items"]
+    assert "Accept-Encoding" in packed.headers["Vary"]
+
+
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [("gzip", True), ("GZIP;q=0.5", True), ("br,gzip", True), ("gzip;q=0", False), ("gzip; q=0.000", False),
+     ("gzip;q=0.001", True), ("br", False), ("xgzip", False), (None, False)],
+)  # fmt: skip
+def test_gzip_is_taken_or_not(header: str | None, taken: bool) -> None:
+    assert accepts_gzip({} if header is None else {"HTTP_ACCEPT_ENCODING": header}) is taken
+
+
+def test_a_tag_is_known_in_either_strength() -> None:
+    assert knows({"HTTP_IF_NONE_MATCH": '"a", W/"b"'}, 'W/"a"')
+    assert knows({"HTTP_IF_NONE_MATCH": " * "}, '"a"')
+    assert not knows({"HTTP_IF_NONE_MATCH": 'W/"ab"'}, '"a"')
+    assert not knows({}, '"a"')
+
+
+@pytest.mark.parametrize("log_requests", ["failed", "all"])
+def test_no_key_reaches_the_log(
+    store: ObjectStore, serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture, log_requests: str
+) -> None:
+    key = new_key(store, READ)
+    client = serve(**api(log_requests=log_requests))
+    with caplog.at_level(logging.DEBUG):
+        client.get(LIST, **with_key(key))
+        client.get(LIST, **with_key(key[:-1] + "0"))
+        client.get(PATHS[ADMIN], **with_key(key))
+    told = " ".join(str(vars(record)) for record in caplog.records)
+    assert key[-20:-1] not in told
+    turned = [record for record in caplog.records if record.message == "turned away"]
+    assert [record.status for record in turned] == [401, 403]
+    assert ("answered" in [record.message for record in caplog.records]) is (log_requests == "all")
+
+
+def test_an_answer_in_the_log_names_route_source_and_time(
+    serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        serve(**api(log_requests="all")).get(LIST, headers={"X-Request-Id": "mine"})
+    record = next(record for record in caplog.records if record.message == "answered")
+    assert (record.request_id, record.status, record.method) == ("mine", 200, "GET")
+    assert (record.route, record.source) == ("/v1/users/<user_id>/recommendations", "precomputed")
+    assert record.ms > 0
+
+
+def test_ready_until_told_to_stop_alive_all_the_time(
+    serve: Callable[..., FlaskClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "draining"
+    monkeypatch.setenv("PYMK_DRAIN_FILE", str(flag))
+    client = serve()
+    assert client.get("/readyz").json["live_facts"] == "read"
+    flag.touch()
+    answer = client.get("/readyz")
+    assert (answer.status_code, problem(answer)) == (503, "draining")
+    assert client.get("/healthz").json == {"status": "alive"}
+    assert client.get(LIST).status_code == 200
+
+
+def test_alive_but_not_ready_before_the_first_release(tmp_path: Path) -> None:
+    app = app_on(new_store(tmp_path))
+    client = app.test_client()
+    assert client.get("/healthz").status_code == 200
+    for path in ("/readyz", LIST):
+        answer = client.get(path)
+        assert (answer.status_code, problem(answer)) == (503, "no-release")
+        assert int(answer.headers["Retry-After"]) >= 1
+    app.extensions["pymk"].stop()
+
+
+HEADERS = ["Authorization", "X-Api-Key", "Content-Type", "X-Request-Id", "Accept-Encoding", "If-None-Match"]
+VALUES = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40)
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(HEADERS), VALUES))
+def test_any_header_is_answered_or_a_problem(shared: FlaskClient, headers: dict[str, str]) -> None:
+    for answer in (shared.get(LIST, headers=headers), shared.post("/v1/events", data=b"[]", headers=headers)):
+        assert answer.status_code in (200, 304, 400, 415)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    store = new_store(tmp_path_factory.mktemp("door"))
+    publish_day(store, 1, users=20)
+    app = app_on(store)
+    yield app.test_client()
+    app.extensions["pymk"].stop()
