@@ -1,7 +1,8 @@
 """Connections to Redis, for whatever is kept there: one place for addresses, passwords, time limits and errors.
 
-The address is `redis://host:port/db`, `rediss://` with TLS, or `unix://path`; user and password come from the
-environment (PYMK_REDIS_USERNAME, PYMK_REDIS_PASSWORD), as settings are printed and frozen into manifests.
+The address is `redis://host:port/db`, `rediss://` with TLS, `unix://path`, or `redis+cluster://host:port`. User and
+password come from the environment (PYMK_REDIS_USERNAME, PYMK_REDIS_PASSWORD), as settings are printed and frozen into
+manifests.
 """
 
 import os
@@ -11,11 +12,14 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from infra.errors import StoreError, UsageError
 
 SCHEMES = ("redis", "rediss", "unix")
+CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 USERNAME_VARIABLE, PASSWORD_VARIABLE = "PYMK_REDIS_USERNAME", "PYMK_REDIS_PASSWORD"
 CONNECTIONS = 16
 """Of one client, at most; each thread that waits for an answer has one."""
@@ -35,9 +39,7 @@ def connect(uri: str, timeout_s: float, connections: int = CONNECTIONS) -> "redi
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES or not (parts.hostname or parts.path):
         raise UsageError(f"{shown(uri)}: names no Redis", "Write redis://host:port/db, rediss://… or unix://path.")
-    if parts.password or parts.username:
-        fix = f"Leave them out, and set {USERNAME_VARIABLE} and {PASSWORD_VARIABLE}."
-        raise UsageError(f"{shown(uri)}: holds a user or a password, and settings are printed", fix)
+    _refuse_secrets(uri)
     try:
         return redis.Redis.from_url(
             uri,
@@ -50,6 +52,37 @@ def connect(uri: str, timeout_s: float, connections: int = CONNECTIONS) -> "redi
         )
     except ValueError as error:
         raise UsageError(f"{shown(uri)}: {error}", "Write redis://host:port/db.") from error
+
+
+def is_cluster(uri: str) -> bool:
+    """Whether the address names a node of a Redis Cluster, from which the others are learnt."""
+    return urlsplit(uri).scheme in CLUSTER_SCHEMES
+
+
+def connect_cluster(uri: str, timeout_s: float) -> RedisCluster:
+    """As `connect`, to `redis+cluster://host:port`, with CONNECTIONS to each node. Connects at once.
+
+    Raises StoreError where the node cannot be asked for the others.
+    """
+    parts = urlsplit(uri)
+    _refuse_secrets(uri)
+    with explained(shown(uri)):
+        return RedisCluster.from_url(
+            parts._replace(scheme=CLUSTER_SCHEMES[parts.scheme]).geturl(),
+            username=os.environ.get(USERNAME_VARIABLE),
+            password=os.environ.get(PASSWORD_VARIABLE),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            max_connections=CONNECTIONS,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+
+def _refuse_secrets(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.password or parts.username:
+        fix = f"Leave them out, and set {USERNAME_VARIABLE} and {PASSWORD_VARIABLE}."
+        raise UsageError(f"{shown(uri)}: holds a user or a password, and settings are printed", fix)
 
 
 def shown(uri: str) -> str:
@@ -73,5 +106,5 @@ def explained(what: str) -> Iterator[None]:
         raise StoreError(f"{what}: {error}") from error
     except redis.TimeoutError as error:
         raise StoreError(f"{what}: did not answer in time", "Check that Redis is not overloaded or hung.") from error
-    except (redis.RedisError, OSError) as error:
+    except (redis.RedisError, RedisClusterException, OSError) as error:
         raise StoreError(f"{what}: {error}", "Check the address, and that Redis runs.") from error

@@ -4,6 +4,7 @@ Hashes rather than a key a row: a set of tables is removed by naming its keys, a
 In a cluster the hashes spread over the nodes.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy.typing as npt
 
 from infra.errors import StoreError, UsageError
 from infra.kv import SERVING_TABLES, Int64, RowsHash, encode_key, encode_keys, partition_of, partitions_of
-from infra.redis_connection import connect, explained, shown
+from infra.redis_connection import connect, connect_cluster, explained, is_cluster, shown
 from infra.table_hosts import TableSet
 
 Client = Any
-"""A redis.Redis, whose own types allow for answers as text, which ours never gives."""
+"""A redis.Redis or RedisCluster, whose own types allow for answers as text, which ours never give."""
 ROWS_OF_HASH = 8192
 LEAST_HASHES, MOST_HASHES = 16, 4096
 """Of a table: about one for each ROWS_OF_HASH rows of the largest."""
@@ -41,7 +42,17 @@ class RedisHost:
 
     def __init__(self, uri: str, timeout_s: float) -> None:
         self.uri = shown(uri)
-        self._client: Client = connect(uri, timeout_s)
+        self._uri, self._timeout_s = uri, timeout_s
+        self._lock = threading.Lock()
+        self._connected: Client = None if is_cluster(uri) else connect(uri, timeout_s)
+
+    @property
+    def _client(self) -> Client:
+        """A cluster's nodes are learnt when one is first asked, and asked again until one answers."""
+        if self._connected is None:
+            with self._lock:
+                self._connected = self._connected or connect_cluster(self._uri, self._timeout_s)
+        return self._connected
 
     def notes(self) -> dict[str, bytes]:
         with explained(self.uri):
@@ -72,20 +83,28 @@ class RedisHost:
 
     def check_room(self, size_bytes: int) -> None:
         with explained(self.uri):
-            memory: dict[str, Any] = self._client.info("memory")
-        limit = int(memory.get("maxmemory", 0))
-        policy = str(memory.get("maxmemory_policy", "noeviction"))
-        if limit and policy.startswith("allkeys"):
-            fix = "Set its maxmemory-policy to noeviction or volatile-lru: rows would vanish one by one."
-            raise StoreError(f"{self.uri}: evicts any key when memory is short ({policy})", fix)
-        needed = int(size_bytes * OVERHEAD)
-        free = limit - int(memory["used_memory"])
-        if limit and needed > free:
-            fix = "Raise its maxmemory, or load with a smaller --keep."
-            raise StoreError(f"{self.uri}: {needed >> 20:,} MiB will not fit in the {free >> 20:,} MiB left", fix)
+            nodes = self._memory()
+        for memory in nodes:
+            policy = str(memory.get("maxmemory_policy", "noeviction"))
+            if memory.get("maxmemory") and policy.startswith("allkeys"):
+                fix = "Set its maxmemory-policy to noeviction or volatile-lru: rows would vanish one by one."
+                raise StoreError(f"{self.uri}: evicts any key when memory is short ({policy})", fix)
+        if all(memory.get("maxmemory") for memory in nodes):
+            needed = int(size_bytes * OVERHEAD)
+            free = sum(int(memory["maxmemory"]) - int(memory["used_memory"]) for memory in nodes)
+            if needed > free:
+                fix = "Raise its maxmemory, or load with a smaller --keep."
+                raise StoreError(f"{self.uri}: {needed >> 20:,} MiB will not fit in the {free >> 20:,} MiB left", fix)
+
+    def _memory(self) -> list[dict[str, Any]]:
+        """What each node that takes writes says of its memory."""
+        nodes = {"target_nodes": "primaries"} if is_cluster(self._uri) else {}
+        found = self._client.info("memory", **nodes)
+        return [found] if "used_memory" in found else list(found.values())
 
     def close(self) -> None:
-        self._client.close()
+        if self._connected is not None:
+            self._connected.close()
 
 
 class Keys:

@@ -239,10 +239,10 @@ class ApiSettings(Section):
     )
     tables: str = Field(
         "",
-        pattern=r"^((redis|rediss|unix|dynamodb)://.*)?$",
+        pattern=r"^((rediss?(\+cluster)?|unix|dynamodb)://.*)?$",
         description="Host that `pymk release load` fills and tables are read from; empty for the store's own files.",
     )
-    tables_timeout_ms: float = Field(100, ge=1, le=60_000, description="Time that an answer of that host may take.")
+    tables_timeout_ms: float = Field(50, ge=1, le=60_000, description="Time that an answer of that host may take.")
 
 
 class EventSettings(Section):

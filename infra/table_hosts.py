@@ -59,13 +59,13 @@ class TableHost(Protocol):
 
 
 def open_host(uri: str, timeout_s: float = TIMEOUT_S) -> TableHost:
-    """Opens `redis://host:port/db` or `dynamodb://prefix-of-table-names`. Connects when it is first used.
+    """Opens `redis://host:port/db`, `redis+cluster://host:port` or `dynamodb://prefix`. Connects when it is first used.
 
     timeout_s: of one answer. Raises UsageError for an address that names no host of tables.
     """
-    from infra.redis_connection import is_redis, shown
+    from infra.redis_connection import is_cluster, is_redis, shown
 
-    if is_redis(uri):
+    if is_redis(uri) or is_cluster(uri):
         from infra.redis_tables import RedisHost
 
         return RedisHost(uri, timeout_s)

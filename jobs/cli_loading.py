@@ -23,7 +23,7 @@ def load(
     store: Store,
     release_id: ReleaseId = None,
     into: Annotated[
-        str | None, typer.Option(help="redis://host:port/db or dynamodb://prefix; default api.tables.")
+        str | None, typer.Option(help="redis://…, redis+cluster://… or dynamodb://prefix; default api.tables.")
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Releases to keep there, with the one served.")] = 2,
     switch: Annotated[bool, typer.Option("--switch/--no-switch", help="Serve it once it is there.")] = True,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from jobs.pipeline import Pipeline
-    from tests.suites.redis_server import RedisServer
+    from tests.suites.redis_server import RedisNodes, RedisServer
 
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -85,6 +85,22 @@ def redis_uri(shared_redis: "RedisServer") -> str:
     with shared_redis.client() as client:
         client.flushall()
     return shared_redis.uri
+
+
+@pytest.fixture(scope="session")
+def shared_redis_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator["RedisNodes"]:
+    from tests.suites.redis_server import RedisNodes
+
+    nodes = RedisNodes(tmp_path_factory.mktemp("redis-cluster")).start()
+    yield nodes
+    nodes.stop()
+
+
+@pytest.fixture
+def redis_cluster_uri(shared_redis_nodes: "RedisNodes") -> str:
+    """The address of a Redis Cluster that holds nothing yet."""
+    shared_redis_nodes.flush()
+    return shared_redis_nodes.uri
 
 
 SMALL_FLAGS = {"encoder.max_steps": "60", "candidates.per_user": "100", "index.min_recall": "0.9"}

@@ -1,6 +1,7 @@
 """Serving tables in a real Redis do what every store of them must, and say so when they are gone or do not fit."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from infra.kv import RANKINGS, USERS, KeyValueReader
 from infra.redis_tables import FLUSH_BYTES, Keys, RedisHost
 from infra.table_hosts import TableSet, open_host
 from tests.suites.kv_stores import KeyValueSuite, Load, Rows, put_rows
-from tests.suites.redis_server import RedisServer, free_port
+from tests.suites.redis_server import RedisNodes, RedisServer, free_port
 from tests.suites.table_hosts import TableHostSuite
 
 
@@ -44,6 +45,61 @@ class TestRedisHost(TableHostSuite):
     @pytest.fixture
     def uri(self, redis_uri: str) -> str:
         return redis_uri
+
+
+class TestRedisClusterTables(KeyValueSuite):
+    @pytest.fixture
+    def load(self, redis_cluster_uri: str) -> Iterator[Load]:
+        host = RedisHost(redis_cluster_uri, 5)
+        yield lambda rows: write(host, "one", rows)
+        host.close()
+
+
+class TestRedisClusterHost(TableHostSuite):
+    @pytest.fixture
+    def uri(self, redis_cluster_uri: str) -> str:
+        return redis_cluster_uri
+
+
+def test_a_cluster_spreads_a_table_over_its_nodes_and_says_what_room_they_have(
+    redis_cluster_uri: str, shared_redis_nodes: RedisNodes
+) -> None:
+    host = RedisHost(redis_cluster_uri, 5)
+    write(host, "one", {USERS: dict.fromkeys(range(1000), b"x")}, 1000)
+    clients = [node.client() for node in shared_redis_nodes.nodes]
+    assert all(client.dbsize() > 2 for client in clients)
+    host.check_room(1 << 40)
+    for client in clients:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + (2 << 20))
+    try:
+        host.check_room(5 << 20)
+        with pytest.raises(StoreError, match="will not fit"):
+            host.check_room(7 << 20)
+    finally:
+        for client in clients:
+            client.config_set("maxmemory", 0)
+    host.drop(TableSet("one", {USERS: 1000}))
+    assert [client.dbsize() for client in clients] == [0, 0, 0]
+    host.close()
+
+
+def test_a_cluster_that_lost_a_node_is_a_store_error_and_what_the_others_hold_is_read(tmp_path: Path) -> None:
+    nodes = RedisNodes(tmp_path, cluster_require_full_coverage="no").start()
+    try:
+        host = open_host(nodes.uri, 1)
+        rows = {USERS: {key: b"%d" % key for key in range(100)}}
+        reader = write(host, "one", rows)  # type: ignore[arg-type]
+        nodes.nodes[1].kill()
+        found = []
+        for key in rows[USERS]:
+            with suppress(StoreError):
+                found.append(reader.get(USERS, key))
+        assert 0 < len(found) < 100
+        assert set(found) <= set(rows[USERS].values())
+        with pytest.raises(StoreError):
+            reader.get_many(USERS, list(rows[USERS]))
+    finally:
+        nodes.stop()
 
 
 def test_a_row_larger_than_what_is_sent_at_a_time_and_many_small_ones_arrive(host: RedisHost) -> None:
@@ -102,12 +158,12 @@ def test_a_redis_without_room_or_that_evicts_is_refused_before_anything_is_sent(
         server.stop()
 
 
-def test_a_redis_that_is_down_is_a_store_error_at_every_door() -> None:
-    host = open_host(f"redis://127.0.0.1:{free_port()}/0", 1)
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+def test_a_redis_that_is_down_is_a_store_error_at_every_door(scheme: str) -> None:
+    host = open_host(f"{scheme}://127.0.0.1:{free_port()}", 1)
     tables = TableSet("one", {USERS: 1})
-    reader = host.reader(tables)
     for do in (
-        lambda: reader.get(USERS, 1), lambda: reader.get_many(USERS, [1]), lambda: host.notes(),
+        lambda: host.reader(tables).get(USERS, 1), lambda: host.reader(tables).get_many(USERS, [1]), host.notes,
         lambda: host.note("a"), lambda: host.swap("a", None, b"1"), lambda: host.drop(tables),
         lambda: host.check_room(1), lambda: host.writer(tables).finish(),
     ):  # fmt: skip

@@ -85,6 +85,41 @@ class RedisServer:
                 time.sleep(0.01)
 
 
+class RedisNodes:
+    """A Redis Cluster of three primaries."""
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        ports = [free_port() for _ in range(3)]
+        self.nodes = [
+            RedisServer(folder / f"{port}", cluster_enabled="yes", cluster_port=str(port), **options) for port in ports
+        ]
+
+    @property
+    def uri(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
+
+    def start(self) -> "RedisNodes":
+        """Returns once every node knows of all slots."""
+        cuts = [0, 5461, 10923, 16384]
+        for node, first, last in zip(self.nodes, cuts, cuts[1:], strict=False):
+            node.start().client().execute_command("CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+        meeting = self.nodes[0].client()
+        for node in self.nodes[1:]:
+            meeting.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.options["cluster_port"])
+        for node in self.nodes:
+            while b"cluster_state:ok" not in node.client().execute_command("CLUSTER", "INFO"):
+                time.sleep(0.01)
+        return self
+
+    def flush(self) -> None:
+        for node in self.nodes:
+            node.client().flushall()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
