@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
 from infra.cost import CostMeter
+from infra.erasures import digest_of, erased_people
 from infra.errors import CorruptArtifact, InputError, NotFound, PymkError, UsageError
 from infra.releases import Release, ReleaseStore
 from infra.settings import Settings
@@ -142,7 +143,8 @@ class Pipeline:
 
     def _parent_ids(self, stage: Stage) -> dict[str, str]:
         if not stage.parents:
-            return {"lake": self._lake_fingerprint}
+            erased = {"erased": digest_of(self._erased)} if self._erased else {}
+            return {"lake": self._lake_fingerprint} | erased
         return {kind: self.artifact_id(kind) for kind in stage.parents} | self._named_parents(stage)
 
     def _named_parents(self, stage: Stage) -> dict[str, str]:
@@ -155,6 +157,10 @@ class Pipeline:
         from infra.lake import lake_fingerprint
 
         return lake_fingerprint(self.lake)
+
+    @cached_property
+    def _erased(self) -> dict[int, int]:
+        return erased_people(self.store)
 
     def _settings_of(self, stage: Stage) -> dict[str, Any]:
         return {name: self._resolved.section(name) for name in ("run", *stage.sections)}
@@ -196,6 +202,7 @@ class Pipeline:
                     progress=self.progress,
                     shard=shard,
                     work=work,
+                    erased=tuple(sorted(self._erased)),
                 )
                 result: StageResult = _module_of(stage).run(context)
             self._refuse_moved_lake(stage)
