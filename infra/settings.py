@@ -133,7 +133,9 @@ class NewcomerSettings(Section):
 
 
 class RankerSettings(Section):
-    kind: Literal["trees", "mlp", "ensemble"] = Field("trees", description="What ranks, above a linear prior.")
+    kind: Literal["auto", "trees", "mlp", "ensemble"] = Field(
+        "auto", description="What ranks, above a linear prior; auto: trees, or the ensemble where that is better."
+    )
     trees: int = Field(300, ge=1, le=5000, description="trees: boosting rounds at most.")
     depth: int = Field(4, ge=1, le=12, description="trees: depth of a tree.")
     learning_rate: float = Field(0.05, gt=0, le=1, description="trees: shrinkage.")
@@ -144,7 +146,7 @@ class RankerSettings(Section):
 
 class RankSettings(Section):
     per_user: int = Field(100, ge=1, le=1000, description="Ranked people stored for a user.")
-    exposure: float = Field(0.25, ge=0, le=10, description="How far people sink whom many lists show.")
+    exposure: float = Field(0.3, ge=0, le=10, description="How far people sink whom many lists show.")
     blend: Literal["none", "ssd", "dpp", "mmr", "spacing"] = Field("none", description="How lists are made diverse.")
     diversity: float = Field(0.1, ge=0.001, le=0.999, description="What diversity counts beside relevance in a blend.")
 

@@ -68,6 +68,7 @@ def _learn_ensemble(train: Lists, check: Lists, settings: Settings) -> tuple[Ran
 
 
 LEARNERS: dict[str, Callable[[Lists, Lists, Settings], tuple[Ranker, dict[str, Any]]]] = {
+    "auto": _learn_ensemble,
     "trees": _learn_trees,
     "mlp": _learn_mlp,
     "ensemble": _learn_ensemble,

@@ -66,8 +66,8 @@ def grow(train: Lists, check: Lists, prior: Float64, settings: RankerSettings, t
 
 def _gains(check: Lists, one: xgb.Booster, other: xgb.Booster, prior: Float64) -> bool:
     """Whether the users kept apart are clearly better off with `one`."""
-    scores = [TreesRanker(prior=prior, booster=booster).score(check.matrix) for booster in (one, other)]
-    return clearly_better(check, *scores)
+    first, second = (TreesRanker(prior=prior, booster=booster).score(check.matrix) for booster in (one, other))
+    return clearly_better(check, first, second)
 
 
 def without_trees(params: dict[str, Any]) -> xgb.Booster:

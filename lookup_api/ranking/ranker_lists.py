@@ -61,12 +61,12 @@ def ndcg(lists: Lists, score: Float32, k: int = 20) -> float:
     return float(ndcgs(lists, score, k).mean()) if len(lists.held) else 0.0
 
 
-def clearly_better(lists: Lists, one: Float32, other: Float32) -> bool:
-    """Whether nDCG by `one` is higher than by `other` by more than twice the standard error of the difference."""
+def clearly_better(lists: Lists, one: Float32, other: Float32, errors: float = 2) -> bool:
+    """Whether nDCG by `one` is higher than by `other` by more than `errors` standard errors of the difference."""
     if len(lists.held) < 2:
         return False
     gain = ndcgs(lists, one) - ndcgs(lists, other)
-    return bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain)))
+    return bool(gain.mean() > errors * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def ndcgs(lists: Lists, score: Float32, k: int = 20) -> Float64:

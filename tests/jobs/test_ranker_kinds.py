@@ -16,7 +16,8 @@ from jobs.scoring import Pairs, Scorer
 from jobs.train_ranker import LEARNERS
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.ranker import KINDS, Ranker, linear
-from lookup_api.ranking.ranker_lists import ndcg, recall
+from lookup_api.ranking.ranker_ensemble import EnsembleRanker
+from lookup_api.ranking.ranker_lists import ndcg, ndcgs, recall
 from lookup_api.ranking.ranker_prior import default_prior
 from tests.jobs.test_candidates import Stages, settings_of
 from tests.lookup_api.ranking.networks import small_graph
@@ -39,7 +40,22 @@ def learnt(variant: str, queries: int = 600) -> tuple[Ranker, dict[str, Any]]:
 
 
 def test_every_kind_can_be_learnt_and_set() -> None:
-    assert set(LEARNERS) == set(KINDS) == {settings.kind for settings in VARIANTS.values()}
+    assert set(LEARNERS) - {"auto"} == set(KINDS) == {settings.kind for settings in VARIANTS.values()}
+
+
+@pytest.mark.parametrize(("queries", "better"), [(150, False), (2000, True)])
+def test_a_network_joins_the_trees_where_users_kept_apart_gain_by_it(queries: int, better: bool) -> None:
+    train, check = planted(queries, 1), planted(queries // 3, 2)
+    chosen, both = (
+        LEARNERS[kind](train, check, Settings(ranker=RankerSettings(kind=kind, epochs=12, trees=40)))[0]
+        for kind in ("auto", "ensemble")
+    )
+    assert isinstance(both, EnsembleRanker)
+    tested = check.telling()
+    gain = ndcgs(tested, both.score(tested.matrix)) - ndcgs(tested, both.trees.score(tested.matrix))
+    assert (gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))) == better
+    expected = both if better else both.trees
+    assert chosen.content_hash() == expected.content_hash()
 
 
 @every_variant
