@@ -9,15 +9,16 @@ from infra.artifacts import Manifest, write_artifact
 from infra.blob_writer import (
     Ragged,
     RankingColumns,
+    encode_bars,
     encode_candidates,
     encode_neighbours,
     encode_rankings,
     encode_users,
 )
-from infra.kv import CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
+from infra.kv import BARS, CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
 from infra.lmdb_tables import LmdbWriter
 from infra.releases import Release, ReleaseStore
-from infra.serving_meta import HEAD_KEY, POPULAR_KEY, ServingHead
+from infra.serving_meta import HEAD_KEY, POPULAR_KEY, PRICE, ServingHead
 from infra.store import ObjectStore
 from infra.times import format_time
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
@@ -35,11 +36,17 @@ def user_ids(users: int) -> np.ndarray:
     return FIRST_ID + STEP * np.arange(users, dtype=np.int64)
 
 
-def write_tables(folder: Path, users: int, tag: str, partitions: int = 2, seed: int = 17) -> str:
-    """Full-sized rows for every user; `tag` is the value of a reason of every item. Returns the content hash."""
+def write_tables(
+    folder: Path, users: int, tag: str, partitions: int = 2, seed: int = 17, vectors: np.ndarray | None = None
+) -> str:
+    """Full-sized rows for every user; `tag` is the value of a reason of every item. Returns the content hash.
+
+    vectors float32 [users, DIMENSIONS]: embeddings, drawn where they are not given.
+    """
     ids = user_ids(users)
     with LmdbWriter(folder, partitions) as writer:
-        head = ServingHead(users, PAIR_FEATURES, USER_FEATURES, ("dorm",) * ATTRIBUTES, CAPPED, DIMENSIONS).to_json()
+        columns = (PAIR_FEATURES, (*USER_FEATURES, PRICE), ("dorm",) * ATTRIBUTES)
+        head = ServingHead(users, *columns, CAPPED, DIMENSIONS).to_json()
         draw = np.random.default_rng([seed, users])
         popular = _rankings(ids, ids[:1], min(POPULAR, users - 1), tag, draw)
         values = np.concatenate([np.frombuffer(head, np.uint8), popular.data])
@@ -47,12 +54,13 @@ def write_tables(folder: Path, users: int, tag: str, partitions: int = 2, seed: 
         for start in range(0, users, BLOCK):
             keys = ids[start : start + BLOCK]
             draw = np.random.default_rng([seed, start])
-            for table, blobs in _block(ids, keys, tag, draw).items():
+            own = None if vectors is None else vectors[start : start + BLOCK]
+            for table, blobs in _block(ids, keys, tag, draw, own).items():
                 writer.put(table, keys, blobs.data, blobs.ends)
         return writer.finish()
 
 
-def _block(ids, keys, tag, draw):
+def _block(ids, keys, tag, draw, vectors):
     n = len(keys)
     stored = Ragged.of_matrix(_others(ids, keys, STORED, draw))
     features = draw.random((n * STORED, len(PAIR_FEATURES)), np.float32).astype(np.float16)
@@ -61,14 +69,15 @@ def _block(ids, keys, tag, draw):
         RANKINGS: _rankings(ids, keys, min(RANKED, len(ids) - 1), tag, draw),
         CANDIDATES: encode_candidates(stored, Ragged.of_matrix(draw.integers(1, 8, (n, STORED))), features),
         USERS: encode_users(
-            draw.random((n, len(USER_FEATURES)), np.float32),
+            draw.random((n, len(USER_FEATURES) + 1), np.float32),
             draw.integers(0, 99, (n, ATTRIBUTES)).astype(np.int32),
             none,
-            draw.random((n, DIMENSIONS), np.float32).astype(np.float16),
+            (draw.random((n, DIMENSIONS), np.float32) if vectors is None else vectors).astype(np.float16),
         ),
         NEIGHBOURS: encode_neighbours(
             np.full(n, FRIENDS), Ragged.of_matrix(np.sort(_others(ids, keys, FRIENDS, draw), axis=1)), none
         ),
+        BARS: encode_bars(none),
     }
 
 

@@ -18,13 +18,16 @@ from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.live_parts import LiveParts
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.ranking.live import (
+    Seen,
     forget_stale,
+    fresh_share,
     measured_live,
     newcomer_features,
     scores_of,
     shared_attributes,
     shown_order,
 )
+from lookup_api.ranking.near_friends import near_friends
 from lookup_api.ranking.scoring import RankingModel
 from lookup_api.ranking.sources import ANN, TWO_HOP
 from lookup_api.served_release import ServedRelease
@@ -102,9 +105,9 @@ class LiveRanker:
             return None
         deadline.check("features")
         users = ask.release.users(people.ids.tolist())
-        pairs = self._pairs(viewer, vector, people, users)
-        deadline.check("the ranker")
         mine, theirs = self._user_features(ask, viewer, users)
+        pairs = self._pairs(ask.release, viewer, vector, people, users, mine)
+        deadline.check("the ranker")
         scores = scores_of(self.model, pairs, mine, theirs)
         self.counts.ranked_live.inc(len(people))
         order = shown_order(people.ids, scores, _prices(ask.release, users), bool(mine[0] > 0), KEPT)
@@ -144,12 +147,15 @@ class LiveRanker:
             named = found.ids[at] == kept
             cosine[named] = found.scores[at[named]]
             bits[named] |= ANN
-        if len(near):
-            bits[np.isin(kept, near)] |= TWO_HOP
+        if circle is not None:
+            bits[circle.near.of(kept)[0] > 0] |= TWO_HOP
         return People(kept, bits, place, cosine)
 
-    def _pairs(self, viewer: Viewer, vector: Float32, people: People, users: Users) -> Float16:
-        """Pair features float16 [n, P]: those stored, and of the others what the tables tell."""
+    def _pairs(
+        self, release: ServedRelease, viewer: Viewer, vector: Float32, people: People, users: Users, mine: Float32
+    ) -> Float16:
+        """Pair features float16 [n, P]: those stored, and of the others what the tables tell. mine: the viewer's user
+        features."""
         out = np.empty((len(people), len(PAIR_FEATURES)), np.float16)
         is_stored = people.stored >= 0
         if viewer.stored is not None and is_stored.any():
@@ -160,11 +166,12 @@ class LiveRanker:
             unknown = np.isnan(cosine)
             if unknown.any():
                 cosine[unknown] = users.embeddings[others[unknown]].astype(np.float32) @ vector
-            common, allocation = np.zeros((2, len(others)), np.float32)
-            if viewer.circle is not None:
-                common, allocation, _ = viewer.circle.near.of(people.ids[others])
+            near = viewer.circle.near if viewer.circle is not None else near_friends([])
             shared = shared_attributes(viewer.user.codes[0], users.codes[others])
-            out[others] = measured_live(common, allocation, cosine, shared)
+            seen = Seen(*near.of(people.ids[others]), cosine, shared)
+            fresh = fresh_share(viewer.stored.features) if viewer.stored and is_stored.any() else 1.0
+            theirs = users.features[others, : len(USER_FEATURES)]
+            out[others] = measured_live(seen, mine, theirs, release.head.users, fresh)
             self.counts.defaulted.labels("pair", "missing").inc(len(others))
         return out
 
@@ -233,7 +240,7 @@ def _reasons(ask: Ask, viewer: Viewer, ids: Int64) -> tuple[list[tuple[str, ...]
     blob = ask.release.tables.get(RANKINGS, ask.query.user_id)
     nightly = _nightly_reasons(decode_ranking(blob)) if blob is not None else {}
     none = np.zeros(len(ids), np.int64)
-    common = viewer.circle.near.of(ids)[2] if viewer.circle is not None else none
+    common = viewer.circle.near.of(ids)[0] if viewer.circle is not None else none
     found = [
         nightly.get(person) or (((MUTUAL,), many) if many else ((NEAR,), 0))
         for person, many in zip(ids.tolist(), common.tolist(), strict=True)

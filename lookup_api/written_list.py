@@ -1,4 +1,4 @@
-"""Lists made while a request waits, as blobs like those of the night: one way of decoding, rules and caches for both."""
+"""Lists made while a request waits, as blobs like those of the night: decoded, ruled and kept in the same way."""
 
 from collections import Counter
 from collections.abc import Sequence

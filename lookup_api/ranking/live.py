@@ -5,17 +5,36 @@ prices, top_per_user), so a live score is the nightly one. Of a pair that is not
 known; the other columns take their default, which is no evidence. Pure numpy.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES, assemble
+from lookup_api.ranking.features import PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE, assemble
 from lookup_api.ranking.scoring import RankingModel
 from lookup_api.ranking.top import top_per_user
 
-KNOWN_LIVE = ("common_neighbours", "resource_allocation", "embedding_dot", "shared_attributes")
-"""Columns of a pair that are measured live; zero, no evidence, is the default of the others."""
+KNOWN_LIVE = (
+    "common_neighbours",
+    "resource_allocation",
+    "fresh_allocation",
+    "walk",
+    "joint_walk",
+    "embedding_dot",
+    "shared_attributes",
+)
+"""Columns of a pair that are measured or estimated live; zero, no evidence, is the default of the others.
+
+The ranker weighs a walk against what else it knows, so a walk that is simply zero would turn shared friends against a
+candidate. It is estimated by its first two steps, and for the later ones by where every walk ends up.
+"""
+ALPHA = 0.15
+"""Chance that a walk ends at each step; that of lookup_api.ranking.walks, which loads kernels."""
+SECOND_STEP = ALPHA * (1 - ALPHA) ** 2
+"""What the friends of friends get of a walk when it reaches them first."""
+LATER_STEPS = (1 - ALPHA) ** 3
+"""What is left of it then."""
 STALE_DEFAULTS = {"days_since_friend": -1.0, "friends_last_quarter": 0.0, "friends_last_year": 0.0}
 """User features that say how things stood on the day of the release, and what they are taken for when it is old."""
 DEPTH = 100
@@ -30,13 +49,46 @@ _AT = {name: at for at, name in enumerate(PAIR_FEATURES)}
 _USER = {name: at for at, name in enumerate(USER_FEATURES)}
 
 
-def measured_live(common: Float32, allocation: Float32, cosine: Float32, shared: Int64) -> Float16:
-    """Pair features float16 [n, P] of pairs that are not stored, from the columns KNOWN_LIVE, each [n]."""
-    out = np.zeros((len(cosine), len(PAIR_FEATURES)), np.float16)
-    columns: tuple[npt.NDArray[Any], ...] = (common, allocation, cosine, shared)
+@dataclass(frozen=True)
+class Seen:
+    """What is known of n pairs of one viewer: common int64 [n] and allocation float32 [n] over friend lists
+    (near_friends), cosine float32 [n] of the embeddings, shared int64 [n] attributes."""
+
+    common: Int64
+    allocation: Float32
+    cosine: Float32
+    shared: Int64
+
+
+def measured_live(seen: Seen, viewer: Float32, candidates: Float32, people: int, fresh: float) -> Float16:
+    """Pair features float16 [n, P] of pairs that are not stored.
+
+    viewer, candidates: user features float32 [U] and [n, U]. people: users of the release. fresh: share of the
+    allocation that is fresh.
+    """
+    degree, theirs = max(float(viewer[_USER["degree"]]), 1.0), candidates[:, _USER["degree"]]
+    ends = people * max(float(theirs.mean()) if len(theirs) else 1.0, 1.0)
+    walk = SECOND_STEP * seen.allocation / degree + LATER_STEPS * theirs / ends
+    joint = walk * degree / max(float(viewer[_USER["volume"]]), degree)
+    columns: tuple[npt.NDArray[Any], ...] = (
+        np.log1p(seen.common),
+        SQUARE_SCALE * np.sqrt(seen.allocation),
+        SQUARE_SCALE * np.sqrt(fresh * seen.allocation),
+        WALK_SCALE * np.sqrt(walk),
+        WALK_SCALE * np.sqrt(joint),
+        seen.cosine,
+        seen.shared,
+    )
+    out = np.zeros((len(theirs), len(PAIR_FEATURES)), np.float16)
     for name, column in zip(KNOWN_LIVE, columns, strict=True):
         out[:, _AT[name]] = column
     return out
+
+
+def fresh_share(stored: Float16) -> float:
+    """Share of the resource allocation of stored pairs float16 [n, P] that is fresh; 1 where there is none."""
+    squares = np.square(stored[:, [_AT["fresh_allocation"], _AT["resource_allocation"]]].astype(np.float64)).sum(axis=0)
+    return float(squares[0] / squares[1]) if squares[1] else 1.0
 
 
 def shared_attributes(viewer: Int32, candidates: Int32) -> Int64:

@@ -10,11 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lookup_api.ranking.features import SQUARE_SCALE
-
-LEAST_FRIENDS_LISTED = 1
-"""People found below which a list of friends of friends says nothing."""
-
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
@@ -47,16 +42,13 @@ class Near:
     def where(self, chosen: npt.NDArray[np.bool_] | Int64) -> "Near":
         return Near(self.ids[chosen], self.common[chosen], self.allocation[chosen])
 
-    def of(self, ids: Int64) -> tuple[Float32, Float32, Int64]:
-        """The stored columns common_neighbours and resource_allocation, float32 [n], and the counts behind the first,
-        int64 [n], of people int64 [n]; zeros for those not found."""
+    def of(self, ids: Int64) -> tuple[Int64, Float32]:
+        """common and allocation of people int64 [n]; zeros for those not found."""
         if not len(self.ids):
-            return np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int64)
+            return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.float32)
         at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         found = self.ids[at] == ids
-        common: Int64 = np.where(found, self.common[at], 0)
-        allocation = np.where(found, self.allocation[at], np.float32(0))
-        return np.log1p(common).astype(np.float32), (SQUARE_SCALE * np.sqrt(allocation)).astype(np.float32), common
+        return np.where(found, self.common[at], 0), np.where(found, self.allocation[at], np.float32(0))
 
 
 def near_friends(lists: Sequence[FriendList]) -> Near:

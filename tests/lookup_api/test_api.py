@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks.serving_rows import FIRST_ID, TAG, user_ids
 from infra.blobs import decode_candidates, decode_ranking
-from infra.kv import CANDIDATES, NEIGHBOURS, RANKINGS
+from infra.kv import BARS, CANDIDATES, NEIGHBOURS, RANKINGS
 from infra.settings import RulesSettings
 from infra.store import ObjectStore
 from lookup_api.served_release import ServedRelease
@@ -121,10 +121,11 @@ def test_an_unknown_user_gets_the_popular_list_and_is_not_degraded(client: Flask
     assert ids(nobody_else) == release.popular.ids()[1:2]
 
 
-def test_a_user_who_excludes_the_whole_list_gets_popular_people(client: FlaskClient) -> None:
+def test_a_user_who_excludes_the_whole_list_gets_friends_of_friends(client: FlaskClient) -> None:
     everybody = set(ids(get(client, KNOWN, "?limit=100")))
     answer = get(client, KNOWN, f"?exclude={','.join(map(str, everybody))}")
-    assert answer["source"] == "popular"
+    assert (answer["source"], answer["degraded"]) == ("heuristic", False)
+    assert answer["items"][0]["reasons"][0]["kind"] == "mutual_connections"
     assert KNOWN not in ids(answer)
     assert not everybody & set(ids(answer))
 
@@ -256,7 +257,12 @@ class Broken:
 
 @pytest.mark.parametrize(
     ("broken", "source"),
-    [({RANKINGS}, "popular"), ({RANKINGS, NEIGHBOURS}, "none"), ({CANDIDATES}, "precomputed")],
+    [
+        ({RANKINGS}, "heuristic"),
+        ({RANKINGS, BARS}, "popular"),
+        ({RANKINGS, NEIGHBOURS}, "none"),
+        ({CANDIDATES}, "precomputed"),
+    ],
 )
 def test_a_failing_rung_is_skipped_and_the_answer_says_degraded(
     store: ObjectStore, broken: set[str], source: str
