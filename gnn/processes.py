@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gnn.optimise import summed_rows
+
 PATIENCE = timedelta(hours=12)
 """How long the others wait while the first process validates."""
 
@@ -31,7 +33,7 @@ class Processes:
         return cls(device, rank, count)
 
     def leave(self) -> None:
-        if self.count > 1:
+        if dist.is_initialized():
             dist.destroy_process_group()
 
     @property
@@ -67,7 +69,7 @@ class Processes:
         return float(said)
 
     def _summed_rows(self, table: Tensor) -> Tensor:
-        """The sparse gradient with each touched row once, ascending, added up in the order of the ranks."""
+        """The sparse gradient with each touched row once, added up in the order of the ranks."""
         rows, slopes = self._own_rows(table)
         counts = self._gathered(torch.tensor([len(rows)], device=self.device))
         longest = int(torch.cat(counts).max())
@@ -76,9 +78,8 @@ class Processes:
         kept = [int(count) for count in counts]
         rows = torch.cat([part[:n] for part, n in zip(all_rows, kept, strict=True)])
         slopes = torch.cat([part[:n] for part, n in zip(all_slopes, kept, strict=True)])
-        distinct, at = rows.unique(return_inverse=True)
-        summed = slopes.new_zeros(len(distinct), slopes.shape[1]).index_add_(0, at, slopes)
-        return torch.sparse_coo_tensor(distinct[None], summed, table.shape, is_coalesced=True, check_invariants=False)
+        rows, slopes = summed_rows(rows, slopes)
+        return torch.sparse_coo_tensor(rows[None], slopes, table.shape, check_invariants=False)
 
     def _own_rows(self, table: Tensor) -> tuple[Tensor, Tensor]:
         if table.grad is None:

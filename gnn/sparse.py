@@ -22,9 +22,8 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None, Tensor]:
-        indptr, indices, weights = (tensor.cpu().numpy() for tensor in ctx.saved_tensors)
-        flipped = transpose(indptr, indices, weights, ctx.rows)
-        indptr, indices, weights = (torch.from_numpy(array).to(grads[0].device) for array in flipped)
+        transposed: Any = _sorted_transpose if grads[0].is_cuda else _counted_transpose
+        indptr, indices, weights = transposed(*ctx.saved_tensors, ctx.rows)
         return None, None, None, _bag(indptr, indices, weights, grads[0].contiguous())
 
 
@@ -34,6 +33,20 @@ def sparse_product(indptr: Tensor, indices: Tensor, weights: Tensor, dense: Tens
     Differentiable in `dense` alone.
     """
     return _SparseProduct.apply(indptr, indices, weights, dense)
+
+
+def _counted_transpose(indptr: Tensor, indices: Tensor, weights: Tensor, columns: int) -> tuple[Tensor, ...]:
+    flipped = transpose(indptr.numpy(), indices.numpy(), weights.numpy(), columns)
+    return tuple(torch.from_numpy(array) for array in flipped)
+
+
+def _sorted_transpose(indptr: Tensor, indices: Tensor, weights: Tensor, columns: int) -> tuple[Tensor, ...]:
+    """The same where sorting is quicker than a way to the CPU and back."""
+    rows = torch.arange(len(indptr) - 1, device=indices.device)
+    rows = rows.repeat_interleave(indptr.diff(), output_size=len(indices))
+    column, order = indices.sort(stable=True)
+    starts = torch.searchsorted(column, torch.arange(columns + 1, device=indices.device))
+    return starts, rows[order], weights[order]
 
 
 def _bag(indptr: Tensor, indices: Tensor, weights: Tensor, dense: Tensor) -> Tensor:

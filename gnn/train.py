@@ -24,6 +24,7 @@ from gnn.training_state import StateFile
 from gnn.validate import Validation
 from gnn.warm_start import Start
 from infra.graph import Graph
+from infra.hashing import hash_arrays
 from infra.settings import EncoderSettings
 
 
@@ -42,11 +43,13 @@ def train(
     work: Path | None = None,
     start: Start | None = None,
     processes: Processes | None = None,
+    watch: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Trained:
     """Trains on graph.past; `gnn.runtime.prepare` comes first. Deterministic for a seed on one machine.
 
     work: a folder in which the run keeps its state, and from which a run that died goes on; the end is the same.
     start: a finished encoder whose weights are the first ones. processes: those who train together, else alone.
+    watch: is told the number and the loss of every step.
     """
     processes = processes or Processes(device_of(settings.device))
     vocabulary = Vocabulary.of(graph)
@@ -65,8 +68,8 @@ def train(
     pairs = friendships_to_learn(inputs.connections, targets_wanted(inputs.connections, settings), seed)
     if not pairs.shape[1]:
         return Trained(encoder, {**metrics, "trained": False, "steps": 0, "why": "no friendships in the past view"})
-    state = StateFile(work, {"settings": settings.model_dump(mode="json"), "seed": seed}) if work else None
-    run = Trainer(encoder, inputs, Validation.of(graph, seed), settings, processes, state, progress)
+    state = StateFile(work, _identity(graph, encoder, settings, seed, processes)) if work else None
+    run = Trainer(encoder, inputs, Validation.of(graph, seed), settings, processes, state, progress, watch)
     run.learn(pairs)
     metrics |= {"trained": True, **run.metrics()}
     if start and processes.is_first:
@@ -76,6 +79,33 @@ def train(
 
 def _sizes(settings: EncoderSettings) -> tuple[int, int, int]:
     return settings.dimensions, settings.hidden, settings.layers
+
+
+def _identity(
+    graph: Graph, encoder: Encoder, settings: EncoderSettings, seed: int, processes: Processes
+) -> dict[str, Any]:
+    """Whatever decides what a run computes, by name: JSON values."""
+    past = graph.past
+    learnt: dict[str, Any] = {
+        "ids": graph.ids,
+        "split": graph.split,
+        "held_out": graph.held_out,
+        "attribute_codes": graph.attribute_codes,
+        "friends": past.connections.indices,
+        "friend_counts": past.connections.degrees(),
+        "affiliations": past.affiliations.indices,
+        "affiliation_counts": past.affiliations.degrees(),
+        "entity_kind": graph.entity_kind,
+    }
+    return {
+        "graph": hash_arrays(learnt),
+        "shape": encoder.shape.to_json(),
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "device": processes.device.type,
+        "processes": processes.count,
+        "torch": torch.__version__,
+    }
 
 
 def _new_encoder(settings: EncoderSettings, shape: EncoderShape, weights: Any) -> Encoder:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from gnn.processes import Processes
 from gnn.runtime import mixed_precision
 from gnn.sampler import CsrSampler, Share
 from gnn.targets import fanouts_of
-from gnn.training_state import Saved, StateFile, named, restore, tensors_of, unnamed
+from gnn.training_state import Saved, StateFile, UnfitState, named, restore, tensors_of, unfit, unfit_memory, unnamed
 from gnn.validate import Validation
 from infra.errors import CorruptArtifact
 from infra.graph import Int64
@@ -51,7 +51,10 @@ class Standing:
 
 
 class Trainer:
-    """See the module's text. processes: this one and those it trains with; state: where the run is kept, if it is."""
+    """See the module's text. processes: this one and those it trains with; state: where the run is kept, if it is.
+
+    watch: is told the number and the loss of every step.
+    """
 
     def __init__(
         self,
@@ -62,9 +65,10 @@ class Trainer:
         processes: Processes,
         state: StateFile | None,
         progress: Callable[[str], None],
+        watch: Callable[[int, float], None] = lambda step, loss: None,
     ) -> None:
         self.encoder, self.inputs, self.validation, self.settings = encoder, inputs, validation, settings
-        self.processes, self.state, self.progress = processes, state, progress
+        self.processes, self.state, self.progress, self.watch = processes, state, progress, watch
         self.standing = Standing()
         self._objective = Objective(inputs, processes.device)
         rate = settings.learning_rate
@@ -88,6 +92,7 @@ class Trainer:
             now += 1
             self.standing.losses.append(self._one_step(data, min(batch, count - (now - 1) * batch)))
             self.standing.step = now
+            self.watch(now, self.standing.losses[-1])
             if now % interval == 0 and self._is_over():
                 break
             if now % interval == 0 or now % STATE_STEPS == 0:
@@ -172,11 +177,30 @@ class Trainer:
         self.state.save(Saved(tensors, asdict(self.standing)))
 
     def _saved(self) -> Saved | None:
+        """The state to go on from, if there is one that fits; says why where one does not."""
         try:
-            return self.state.load() if self.state else None
-        except CorruptArtifact as error:
+            found = self.state.load() if self.state else None
+            if found:
+                self._refuse_unfit(found)
+            return found
+        except (CorruptArtifact, UnfitState) as error:
             self.progress(f"{error.what}; training starts anew")
             return None
+
+    def _refuse_unfit(self, saved: Saved) -> None:
+        """Before anything of it is taken over: a state that only half fits must change nothing."""
+        assert self.state
+        weights = self.encoder.state_dict()
+        expected = {"torch_rng": torch.get_rng_state(), **named("encoder", weights)}
+        if unnamed("best", saved.tensors):
+            expected |= named("best", weights)
+        why = unfit(saved.tensors, expected)
+        why = why or unfit_memory(self._dense, "dense", saved.tensors)
+        why = why or unfit_memory(self._tables, "tables", saved.tensors)
+        if saved.head.keys() != {field.name for field in fields(Standing)}:
+            why = f"its head has {', '.join(sorted(saved.head))}"
+        if why:
+            raise UnfitState(f"{self.state.path}: not a state of this encoder: {why}")
 
     def _restore(self, saved: Saved) -> None:
         self.standing = Standing(**saved.head)

@@ -16,11 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from infra.errors import CorruptArtifact
+from infra.errors import CorruptArtifact, PymkError
 from infra.hashing import hash_arrays
 
-VERSION = 1
+VERSION = 2
 NAME = "training.safetensors"
+
+
+class UnfitState(PymkError):
+    """A kept state that is whole, but not of this run."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class StateFile:
-    """The one state kept in `folder`. run: JSON values that name the run; the state of another run is no state."""
+    """The one state kept in `folder`. run: JSON values that name the run: whatever decides what it computes."""
 
     folder: Path
     run: dict[str, Any]
@@ -59,20 +63,29 @@ class StateFile:
         _sync(self.folder)
 
     def load(self) -> Saved | None:
-        """The kept state of this run, None where there is none. Raises CorruptArtifact for a damaged file."""
+        """The kept state of this run, None where there is none.
+
+        Raises CorruptArtifact for a damaged file, UnfitState for the state of another run or version.
+        """
         if not self.path.exists():
             return None
         try:
             with safe_open(self.path, framework="pt", device="cpu") as file:
                 about = json.loads(file.metadata()["state"])
-                if (about["version"], about["run"]) != (VERSION, self.run):
-                    return None
+                self._refuse_other(about["version"], about["run"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptArtifact(f"{self.path}: not a training state: {error}") from error
         if _digest(tensors) != about["digest"]:
             raise CorruptArtifact(f"{self.path}: its tensors are not what its header says")
         return Saved(tensors, about["head"])
+
+    def _refuse_other(self, version: int, run: dict[str, Any]) -> None:
+        if version != VERSION:
+            raise UnfitState(f"{self.path}: a training state of version {version}, this code reads {VERSION}")
+        other = sorted(key for key in self.run.keys() | run.keys() if self.run.get(key) != run.get(key))
+        if other:
+            raise UnfitState(f"{self.path}: the training state of a run of other {', '.join(other)}")
 
 
 def tensors_of(optimiser: torch.optim.Optimizer, name: str) -> dict[str, Tensor]:
@@ -90,6 +103,30 @@ def restore(optimiser: torch.optim.Optimizer, name: str, tensors: dict[str, Tens
             index, _, key = rest.partition("/")
             state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def unfit(saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """The first tensor of `wanted` that is not there in its shape and type, in words; empty where all are."""
+    for name, tensor in wanted.items():
+        found = saved.get(name)
+        if found is None:
+            return f"no tensor {name}"
+        if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+            return f"{name} is {found.dtype} {list(found.shape)}, not {tensor.dtype} {list(tensor.shape)}"
+    return ""
+
+
+def unfit_memory(optimiser: torch.optim.Optimizer, name: str, tensors: dict[str, Tensor]) -> str:
+    """What `restore` cannot take, in words: a tensor of no parameter, or of another shape; empty where it can."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for path, tensor in unnamed(name, tensors).items():
+        index = path.partition("/")[0]
+        if not index.isdigit() or int(index) >= len(parameters):
+            return f"{name} has {len(parameters)} parameters, there is a {name}/{path}"
+        shape = parameters[int(index)].shape
+        if tensor.shape not in (shape, shape[:1], ()):
+            return f"{name}/{path} is {list(tensor.shape)}, of a parameter {list(shape)}"
+    return ""
 
 
 def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

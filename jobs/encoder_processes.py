@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gnn.objective import NEGATIVES_GROUP
-from infra.errors import PymkError, UsageError
+from infra.errors import GateRefused, PymkError, UsageError
 from infra.settings import EncoderSettings
 from jobs.context import StageResult
 from jobs.encoder_process import ERROR, RESULT, TASK, Task
@@ -62,8 +62,8 @@ def _torchrun(task: Task, folder: Path, progress: Callable[[str], None]) -> int:
 def _failure(folder: Path, code: int) -> PymkError:
     if (folder / ERROR).exists():
         said = json.loads((folder / ERROR).read_text())
-        kind = UsageError if said["exit_code"] == UsageError.exit_code else PymkError
-        return kind(said["what"], said["fix"])
+        kinds = {kind.exit_code: kind for kind in (PymkError, UsageError, GateRefused)}
+        return kinds.get(said["exit_code"], PymkError)(said["what"], said["fix"])
     return PymkError(
         f"train_encoder: a training process ended with exit code {code}; its trace is above",
         "Run again: training goes on from its last kept state.",

@@ -21,6 +21,7 @@ from infra.times import format_time
 from jobs.context import Parent, StageContext, StageResult
 from jobs.stages import PUBLISH, STAGE_NAMES, STAGES, Stage, stage_named, stage_of
 from jobs.version import VERSION
+from jobs.work_folder import work_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -188,41 +189,39 @@ class Pipeline:
     def _make(self, stage: Stage, kind: str, wanted: str, shard: int | None) -> Manifest:
         inputs = self._inputs(stage, shard)
         scratch = self.store.scratch()
-        work = scratch.parent / f"{kind}-{wanted}"
         try:
             (scratch / "data").mkdir()
-            with CostMeter() as meter:
-                context = StageContext(
-                    settings=self._resolved,
-                    as_of=self.as_of,
-                    lake=self.lake,
-                    inputs=inputs,
-                    data=scratch / "data",
-                    spark=self.shared_spark or self._own_spark,
-                    progress=self.progress,
-                    shard=shard,
-                    work=work,
-                    erased=tuple(sorted(self._erased)),
+            with work_folder(scratch.parent, f"{kind}-{wanted}") as work:
+                with CostMeter() as meter:
+                    context = StageContext(
+                        settings=self._resolved,
+                        as_of=self.as_of,
+                        lake=self.lake,
+                        inputs=inputs,
+                        data=scratch / "data",
+                        spark=self.shared_spark or self._own_spark,
+                        progress=self.progress,
+                        shard=shard,
+                        work=work,
+                        erased=tuple(sorted(self._erased)),
+                    )
+                    result: StageResult = _module_of(stage).run(context)
+                self._refuse_moved_lake(stage)
+                manifest = Manifest(
+                    kind=kind,
+                    artifact_id=wanted,
+                    as_of=format_time(self.as_of),
+                    parents=self._parent_ids(stage),
+                    settings=self._settings_of(stage),
+                    seed=self.settings.run.seed,
+                    code_version=VERSION,
+                    rows=result.rows,
+                    content_hash=result.content_hash,
+                    files=(),
+                    metrics=result.metrics,
+                    cost=meter.as_dict(),
                 )
-                result: StageResult = _module_of(stage).run(context)
-            self._refuse_moved_lake(stage)
-            manifest = Manifest(
-                kind=kind,
-                artifact_id=wanted,
-                as_of=format_time(self.as_of),
-                parents=self._parent_ids(stage),
-                settings=self._settings_of(stage),
-                seed=self.settings.run.seed,
-                code_version=VERSION,
-                rows=result.rows,
-                content_hash=result.content_hash,
-                files=(),
-                metrics=result.metrics,
-                cost=meter.as_dict(),
-            )
-            written = write_artifact(self.store, scratch, manifest)
-            shutil.rmtree(work, ignore_errors=True)
-            return written
+                return write_artifact(self.store, scratch, manifest)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -1,16 +1,18 @@
-"""The encoder that `encoder.warm_start` names, and what training needs to know of it."""
+"""The encoder that `encoder.warm_start` names, what training needs to know of it, and the leak that it may be."""
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gnn.warm_start import Names, Start
 from infra.artifacts import OpenArtifact, open_artifact
-from infra.errors import NotFound, UsageError
-from infra.graph import Graph
+from infra.errors import GateRefused, NotFound, UsageError
+from infra.graph import Graph, Int64
 from infra.store import ObjectStore
+from jobs.entries import contains
 
 ENCODER, GRAPH = "warm_start", "warm_start_graph"
 """Names of the stage's inputs: the encoder, and the graph that it was trained on."""
@@ -25,8 +27,39 @@ def open_named(store: ObjectStore, named: str) -> dict[str, OpenArtifact]:
 
 
 def start_from(encoder: Path, graph: Path, new_graph: Path) -> Start:
-    """encoder, graph: data folders of the named encoder and its graph; new_graph: of the graph to train on."""
-    return Start(encoder, Graph.open(graph), names_of(graph), names_of(new_graph))
+    """encoder, graph: data folders of the named encoder and its graph; new_graph: of the graph to train on.
+
+    Raises GateRefused where the named encoder has learnt friendships that are held out now.
+    """
+    before = Graph.open(graph)
+    refuse_leak(encoder.parent.name, before, Graph.open(new_graph))
+    return Start(encoder, before, names_of(graph), names_of(new_graph))
+
+
+def refuse_leak(named: str, before: Graph, now: Graph) -> None:
+    """Raises GateRefused where a held-out friendship of `now` is one of the past view of `before`.
+
+    named: the encoder that was trained on `before`.
+    """
+    known = known_held_out(before, now)
+    if len(known):
+        one, other = now.ids[now.held_out[known[0]]]
+        raise GateRefused(
+            f"leak: encoder.warm_start: encoder {named} was trained on {len(known)} of the {len(now.held_out)} "
+            f"friendships that this graph holds out, such as that of users {one} and {other}",
+            "No force passes this gate. Name an encoder of an earlier as-of (of the same run.seed where connections "
+            "have no times), or leave encoder.warm_start empty.",
+        )
+
+
+def known_held_out(before: Graph, now: Graph) -> Int64:
+    """Positions in `now.held_out` of pairs that are friends in the past view of `before`: int64, ascending.
+
+    Rows differ between graphs, so users are matched by id.
+    """
+    one, other = (before.rows_of(np.asarray(now.ids)[now.held_out[:, end]]) for end in (0, 1))
+    both = np.flatnonzero((one >= 0) & (other >= 0))
+    return both[contains(before.past.connections, one[both], other[both])]
 
 
 def names_of(graph: Path) -> Names:

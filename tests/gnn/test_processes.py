@@ -1,5 +1,10 @@
 """Processes that train together take the steps that one process alone would take."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -53,13 +58,38 @@ def test_they_end_with_its_weights_within_rounding(folder, alone, together):
     assert together[0].metrics["processes"] == 2
 
 
+DIES_AT_STEP_14 = """
+import os, sys
+from pathlib import Path
+from jobs import encoder_process
+
+def say(line):
+    if line.startswith("step 14:"):
+        os._exit(7)
+
+encoder_process._say = say
+encoder_process.main(Path(sys.argv[1]))
+"""
+
+
 @pytest.mark.slow
-def test_a_second_run_that_goes_on_from_the_first_ones_state_has_its_content_hash(folder, together):
+def test_a_second_run_that_goes_on_where_the_first_was_killed_has_the_same_content_hash(folder, together, tmp_path):
+    """Killed while it validates at step 14: what it has kept is of step 12."""
+    killed = task(folder, "killed", 2, work=tmp_path / "work")
+    (tmp_path / "task.json").write_text(killed.to_json())
+    (tmp_path / "dies.py").write_text(DIES_AT_STEP_14)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    torchrun += ["--nproc-per-node=2", str(tmp_path / "dies.py"), str(tmp_path)]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(torchrun, stdin=subprocess.PIPE, cwd=root, env=environment) as ended:
+        assert ended.wait() != 0  # its standard input is open until then: the processes end with it
+    assert not (tmp_path / "result.json").exists()
     said = []
-    again = train_together(task(folder, "again", 2, work=folder / "work"), said.append)
-    assert said[0].startswith("goes on from step")
+    again = train_together(task(folder, "again", 2, work=tmp_path / "work"), said.append)
+    assert said[0] == "goes on from step 12"
+    assert again.metrics["steps"] == ENCODER.max_steps
     assert again.content_hash == together[0].content_hash
-    assert any(line.startswith("step ") for line in together[1])
 
 
 @pytest.mark.slow

@@ -7,14 +7,17 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from gnn import trainer
 from gnn.checkpoint import hash_tensors
 from gnn.optimise import RowAdam
 from gnn.runtime import prepare
 from gnn.train import train
-from gnn.training_state import NAME, Saved, StateFile, restore, tensors_of
+from gnn.training_state import NAME, Saved, StateFile, UnfitState, restore, tensors_of
 from infra.errors import CorruptArtifact
+from infra.hashing import hash_arrays
 from infra.settings import EncoderSettings
 from tests.suites.planted import planted_graph
 
@@ -25,9 +28,16 @@ class Killed(Exception):
     """Stands for a kill in this process."""
 
 
-def run(work, settings=SETTINGS, progress=lambda line: None, seed=17):
+def run(work, settings=SETTINGS, progress=lambda line: None, seed=17, graph=None, watch=lambda step, loss: None):
     prepare(threads=1, seed=seed)
-    return train(planted_graph(), settings, seed, progress, work=work)
+    return train(graph or planted_graph(), settings, seed, progress, work=work, watch=watch)
+
+
+def steps_of(work, **others):
+    """The result, the numbers of the steps that were taken, and what was said."""
+    steps, said = [], []
+    result = run(work, progress=said.append, watch=lambda step, loss: steps.append(step), **others)
+    return result, steps, said
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +64,38 @@ def test_a_run_that_ends_anywhere_goes_on_to_the_same_weights(tmp_path, quiet, m
     if early:
         monkeypatch.setattr(trainer, "MIN_VALIDATION_PAIRS", 1)
         quiet = run(None)
+    last = quiet.metrics["steps"]
+    kept = ([0] + [point["step"] for point in quiet.metrics["curve"][1:]])[line - 2]
     with pytest.raises(Killed):
         run(tmp_path, progress=lines_until(line))
-    said = []
-    again = run(tmp_path, progress=said.append)
+    again, steps, said = steps_of(tmp_path)
     assert hash_tensors(again.encoder.state_dict()) == hash_tensors(quiet.encoder.state_dict())
     assert again.metrics == quiet.metrics
-    assert any(one.startswith("goes on from step") for one in said) == (line > 2)
+    assert [one for one in said if one.startswith("goes on")] == [f"goes on from step {kept}"] * (line > 2)
+    assert steps == list(range(kept + 1, last + 1))
+    assert kept < last
+
+
+def kill_at(step):
+    def watch(now, loss):
+        if now == step:
+            raise Killed
+
+    return watch
 
 
 def test_a_state_between_validations_is_as_good(tmp_path, quiet, monkeypatch):
     monkeypatch.setattr(trainer, "STATE_STEPS", 3)
+    validated = {point["step"] for point in quiet.metrics["curve"]}
+    last = quiet.metrics["steps"]
+    between = max(step for step in range(3, last - 3, 3) if step not in validated)
     with pytest.raises(Killed):
-        run(tmp_path, progress=lines_until(5))
-    said = []
-    again = run(tmp_path, progress=said.append)
+        run(tmp_path, watch=kill_at(between + 1))
+    again, steps, said = steps_of(tmp_path)
+    assert said[0] == f"goes on from step {between}"
+    assert steps == list(range(between + 1, last + 1))
     assert again.metrics == quiet.metrics
     assert hash_tensors(again.encoder.state_dict()) == hash_tensors(quiet.encoder.state_dict())
-    step = int(said[0].split()[-1])
-    assert step % 3 == 0, said
 
 
 def test_a_finished_run_is_gone_through_again_from_its_last_state(tmp_path, quiet):
@@ -80,12 +103,53 @@ def test_a_finished_run_is_gone_through_again_from_its_last_state(tmp_path, quie
     assert hash_tensors(run(tmp_path).encoder.state_dict()) == hash_tensors(quiet.encoder.state_dict())
 
 
-def test_the_state_of_other_settings_or_another_seed_is_left_alone(tmp_path):
+def test_the_state_of_another_run_is_said_and_training_starts_anew(tmp_path):
+    few = SETTINGS.model_copy(update={"max_steps": 13})
     run(tmp_path, SETTINGS.model_copy(update={"max_steps": 12}))
-    said = []
-    run(tmp_path, SETTINGS.model_copy(update={"max_steps": 13}), said.append)
-    run(tmp_path, SETTINGS.model_copy(update={"max_steps": 13}), said.append, seed=18)
-    assert not any(line.startswith("goes on") for line in said)
+    for others, what in (
+        ({"settings": few}, "settings"),
+        ({"settings": few, "seed": 18}, "seed"),
+        ({"settings": few, "seed": 18, "graph": planted_graph(seed=6)}, "graph"),
+        ({"settings": few, "seed": 18, "graph": planted_graph(users=230)}, "graph, shape"),
+    ):
+        _, steps, said = steps_of(tmp_path, **others)
+        assert said[0] == f"{tmp_path / NAME}: the training state of a run of other {what}; training starts anew"
+        assert steps[0] == 1
+
+
+def rewritten(path, change):
+    """A state of the same run whose tensors and head are changed, digest and all."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(tensors, about)
+    about["digest"] = hash_arrays({name: tensor.reshape(-1).numpy() for name, tensor in tensors.items()})
+    save_file(tensors, path, metadata={"state": json.dumps(about)})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors, about: tensors.pop("encoder/features.weight"), "no tensor encoder/features.weight"),
+        (
+            lambda tensors, about: tensors.update({"encoder/features.weight": torch.ones(2, 2)}),
+            "is torch.float32 [2, 2]",
+        ),
+        (lambda tensors, about: tensors.update({"tables/0/moment": torch.ones(2)}), "tables/0/moment is [2]"),
+        (lambda tensors, about: tensors.update({"dense/99/step": torch.ones(())}), "there is a dense/99/step"),
+        (lambda tensors, about: about["head"].pop("stale"), "its head has best, best_step, curve, losses, step"),
+        (lambda tensors, about: about.update(version=1), "a training state of version 1, this code reads"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_said_and_training_starts_anew(tmp_path, change, said):
+    few = SETTINGS.model_copy(update={"max_steps": 12})
+    first = run(tmp_path, few)
+    rewritten(tmp_path / NAME, change)
+    again, steps, lines = steps_of(tmp_path, settings=few)
+    assert said in lines[0]
+    assert lines[0].endswith("training starts anew")
+    assert steps[0] == 1
+    assert hash_tensors(again.encoder.state_dict()) == hash_tensors(first.encoder.state_dict())
 
 
 def test_a_damaged_state_is_said_and_training_starts_anew(tmp_path, quiet):
@@ -100,23 +164,27 @@ def test_a_damaged_state_is_said_and_training_starts_anew(tmp_path, quiet):
 
 
 TRAIN_AND_TELL = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from tests.gnn.test_training_state import run, hash_tensors
-trained = run(Path(sys.argv[1]), progress=lambda line: print(line, flush=True))
+
+def watch(step, loss):
+    if step == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+trained = run(Path(sys.argv[1]), progress=lambda line: print(line, flush=True), watch=watch)
 print(hash_tensors(trained.encoder.state_dict()))
 """
 
 
-def test_a_process_killed_while_it_writes_or_trains_goes_on(tmp_path, quiet):
+def test_a_process_that_is_killed_goes_on(tmp_path, quiet):
+    kept = quiet.metrics["curve"][6]["step"]
     command = [sys.executable, "-c", TRAIN_AND_TELL, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for _ in range(4):
-            assert process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-    assert said[0].startswith("goes on from step")
+    killed = subprocess.run([*command, str(kept + 1)], stdout=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    said = subprocess.run([*command, "0"], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    assert said[0] == f"goes on from step {kept}"
+    assert kept < quiet.metrics["steps"]
     assert said[-1] == hash_tensors(quiet.encoder.state_dict())
 
 
@@ -129,7 +197,8 @@ def test_a_state_file_holds_no_more_than_the_last_state(tmp_path):
     kept = file.load()
     assert kept.head == {"step": 2}
     assert kept.tensors["weights"].tolist() == [2, 2, 2]
-    assert StateFile(tmp_path, {"seed": 2}).load() is None
+    with pytest.raises(UnfitState, match="of other seed"):
+        StateFile(tmp_path, {"seed": 2}).load()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b""])
