@@ -1,0 +1,69 @@
+"""Log lines: JSON that programs read, without keys, and never more than a caller may cause."""
+
+import logging
+
+import orjson
+import pytest
+
+from lookup_api.logs import JsonLines, PlainLines, Sparing, without_secrets
+
+KEY = "pymk_0123456789ab_" + "f" * 64
+
+
+def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
+    return logging.getLogger("test").makeRecord("test", logging.WARNING, "f", 1, message, args, None, extra=extra)
+
+
+def test_a_line_is_one_object_with_what_was_given() -> None:
+    line = JsonLines().format(record("said %s\nthis", "x", request_id="r1", ms=1.5, odd={1, 2}))
+    assert "\n" not in line
+    said = orjson.loads(line)
+    assert (said["message"], said["level"], said["logger"]) == ("said x\nthis", "WARNING", "test")
+    assert (said["request_id"], said["ms"]) == ("r1", 1.5)
+    assert said["time"].endswith("+00:00")
+
+
+def test_a_failure_comes_with_its_trace() -> None:
+    try:
+        raise ValueError(KEY)
+    except ValueError as error:
+        found = record("failed")
+        found.exc_info = (type(error), error, error.__traceback__)
+    said = orjson.loads(JsonLines().format(found))
+    assert "ValueError" in said["trace"]
+    assert KEY not in said["trace"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        f"Authorization: Bearer {KEY}",
+        "authorization: bearer abc.def-ghi",
+        f"X-Api-Key: {KEY}",
+        f"{{'k': '{KEY}'}}",
+    ],
+)
+@pytest.mark.parametrize("lines", [JsonLines(), PlainLines()])
+def test_no_key_is_written_whoever_writes_it(text: str, lines: logging.Formatter) -> None:
+    for told in (record(text), record("%s", text), record("x", header=text)):
+        written = lines.format(told)
+        assert KEY not in written
+        assert "abc.def-ghi" not in written
+
+
+def test_what_is_no_key_stays() -> None:
+    for text in ("pymk_requests 5", "bearer of news", "/v1/users/5/recommendations"):
+        assert without_secrets(text).split()[-1] == text.split()[-1] or text.startswith("bearer")
+    assert without_secrets("pymk serve --store /pymk_runs/x") == "pymk serve --store /pymk_runs/x"
+
+
+def test_a_flood_of_refusals_is_not_a_flood_of_lines(caplog: pytest.LogCaptureFixture) -> None:
+    now = [5.0]
+    sparing = Sparing(logging.getLogger("flood"), most=3, clock=lambda: now[0])
+    for _ in range(100):
+        sparing.warning("turned away", path="/")
+    assert len(caplog.records) == 3
+    now[0] += 1
+    sparing.warning("turned away", path="/")
+    assert caplog.records[-1].left_out == 97  # type: ignore[attr-defined]
