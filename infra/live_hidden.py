@@ -22,11 +22,12 @@ _STATE = struct.Struct(">Q" + "QB" * len(STATES))
 
 
 class Hidden:
-    """people: person -> rule. Other threads read it while it follows."""
+    """people: person -> rule; other threads read it while it follows. version: number of the last change seen."""
 
     def __init__(self) -> None:
         self.people: dict[int, str] = {}
         self.head = b""
+        self.version = 0
         self._seen = HiddenHead()
         self._lock = threading.Lock()
 
@@ -43,7 +44,7 @@ class Hidden:
             if cursor.set_range(pack_number(self._seen.changed + 1)):
                 for _, person in cursor:
                     self._take(tables, txn, person)
-            self._seen = found
+            self._seen, self.version = found, found.version
             self.head = txn.get(HIDDEN_HEAD, db=tables.meta) or b""
 
     def _take(self, tables: Tables, txn: Transaction, packed: bytes) -> None:
@@ -56,10 +57,6 @@ class Hidden:
             self.people[person] = rule
         else:
             self.people.pop(person, None)
-
-    @property
-    def version(self) -> int:
-        return self._seen.version
 
 
 def change_state(tables: Tables, txn: Transaction, number: int, person: int, kind: str, at_us: int) -> None:

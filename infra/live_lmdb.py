@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import lmdb
+
 from infra import live_log
 from infra.errors import StoreError
 from infra.events import OUTCOMES, Event, Refusal
@@ -50,18 +52,26 @@ class LmdbLiveFacts:
         return cls(folder, settings.events.max_mib << 20, Expiry.of(settings))
 
     def of(self, viewer: int) -> ViewerFacts:
-        tables, key, hidden = self._tables(), pack_id(viewer), self._hidden
-        with tables.reading() as txn:
-            if txn.get(HIDDEN_HEAD, b"", db=tables.meta) != hidden.head:
-                hidden.follow(tables, txn)
-            version = hidden.version
-            seen = txn.get(key, db=tables.versions)
-            if seen is None:
-                return ViewerFacts({}, hidden.people, {}, viewer in hidden.people, version)
-            records = tables.records(txn, key)
-            now, expiry = now_us(), self._expiry
-            oldest = (now - expiry.dismissal_us, now - expiry.fatigue_us)
-            return facts_of(records, hidden.people, viewer, max(version, unpack_number(seen)), oldest)
+        tables = self._tables()
+        try:
+            with tables.env.begin() as txn:
+                return self._read(tables, txn, viewer)
+        except lmdb.Error:  # once more, slowly, with what helps and with errors that say what to do
+            with tables.reading() as txn:
+                return self._read(tables, txn, viewer)
+
+    def _read(self, tables: Tables, txn: Transaction, viewer: int) -> ViewerFacts:
+        key, hidden = pack_id(viewer), self._hidden
+        if txn.get(HIDDEN_HEAD, b"", db=tables.meta) != hidden.head:
+            hidden.follow(tables, txn)
+        people, version = hidden.people, hidden.version
+        seen = txn.get(key, db=tables.versions)
+        if seen is None:
+            return ViewerFacts({}, people, {}, viewer in people, version)
+        now, expiry = now_us(), self._expiry
+        oldest = (now - expiry.dismissal_us, now - expiry.fatigue_us)
+        version = max(version, unpack_number(seen))
+        return facts_of(tables.records(txn, key), people, viewer, version, oldest)
 
     def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
         tables = self._tables()
@@ -240,7 +250,7 @@ def _forget_viewer(tables: Tables, txn: Transaction, key: bytes) -> int:
 
 def _forget_shown(tables: Tables, txn: Transaction, viewer: int) -> None:
     """Forgets the older half of those who were shown to a viewer."""
-    shown = [record for record in tables.records(txn, pack_id(viewer)) if record[1] == SHOWN]
-    shown.sort(key=lambda record: record[2])
-    for other, relation, _, _ in shown[: len(shown) // 2]:
+    shown = [record for record in tables.records(txn, pack_id(viewer)) if record[2] == SHOWN]
+    shown.sort(key=lambda record: record[3])
+    for _, other, relation, _, _ in shown[: len(shown) // 2]:
         tables.forget(txn, viewer, other, relation)

@@ -58,6 +58,10 @@ class Change(NamedTuple):
         return self.relation != SHOWN
 
 
+Record = tuple[int, int, int, int, int]
+"""(viewer, other, relation, at_us, value)."""
+
+
 def changes_of(event: Event) -> tuple[Change, ...]:
     """What a pair's event changes, one record for each of the two whom it concerns."""
     user, other, at = event.user_id, event.other_id, event.at_us
@@ -105,25 +109,28 @@ class Expiry(NamedTuple):
 
 
 def facts_of(
-    records: Iterable[tuple[int, int, int, int]],
+    records: Iterable[Record],
     hidden: Mapping[int, str],
     viewer: int,
     version: int,
     oldest: tuple[int, int],
 ) -> ViewerFacts:
-    """records: (other, relation, at_us, value), those of one person by relation, as the first rule is told.
+    """records: of this viewer, those of one person by relation, as of several rules the first is told.
 
     oldest: times from which dismissals and showings still count, µs.
     """
     barred: dict[int, str] = {}
     fatigue: dict[int, int] = {}
     dismissed_after, shown_after = oldest
-    for other, relation, at, value in records:
+    for _, other, relation, at, value in records:
         if not value:
             continue
-        if relation == SHOWN:
+        if relation < DISMISSAL:
+            if other not in barred:
+                barred[other] = RULE_OF_RELATION[relation]
+        elif relation == SHOWN:
             if at >= shown_after:
                 fatigue[other] = value
-        elif relation != DISMISSAL or at >= dismissed_after:
-            barred.setdefault(other, RULE_OF_RELATION[relation])
+        elif at >= dismissed_after and other not in barred:
+            barred[other] = DISMISSED
     return ViewerFacts(barred, hidden, fatigue, viewer in hidden, version)

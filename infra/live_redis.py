@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from secrets import token_hex
 from typing import Any
 
 import orjson
@@ -23,6 +24,7 @@ from infra.live_records import (
     RESTRICTING,
     RULE_OF_RELATION,
     Expiry,
+    Record,
     changes_of,
     facts_of,
     hiding_rule,
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 
 HEAD, PEOPLE, CHANGED = f"{PREFIX}head", f"{PREFIX}people", f"{PREFIX}changed"
 ERASED_KEY, QUEUE, VIEWER = f"{PREFIX}erased", f"{PREFIX}queue", f"{PREFIX}viewer:"
-HEAD_FIELDS = ("last", "changed", "erased")
+HEAD_FIELDS = ("born", "changed", "erased")
 REFUSALS = {"reused": REUSED_ID, "erased": ERASED_PERSON}
 RELATIONS = len(RULE_OF_RELATION) + 1
 PATIENCE_S = 10.0
@@ -58,7 +60,7 @@ class RedisLiveFacts:
         self._expiry = Expiry.of(settings)
         self._replicas, self._wait_ms = events.redis_replicas, max(1, events.redis_timeout_ms // 2)
         self._hidden: dict[int, str] = {}
-        self._last = 0
+        self._born: bytes | None = None
         self._seen = [0, 0]
         self._lock = threading.Lock()
         self._closed = False
@@ -74,25 +76,29 @@ class RedisLiveFacts:
             pipe = self._client.pipeline(transaction=False)
             pipe.hmget(HEAD, HEAD_FIELDS)
             pipe.hgetall(f"{VIEWER}{viewer}")
-            head, found = pipe.execute()
-            last, *seen = (int(number or 0) for number in head)
-            self._refuse_loss(last)
+            (born, *head), found = pipe.execute()
+            self._refuse_loss(born)
+            seen = [int(number or 0) for number in head]
             if seen != self._seen:
                 self._follow(*seen)
+            return self._facts(viewer, found)
+
+    def _facts(self, viewer: int, found: dict[bytes, bytes]) -> ViewerFacts:
         version = max(self._seen)
         if not found:
             return ViewerFacts({}, self._hidden, {}, viewer in self._hidden, version)
         now, expiry = now_us(), self._expiry
         version = max(version, int(found.pop(b"v", 0)))
         oldest = (now - expiry.dismissal_us, now - expiry.fatigue_us)
-        return facts_of(_records(found), self._hidden, viewer, version, oldest)
+        return facts_of(_records(viewer, found), self._hidden, viewer, version, oldest)
 
-    def _refuse_loss(self, last: int) -> None:
-        """A Redis that held events and holds none has lost them: whom they bar is not known any more."""
-        if self._last and not last:
+    def _refuse_loss(self, born: bytes | None) -> None:
+        """A Redis that held events and now holds none, or others, has lost them, and with them whom they bar."""
+        if self._born is None:
+            self._born = born
+        elif born != self._born:
             fix = "Restore them from a copy; servers that are restarted do without them."
             raise StoreError(f"{self.where}: its live facts are gone", fix)
-        self._last = last
 
     def _follow(self, changed: int, erased: int) -> None:
         """Takes over who was hidden, or no longer is, since the last look."""
@@ -119,7 +125,7 @@ class RedisLiveFacts:
         packed = orjson.dumps([_packed(event) for event in events])
         with self._explained():
             pipe = self._client.pipeline(transaction=False)
-            self._record(keys=[PREFIX], args=[packed, self._expiry.fatigue_us], client=pipe)
+            self._record(keys=[PREFIX], args=[packed, self._expiry.fatigue_us, token_hex(8)], client=pipe)
             if self._replicas:
                 pipe.wait(self._replicas, self._wait_ms)
             refused, *copies = pipe.execute()
@@ -156,7 +162,7 @@ class RedisLiveFacts:
 
     def erase(self, user_id: int, at_us: int) -> Erased:
         with self._explained():
-            state, queued = self._bar(keys=[PREFIX], args=[user_id, at_us])
+            state, queued = self._bar(keys=[PREFIX], args=[user_id, at_us, token_hex(8)])
             key = f"{VIEWER}{user_id}"
             own = self._patient.hlen(key) - self._patient.hexists(key, "v")
             self._patient.delete(key)
@@ -199,8 +205,12 @@ class RedisLiveFacts:
     def _explained(self) -> Iterator[None]:
         if self._closed:
             raise StoreError(f"{self.where}: live facts were closed")
-        with explained(self.where):
-            yield
+        try:
+            with explained(self.where):
+                yield
+        except (ValueError, TypeError) as error:
+            fix = "Give live facts a Redis, or a database of it, of their own."
+            raise StoreError(f"{self.where}: holds something else than live facts: {error}", fix) from error
 
     def _warn_of_loss(self) -> None:
         """Says once what of this Redis would lose facts; nothing where it does not tell."""
@@ -237,8 +247,8 @@ def _packed(event: Event) -> dict[str, Any]:
     }
 
 
-def _records(found: Mapping[bytes, bytes]) -> Iterator[tuple[int, int, int, int]]:
-    for field, record in sorted(found.items()):  # by relation: of several rules the first is told
+def _records(viewer: int, found: Mapping[bytes, bytes]) -> Iterator[Record]:
+    for field, record in sorted(found.items()):
         relation, _, other = field.partition(b":")
         at, _, value = record.partition(b":")
-        yield int(other), int(relation), int(at), int(value)
+        yield viewer, int(other), int(relation), int(at), int(value)

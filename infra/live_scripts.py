@@ -5,7 +5,8 @@ hold exactly; ids stay text.
 
 | key | what |
 |---|---|
-| head | last: number of the newest event; changed, erased: numbers of the last changes of who is hidden |
+| head | last: number of the newest event; changed, erased: numbers of the last changes of who is hidden; born: drawn
+  with the first event, so that another history is told from this one |
 | events | the log, a stream: type, user, other, at, position, key of the event id |
 | id:KEY | digest of the event stored under that id |
 | viewer:ID | `relation:other` -> `at:value`; v: number of the last event that may have changed whom they may see |
@@ -81,6 +82,7 @@ local function change_state(number, person, place, restricts, at)
   redis.call('HSET', prefix .. 'head', 'changed', number)
 end
 
+redis.call('HSETNX', prefix .. 'head', 'born', ARGV[3])
 for index, event in ipairs(events) do
   local id_key = prefix .. 'id:' .. event.key
   local known = redis.call('GET', id_key)
@@ -105,10 +107,14 @@ for index, event in ipairs(events) do
 end
 return cjson.encode(refused)
 """
-"""KEYS: the prefix. ARGV: events as JSON, microseconds for which a showing is remembered. Returns [[index, why], …]."""
+"""KEYS: the prefix. ARGV: events as JSON, microseconds for which a showing is remembered, a random text.
+
+Returns [[index, why], …].
+"""
 
 BAR = """
 local prefix, person, at = KEYS[1], ARGV[1], ARGV[2]
+redis.call('HSETNX', prefix .. 'head', 'born', ARGV[3])
 redis.call('HSETNX', prefix .. 'erased', person, at)
 local number = redis.call('HINCRBY', prefix .. 'head', 'last', 1)
 redis.call('HSET', prefix .. 'head', 'erased', number)
@@ -116,4 +122,7 @@ local state = redis.call('HDEL', prefix .. 'people', person)
 redis.call('ZREM', prefix .. 'changed', person)
 return {state, redis.call('ZREM', prefix .. 'queue', person)}
 """
-"""KEYS: the prefix. ARGV: person, at. From here on nothing new of the person is stored. Returns rows removed."""
+"""KEYS: the prefix. ARGV: person, at, a random text. From here on nothing new of the person is stored.
+
+Returns the rows removed from people and queue.
+"""

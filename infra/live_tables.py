@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeAlias
 import lmdb
 
 from infra.errors import StoreError
-from infra.live_records import Change, merged
+from infra.live_records import Change, Record, merged
 
 FORMAT = b"1"
 TABLES = ("meta", "log", "ids", "versions", "people", "changed", "erased", "queue", "queued", "exports")
@@ -35,23 +35,21 @@ MAX_READERS = 2048
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
-_RECORD = struct.Struct(">QBQH")
-_FOUND = struct.Struct(">QQBQH")
-_PLACE = struct.Struct(">QB")
+_RECORD = struct.Struct(">qBQH")
+_FOUND = struct.Struct(">qqBQH")
+_PLACE = struct.Struct(">qB")
+_ID = struct.Struct(">q")
 _NUMBER = struct.Struct(">Q")
-_BIAS = 1 << 63
 HEAD, HIDDEN_HEAD, FORMAT_KEY = b"head", b"hidden", b"format"
 _HEAD = struct.Struct(">QQ")
 _HIDDEN_HEAD = struct.Struct(">QQ")
 
 
-def pack_id(user_id: int) -> bytes:
-    """Eight bytes that sort as the signed numbers do."""
-    return _NUMBER.pack(user_id + _BIAS)
+pack_id = _ID.pack
 
 
 def unpack_id(packed: bytes) -> int:
-    return int(_NUMBER.unpack(packed)[0]) - _BIAS
+    return int(_ID.unpack(packed)[0])
 
 
 def pack_number(number: int) -> bytes:
@@ -185,21 +183,20 @@ class Tables:
     def put_hidden_head(self, txn: Transaction, head: HiddenHead) -> None:
         txn.put(HIDDEN_HEAD, _HIDDEN_HEAD.pack(*head), db=self.meta)
 
-    def records(self, txn: Transaction, viewer: bytes) -> Iterator[tuple[int, int, int, int]]:
-        """(other, relation, at_us, value) of a viewer."""
+    def records(self, txn: Transaction, viewer: bytes) -> Iterator[Record]:
+        """What a viewer's facts are; those of one person by relation."""
         packed = txn.cursor(self.pairs).getmulti([viewer], dupdata=True, dupfixed_bytes=_RECORD.size, keyfixed=True)
-        for _, other, relation, at, value in _FOUND.iter_unpack(packed):
-            yield other - _BIAS, relation, at, value
+        return _FOUND.iter_unpack(packed)  # type: ignore[return-value]
 
     def record(self, txn: Transaction, viewer: int, other: int, relation: int) -> tuple[int, int] | None:
         """(at_us, value) of one record."""
-        found = self._find(txn.cursor(self.pairs), pack_id(viewer), _PLACE.pack(other + _BIAS, relation))
+        found = self._find(txn.cursor(self.pairs), pack_id(viewer), _PLACE.pack(other, relation))
         return _RECORD.unpack(found)[2:] if found else None
 
     def merge(self, txn: Transaction, change: Change, fatigue_us: int) -> bool:
         """Merges a change into its viewer's records; false where nothing was changed by it."""
         cursor, viewer = txn.cursor(self.pairs), pack_id(change.viewer)
-        place = _PLACE.pack(change.other + _BIAS, change.relation)
+        place = _PLACE.pack(change.other, change.relation)
         found = self._find(cursor, viewer, place)
         old = _RECORD.unpack(found)[2:] if found else None
         new = merged(old, change, fatigue_us)
@@ -207,7 +204,7 @@ class Tables:
             return False
         if found:
             cursor.delete()
-        txn.put(viewer, _RECORD.pack(change.other + _BIAS, change.relation, *new), db=self.pairs)
+        txn.put(viewer, _RECORD.pack(change.other, change.relation, *new), db=self.pairs)
         return True
 
     def _find(self, cursor: "lmdb.Cursor[bytes]", viewer: bytes, place: bytes) -> bytes | None:
@@ -221,7 +218,7 @@ class Tables:
     def forget(self, txn: Transaction, viewer: int, other: int, relation: int | None = None) -> int:
         """Deletes a viewer's records of another person, all or of one relation; returns how many there were."""
         cursor, key, gone = txn.cursor(self.pairs), pack_id(viewer), 0
-        place = pack_id(other) if relation is None else _PLACE.pack(other + _BIAS, relation)
+        place = pack_id(other) if relation is None else _PLACE.pack(other, relation)
         while (found := self._find(cursor, key, place)) is not None:
             txn.delete(key, found, db=self.pairs)
             gone += 1

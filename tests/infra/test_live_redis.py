@@ -56,6 +56,9 @@ def test_a_redis_that_lost_its_facts_is_not_taken_for_one_without_any(tmp_path: 
     server.start()
     with pytest.raises(StoreError, match="gone"):
         facts.of(1)
+    facts.record([event("blocked", 3, 4)])
+    with pytest.raises(StoreError, match="gone"):
+        facts.of(1)
     facts.close()
     server.stop()
 
@@ -73,7 +76,7 @@ def test_a_redis_that_hangs_costs_no_more_than_the_setting(tmp_path: Path) -> No
 
 
 def test_an_event_that_too_few_replicas_have_is_not_accepted(redis_uri: str) -> None:
-    facts = open_live_facts(redis_uri, Settings(events=EventSettings(redis_replicas=1, redis_timeout_ms=50)))
+    facts = open_live_facts(redis_uri, Settings(events=EventSettings(redis_replicas=1, redis_timeout_ms=1000)))
     with pytest.raises(StoreError, match="0 of 1 replicas"):
         facts.record([event("blocked", 1, 2)])
     facts.close()
@@ -118,3 +121,12 @@ def test_other_consumer_groups_read_the_stream_too(redis_uri: str, shared_redis:
 def test_an_address_that_names_no_redis_is_refused() -> None:
     with pytest.raises(UsageError, match="names no Redis"):
         open_live_facts("redis://", SETTINGS)
+
+
+def test_what_is_no_live_fact_is_a_failure_that_is_told(redis_uri: str, shared_redis: RedisServer) -> None:
+    facts = open_live_facts(redis_uri, SETTINGS)
+    with shared_redis.client() as client:
+        client.hset("{pymk:live}:head", "changed", "text")
+    with pytest.raises(StoreError, match="something else"):
+        facts.of(1)
+    facts.close()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import lmdb
 import numpy as np
@@ -21,6 +22,7 @@ from infra.blobs import (
     decode_ranking,
 )
 
+ORDERS: tuple[Literal["big", "little"], ...] = ("big", "little")
 TEXTS = {".json", ".html", ".txt", ".csv", ".log", ""}
 
 
@@ -66,7 +68,11 @@ def in_text(text: str, person: int) -> bool:
 
 
 def _in_lmdb(path: Path, person: int) -> Iterator[str]:
-    forms = ((person + 2**63).to_bytes(8, "big"), str(person).encode())
+    forms = (
+        (person + 2**63).to_bytes(8, "big"),
+        *(person.to_bytes(8, order, signed=True) for order in ORDERS),
+        str(person).encode(),
+    )
     with lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=30) as env:
         with env.begin() as txn:
             names = [bytes(name) for name, _ in txn.cursor()]
