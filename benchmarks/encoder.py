@@ -5,7 +5,8 @@
 
 GRAPH is the data folder of a graph artifact. Seconds are wall time of the whole training with its validations and
 kept states, and with starting the processes where there are several. hits@20 and gain are of validation users'
-held-out friendships over all users, at the best step; training stops early as in a night.
+held-out friendships over all users, at the best step; training stops early as in a night. All on the CPU:
+benchmarks.encoder_devices sets a GPU beside it.
 """
 
 import argparse
