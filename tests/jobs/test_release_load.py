@@ -1,5 +1,7 @@
 """A published release is loaded into a host as it is, by one command, and rolled back there by the same."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,25 +89,49 @@ def test_a_redis_that_fills_up_keeps_serving_what_it_served(tmp_path: Path) -> N
         server.stop()
 
 
-def test_the_command_loads_switches_keeps_the_last_and_goes_back(tmp_path: Path, redis_uri: str) -> None:
+def test_the_release_before_stays_and_loading_it_again_only_goes_back_to_it(tmp_path: Path, host: TableHost) -> None:
     store = new_store(tmp_path)
-    ids = [publish_day(store, day, USERS).release_id for day in range(3)]
-    at = (f"--store={store.uri}", f"--into={redis_uri}")
-    for release_id in ids[:2]:
-        made = pymk_json("release", "load", release_id, *at)
-        assert (made["loaded"], made["served"], made["removed"]) == (True, release_id, [])
-    made = pymk_json("release", "load", *at)
-    assert (made["release_id"], made["served"], made["removed"]) == (ids[2], ids[2], ids[:1])
-    back = pymk_json("release", "load", ids[1], *at)
+    days = [publish_day(store, day, USERS) for day in range(3)]
+    ids = [release.release_id for release in days]
+    assert [load(store, release, host)["removed"] for release in days] == [[], [], ids[:1]]
+    back = load(store, days[1], host)
     assert (back["loaded"], back["switched"], back["served"], back["removed"]) == (False, True, ids[1], [])
-    apart = pymk_json("release", "load", ids[0], "--no-switch", *at)
+    apart = load(store, days[0], host, switch=False)
     assert (apart["loaded"], apart["served"], apart["removed"]) == (True, ids[1], [])
+
+
+def test_the_command_loads_what_current_names_and_serves_it(tmp_path: Path, redis_uri: str) -> None:
+    store = new_store(tmp_path)
+    release = [publish_day(store, day, USERS) for day in range(2)][1]
+    made = pymk_json("release", "load", f"--store={store.uri}", f"--into={redis_uri}")
+    assert (made["loaded"], made["release_id"], made["served"]) == (True, release.release_id, release.release_id)
+    host = open_host(redis_uri)
+    assert LoadedReleases(host).releases() == [release]
+    host.close()
+
+
+def test_a_load_that_is_killed_changes_nothing_and_does_not_stand_in_the_way(tmp_path: Path, redis_uri: str) -> None:
+    store = new_store(tmp_path)
+    first, second = publish_day(store, 1, USERS), publish_day(store, 2, 100 * USERS)
+    host = open_host(redis_uri)
+    load(store, first, host)
+    loaded = LoadedReleases(host)
+    command = [sys.executable, "-m", "jobs.cli", "release", "load", f"--store={store.uri}", f"--into={redis_uri}"]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while len(host.notes()) < 3:
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert loaded.releases() == [first]
+    assert loaded.open(first.release_id).count("rankings") == USERS
+    assert load(store, second, host)["served"] == second.release_id
+    assert loaded.open(second.release_id).count("rankings") == 100 * USERS
+    host.close()
 
 
 def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     assert "api.tables" in pymk_json("release", "load", f"--store={store.uri}", code=2)["error"]["fix"]
     into = "--into=redis://127.0.0.1:1/0"
-    assert "`pymk run`" in pymk_json("release", "load", f"--store={store.uri}", into, code=1)["error"]["fix"]
     publish_day(store, 1, USERS)
     assert "Redis runs" in pymk_json("release", "load", f"--store={store.uri}", into, code=1)["error"]["fix"]
