@@ -20,7 +20,7 @@ from lookup_api.load import Load
 from lookup_api.logs import Sparing
 from lookup_api.metrics import Metrics
 from lookup_api.pages import PATHS
-from lookup_api.problems import Problem, Repeated, no_key, overloaded, too_many, wrong_scope
+from lookup_api.problems import Problem, Repeated, bad_parameter, no_key, overloaded, too_many, wrong_scope
 from lookup_api.rate_limits import RateLimit
 from lookup_api.request_ids import RequestIds
 from lookup_api.shedding import Queue
@@ -116,7 +116,7 @@ class Door:
 
     def _too_large(self, environ: Environ, path: str) -> Problem | None:
         if len(path) > MAX_PATH:
-            return Problem(414, "uri-too-long", f"The path is longer than {MAX_PATH} bytes.")
+            return bad_parameter(f"The path is longer than {MAX_PATH} bytes.")
         length = environ.get("CONTENT_LENGTH")
         if not length:
             return None

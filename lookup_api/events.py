@@ -26,7 +26,7 @@ def take_events(body: bytes, facts: Recorder, most: int, retry_after_s: int) -> 
     """The answer of a 202: {"accepted": how many are stored, "rejected": [{"index", "code", "detail"}, …]}.
 
     An event that was stored before, under the same id, is accepted again. most: events in one request. Raises Problem:
-    400 for a body that holds no events, 413 for too many, 503 where they cannot be stored, and then none of them is.
+    400 for a body that holds no events or too many, 503 where they cannot be stored, and then none of them is.
     """
     values = _values(body, most)
     now_us = time.time_ns() // 1000
@@ -57,7 +57,7 @@ def _values(body: bytes, most: int) -> list[Any]:
     if not isinstance(parsed, dict) or parsed.keys() != {BODY_KEY} or not isinstance(parsed[BODY_KEY], list):
         raise _invalid('The body is not {"events":[…]}.')
     if len(parsed[BODY_KEY]) > most:
-        raise Problem(413, "too-many-events", f"{len(parsed[BODY_KEY])} events, at most {most} are taken at once.")
+        raise Problem(400, "too-many-events", f"{len(parsed[BODY_KEY])} events, at most {most} are taken at once.")
     return parsed[BODY_KEY]
 
 

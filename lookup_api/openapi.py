@@ -165,10 +165,10 @@ _LATER = {"Retry-After": {"description": "Seconds.", "required": True, "schema":
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
 _PROBLEMS: dict[str, tuple[str, Json]] = {
     "InvalidParameter": ("An id or a parameter does not parse, or there is no such parameter.", {}),
-    "InvalidBody": ("The body is not what the schema says.", {}),
+    "InvalidBody": ("The body is not what the schema says, or has too many events.", {}),
     "NoKey": ("No key, or one that is unknown, revoked or expired.", _CHALLENGE),
     "WrongScope": ("The key is for something else.", _CHALLENGE),
-    "TooLarge": ("Too many bytes or events.", {}),
+    "TooLarge": ("Too many bytes.", {}),
     "NotJson": ("The body is of another type.", {}),
     "TooMany": ("A rate limit is reached.", _LATER),
     "Unavailable": ("No release is served, events cannot be stored, or too much is asked.", _LATER),

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PAUSE_S = 0.0001
@@ -23,6 +24,9 @@ CHUNK, SLOWER = 32, 1.4
 """Refusals that are timed together, and how much longer than the fastest they take once nobody was waiting."""
 MOST_PATIENCE = 16
 """Times the allowed wait after which a worker that hardly pauses looks who could be waiting, at most."""
+FILES = "/proc/self/fd"
+OTHER_SOCKETS = 8
+"""The one that is listened on, those to Redis, and the callers who are being answered."""
 AT_REST = 0.5
 """Share of a core below which the server's own threads are not behind with reading."""
 SERVER_THREADS = ("tokio", "granian")
@@ -46,7 +50,7 @@ class Queue:
         self._wait_s = wait_s
         self._patience_s = wait_s
         self._clock = clock
-        self._connections = connections or OpenFiles()
+        self._connections = connections or sockets
         self._transport_s = transport_s or TransportTime()
         self._lock = threading.Lock()
         self._inside = 0
@@ -132,20 +136,16 @@ class Queue:
         self._busy_s = self._paused_s = 0.0
 
 
-class OpenFiles:
-    """Connections, as files that are open beyond those at the first call."""
-
-    def __init__(self) -> None:
-        self._others: int | None = None
-
-    def __call__(self) -> int:
-        try:
-            found = len(os.listdir("/proc/self/fd"))
-        except OSError:
-            return 0
-        if self._others is None:
-            self._others = 0
-        return found - self._others
+def sockets() -> int:
+    """Sockets of this process beyond those that are no connections of callers; 0 where they cannot be seen."""
+    found = 0
+    try:
+        for name in os.listdir(FILES):
+            with suppress(OSError):  # closed meanwhile
+                found += os.readlink(f"{FILES}/{name}").startswith("socket:")
+    except OSError:
+        return 0
+    return max(0, found - OTHER_SOCKETS)
 
 
 class TransportTime:

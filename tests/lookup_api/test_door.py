@@ -240,12 +240,12 @@ def test_events_of_another_type_are_refused(serve: Callable[..., FlaskClient]) -
 
 def test_too_many_events_are_refused(serve: Callable[..., FlaskClient]) -> None:
     answer = serve(events=EventSettings(batch=1)).post("/v1/events", json={"events": [EVENT, EVENT]})
-    assert (answer.status_code, problem(answer)) == (413, "too-many-events")
+    assert (answer.status_code, problem(answer)) == (400, "too-many-events")
 
 
 def test_a_path_too_long_is_refused(serve: Callable[..., FlaskClient]) -> None:
     answer = serve().get("/v1/users/" + "1" * 3000)
-    assert (answer.status_code, problem(answer)) == (414, "uri-too-long")
+    assert (answer.status_code, problem(answer)) == (400, "invalid-parameter")
 
 
 def test_an_event_is_obeyed_by_the_next_answer(serve: Callable[..., FlaskClient]) -> None:

@@ -1,0 +1,95 @@
+"""The API's document is true: schemathesis asks what it allows and what it forbids, and every answer must fit it."""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+from schemathesis import GenerationMode
+
+from infra.keys import SCOPES, KeyStore, utc_now
+from lookup_api.lean_flask import LeanFlask
+from lookup_api.openapi import document, int64_pattern
+from lookup_api.pages import FILES, OPENAPI
+from tests.suites.served_store import app_on, new_store, publish_day
+
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "30"))
+"""Of each operation that takes something, and each way: 2000 make more than ten thousand in all."""
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LeanFlask, str]]:
+    """An app of a store with keys, and one that may do everything."""
+    store = new_store(tmp_path_factory.mktemp("openapi"))
+    publish_day(store, 1, users=30)
+    key = KeyStore(store).create("schemathesis", SCOPES, utc_now())[1]
+    app = app_on(store)
+    yield app, key
+    app.extensions["pymk"].stop()
+
+
+@pytest.fixture(scope="module")
+def api(locked: tuple[LeanFlask, str]) -> Any:
+    return schemathesis.openapi.from_wsgi(OPENAPI, locked[0])
+
+
+OPERATIONS = [(path, method) for path, methods in document("0", 1)["paths"].items() for method in methods]
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_answer_is_one_that_the_document_promises(
+    api: Any, locked: tuple[LeanFlask, str], path: str, method: str, mode: GenerationMode
+) -> None:
+    """Checked by schemathesis: no 5xx; status, content type, headers and body as documented; bad data refused, good
+    data taken; a key asked for."""
+    operation = api[path][method]
+    if mode == GenerationMode.NEGATIVE and not (operation.path_parameters or operation.body):
+        return  # it takes nothing that could be wrong
+
+    @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        case.call_and_validate(headers={"Authorization": f"Bearer {locked[1]}", "Accept-Encoding": "identity"})
+
+    ask()
+
+
+def test_the_document_is_openapi_and_names_every_route(locked: tuple[LeanFlask, str]) -> None:
+    app, _ = locked
+    served = app.test_client().get(OPENAPI).json
+    validate(served)
+    assert served["openapi"] == "3.1.0"
+    routes = {re.sub(r"<(\w+)>", r"{\1}", rule.rule) for rule in app.url_map.iter_rules()}
+    assert routes - {*FILES, OPENAPI, "/docs"} == set(served["paths"])
+
+
+@given(st.integers(-(2**65), 2**65))
+def test_the_pattern_of_an_id_is_the_numbers_of_64_bits(number: int) -> None:
+    for near in (number, 2**63 + number % 7 - 3, -(2**63) + number % 7 - 3):
+        assert bool(re.search(int64_pattern(), str(near))) is (-(2**63) <= near < 2**63)
+
+
+@given(st.text("0123456789-+ ", max_size=21))
+def test_the_pattern_takes_one_form_of_a_number_only(text: str) -> None:
+    canonical = re.fullmatch(r"-?[0-9]+", text) and str(int(text)) == text and -(2**63) <= int(text) < 2**63
+    assert bool(re.search(int64_pattern(), text)) is bool(canonical)
+
+
+def test_a_full_list_with_explanations_fits_the_document(locked: tuple[LeanFlask, str]) -> None:
+    """Generated ids rarely hit somebody: this one is known, and has everything that an answer can have."""
+    from openapi_schema_validator import OAS31Validator
+
+    app, key = locked
+    api = document("0", 10)
+    answer = app.test_client().get(
+        "/v1/users/10000000097/recommendations?explain=1", headers={"Authorization": f"Bearer {key}"}
+    )
+    wanted = api["components"]["schemas"]["Answer"] | {"components": api["components"]}
+    OAS31Validator(wanted).validate(answer.json)
+    assert answer.json["items"][0]["explain"]["features"]
