@@ -10,9 +10,12 @@ import pytest
 from infra.blobs import decode_candidates, decode_neighbours
 from infra.graph import Graph
 from infra.kv import CANDIDATES, NEIGHBOURS
+from infra.releases import ReleaseStore
 from infra.settings import LadderSettings, Settings
 from infra.store import ObjectStore, open_store
+from infra.table_hosts import open_host
 from jobs.context import Parent
+from jobs.release_load import load_release
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, NoFacts, Offer, Query
@@ -22,6 +25,7 @@ from lookup_api.lookup import NO_FACTS, Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.features import PAIR_FEATURES
 from lookup_api.ranking.sources import TWO_HOP
+from lookup_api.release_source import source_of
 from lookup_api.served_release import ServedRelease
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
 
@@ -49,8 +53,6 @@ def store(made: dict[str, Parent], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def release(store: ObjectStore) -> Iterator[ServedRelease]:
-    from infra.releases import ReleaseStore
-
     current = ReleaseStore(store).current()
     assert current is not None
     opened = ServedRelease.open(store, current, LadderSettings())
@@ -185,3 +187,21 @@ def test_breakers_of_parts_are_told_apart(release: ServedRelease) -> None:
 def told(lookup: Lookup, release: ServedRelease, user_id: int, facts: NoFacts, level: int = FULL, limit: int = 20):
     query = Query(user_id, limit, frozenset(), False)
     return orjson.loads(orjson.dumps(lookup.answer(query, release, facts, Deadline.after(60), level)))
+
+
+def test_live_ranking_on_a_host_of_tables_is_that_on_the_files(
+    store: ObjectStore, graph: Graph, release: ServedRelease, redis_uri: str
+) -> None:
+    source = source_of(store.uri, redis_uri, 30.0, 1.0)
+    host = open_host(redis_uri)
+    load_release(store, ReleaseStore(store).get(release.release_id), host, 2, True, lambda line: None)
+    host.close()
+    hosted = source.open(release.release_id, LadderSettings())
+    assert hosted.ranks_live
+    for user_id in [*graph.ids[:20].tolist(), NEW_USER]:
+        here, there = offered(release, user_id), offered(hosted, user_id)
+        assert (here is None) == (there is None)
+        if here is not None and there is not None:
+            assert list(there.ranking.items()) == list(here.ranking.items())
+    hosted.give_back()
+    source.close()
