@@ -25,20 +25,22 @@ def report(
     json: Json = False,
 ) -> None:
     """Show a release's report: metrics, plots, costs."""
+    from jobs.erasure import hide_erased
     from jobs.report.show import copy_report, print_report, read_report, save_report
 
     folder = open_release_folders(store, release, kinds=("report",))["report"]
     values = read_report(folder)
+    changed = hide_erased(open_store(store), values) or ablate is not None
     if ablate is not None:
         from jobs.ablations import ablate_release, names_of
 
         names = names_of(ablate)
         values["metrics"]["ablations"] = ablate_release(open_release(store, release), names, progress)
-    if out is not None and ablate is not None:
+    if out is not None and changed:
         save_report(values, out)
     elif out is not None:
         copy_report(folder, out)
-    html = (out or folder) / "report.html" if out is not None or ablate is None else None
+    html = (out or folder) / "report.html" if out is not None or not changed else None
     output.show(values, json, lambda c: print_report(c, values, html))
 
 

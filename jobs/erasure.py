@@ -78,6 +78,19 @@ def adopt_erasures(store_uri: str, settings: Settings) -> None:
         log.error("the record of erasures could not be brought to live facts: %s", error)
 
 
+def hide_erased(store: ObjectStore, report: dict[str, Any]) -> bool:
+    """Takes the erased out of the lists that a kept report shows; whether there were any."""
+    erased = {str(person) for person in erased_people(store)}
+    shown: list[dict[str, Any]] = report.get("examples") or []
+    kept = [
+        example | {"items": [item for item in example["items"] if item["candidate_id"] not in erased]}
+        for example in shown
+        if example["user_id"] not in erased
+    ]
+    report["examples"] = kept
+    return kept != shown
+
+
 def refuse_erased(store: ObjectStore, *people: int) -> None:
     """Raises PymkError where somebody was erased: what a release still says of them is nobody's to read."""
     erased = erased_people(store)

@@ -14,7 +14,7 @@ from infra.live_facts import LiveStore, open_live_facts
 from infra.settings import Settings
 from infra.shared_cache import SharedCache
 from infra.store import ObjectStore, open_store
-from jobs.erasure import adopt_erasures, erase, refuse_erased
+from jobs.erasure import adopt_erasures, erase, hide_erased, refuse_erased
 from jobs.transforms.erased import without_erased
 
 
@@ -83,6 +83,15 @@ def test_what_a_release_says_of_the_erased_is_not_told(store: ObjectStore, facts
     refuse_erased(store, 1, 2)
     with pytest.raises(PymkError, match="66: was erased"):
         refuse_erased(store, 1, 66)
+
+
+def test_a_kept_report_shows_the_erased_no_longer(store: ObjectStore, facts: LiveStore) -> None:
+    items = [{"rank": 1, "candidate_id": "66"}, {"rank": 2, "candidate_id": "67"}]
+    report = {"examples": [{"user_id": "1", "items": items}, {"user_id": "66", "items": items}]}
+    assert not hide_erased(store, report)
+    erase(store, facts, 66, 20)
+    assert hide_erased(store, report)
+    assert report == {"examples": [{"user_id": "1", "items": items[1:]}]}
 
 
 def test_rows_of_the_erased_are_passed_by_in_whatever_column_or_text() -> None:
