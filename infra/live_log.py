@@ -2,7 +2,8 @@
 
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from infra.events import EVENT_TYPES, Event
 from infra.live_facts import LogBatch, LoggedEvent
@@ -59,55 +60,61 @@ def mark_exported(tables: Tables, last: int, now_us: int) -> None:
 
 
 def trim(tables: Tables, keep_days: int, now_us: int) -> int:
-    """Deletes the entries, and their ids, that were exported more than `keep_days` ago; returns how many."""
+    """Deletes the entries that were exported more than `keep_days` ago, their ids, and who waits because of them.
+
+    Nights since then have made new lists of those. Returns how many entries there were.
+    """
     with tables.reading() as txn:
         old = [unpack_number(last) for last, at in txn.cursor(tables.exports)
                if unpack_number(at) <= now_us - keep_days * DAY_US]  # fmt: skip
     if not old:
         return 0
-    gone = remove(tables, lambda number, entry: number <= old[-1])
+    gone = 0
+    while removed := _remove_first(tables, old[-1]):
+        gone += removed
     with tables.writing() as txn:
         for last in old:
             txn.delete(pack_number(last), db=tables.exports)
+        for place, users in [*_waiting_since(tables, txn, old[-1])]:
+            txn.delete(place, db=tables.queue)
+            for at in range(0, len(users), 8):
+                txn.delete(users[at : at + 8], db=tables.queued)
     return gone
+
+
+def _remove_first(tables: Tables, last: int) -> int:
+    """Deletes the first entries up to the last-th, a bounded number; returns how many."""
+    with tables.writing() as txn:
+        first = islice(txn.cursor(tables.log), TRIMMED_AT_ONCE)
+        entries = [(key, entry) for key, entry in first if unpack_number(key) <= last]
+        return _remove(tables, txn, entries)
+
+
+def _remove(tables: Tables, txn: Transaction, entries: Iterable[tuple[bytes, bytes]]) -> int:
+    gone = 0
+    for key, entry in entries:
+        gone += txn.delete(key, db=tables.log)
+        txn.delete(_ENTRY.unpack(entry)[-1], db=tables.ids)
+    return gone
+
+
+def _waiting_since(tables: Tables, txn: Transaction, last: int) -> Iterator[tuple[bytes, bytes]]:
+    """Of the queue what events up to the last-th put there."""
+    for place, users in txn.cursor(tables.queue):
+        if unpack_number(place) > last:
+            return
+        yield place, users
 
 
 def remove_person(tables: Tables, person: int) -> int:
     """Deletes every entry that names a person; returns how many."""
-
-    def names(number: int, entry: LoggedEvent) -> bool:
-        return person in (entry.user_id, entry.other_id)
-
-    return remove(tables, names, whole=True)
-
-
-def remove(tables: Tables, doomed: Callable[[int, LoggedEvent], bool], whole: bool = False) -> int:
-    """Deletes entries with their ids, a bounded number at a time. whole: looks past the first that stays."""
-    gone = 0
-    for keys in _chunks(_chosen(tables, doomed, whole)):
-        with tables.writing() as txn:
-            for key in keys:
-                entry = txn.pop(key, db=tables.log)
-                if entry is not None:
-                    txn.delete(_ENTRY.unpack(entry)[-1], db=tables.ids)
-                    gone += 1
-    return gone
-
-
-def _chosen(tables: Tables, doomed: Callable[[int, LoggedEvent], bool], whole: bool) -> list[bytes]:
-    found = []
     with tables.reading() as txn:
-        for key, entry in txn.cursor(tables.log):
-            if doomed(unpack_number(key), _logged(entry)):
-                found.append(key)
-            elif not whole:
-                break
-    return found
-
-
-def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(keys), TRIMMED_AT_ONCE):
-        yield keys[start : start + TRIMMED_AT_ONCE]
+        named = [(key, entry) for key, entry in txn.cursor(tables.log) if person in _logged(entry)[1:3]]
+    gone = 0
+    for start in range(0, len(named), TRIMMED_AT_ONCE):
+        with tables.writing() as txn:
+            gone += _remove(tables, txn, named[start : start + TRIMMED_AT_ONCE])
+    return gone
 
 
 def now_us() -> int:

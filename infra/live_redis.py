@@ -29,7 +29,7 @@ from infra.live_records import (
     facts_of,
     hiding_rule,
 )
-from infra.live_scripts import BAR, PREFIX, RECORD
+from infra.live_scripts import BAR, PREFIX, QUEUE, RECORD
 from infra.live_stream import EventStream
 from infra.redis_connection import connect, explained, shown
 from infra.settings import Settings
@@ -37,7 +37,7 @@ from infra.settings import Settings
 log = logging.getLogger(__name__)
 
 HEAD, PEOPLE, CHANGED = f"{PREFIX}head", f"{PREFIX}people", f"{PREFIX}changed"
-ERASED_KEY, QUEUE, VIEWER = f"{PREFIX}erased", f"{PREFIX}queue", f"{PREFIX}viewer:"
+ERASED_KEY, VIEWER = f"{PREFIX}erased", f"{PREFIX}viewer:"
 HEAD_FIELDS = ("born", "changed", "erased")
 REFUSALS = {"reused": REUSED_ID, "erased": ERASED_PERSON}
 RELATIONS = len(RULE_OF_RELATION) + 1

@@ -7,7 +7,7 @@ hold exactly; ids stay text.
 |---|---|
 | head | last: number of the newest event; changed, erased: numbers of the last changes of who is hidden; born: drawn
   with the first event, so that another history is told from this one |
-| events | the log, a stream: type, user, other, at, position, key of the event id |
+| events | the log, a stream: type, user, other, at, position, key of the event id, number |
 | id:KEY | digest of the event stored under that id |
 | viewer:ID | `relation:other` -> `at:value`; v: number of the last event that may have changed whom they may see |
 | people | person -> for each state when it was last changed, and whether it holds |
@@ -20,6 +20,7 @@ hold exactly; ids stay text.
 from infra.live_records import MOST_RECORDS, MOST_SHOWN, SHOWN
 
 PREFIX = "{pymk:live}:"
+QUEUE = f"{PREFIX}queue"
 
 RECORD = f"""
 local prefix, events, fatigue_us = KEYS[1], cjson.decode(ARGV[1]), tonumber(ARGV[2])
@@ -96,7 +97,7 @@ for index, event in ipairs(events) do
     local number = redis.call('HINCRBY', prefix .. 'head', 'last', 1)
     redis.call('SET', id_key, event.content)
     redis.call('XADD', prefix .. 'events', '*', 'type', event.type, 'user', event.user, 'other', event.other,
-      'at', event.at, 'position', event.position, 'key', event.key)
+      'at', event.at, 'position', event.position, 'key', event.key, 'number', number)
     local at = tonumber(event.at)
     for _, c in ipairs(event.changes) do change(number, c[1], c[2], c[3], at, c[4]) end
     if event.state then change_state(number, event.user, event.state[1], event.state[2], at) end

@@ -10,7 +10,7 @@ import redis
 
 from infra.live_facts import LogBatch, LoggedEvent
 from infra.live_records import DAY_US
-from infra.live_scripts import PREFIX
+from infra.live_scripts import PREFIX, QUEUE
 
 STREAM, EXPORTS = f"{PREFIX}events", f"{PREFIX}exports"
 GROUP = CONSUMER = "export"
@@ -55,12 +55,16 @@ class EventStream:
         self._trim(now_us - keep_days * DAY_US)
 
     def _trim(self, exported_before_us: int) -> None:
-        """Removes what was exported by then, and the ids of those events."""
+        """Removes what was exported by then, the ids of those events, and whom they made wait for a refresh."""
         marks = self._client.zrangebyscore(EXPORTS, "-inf", exported_before_us)
-        if marks:
-            last = max(marks, key=_order_of)
-            self._delete(lambda fields: True, last.decode())
-            self._client.zrem(EXPORTS, *marks)
+        if not marks:
+            return
+        last = max(marks, key=_order_of)
+        newest = self._client.xrevrange(STREAM, last, "-", count=1)
+        if newest:
+            self._client.zremrangebyscore(QUEUE, "-inf", int(newest[0][1][b"number"]))
+        self._delete(lambda fields: True, last.decode())
+        self._client.zrem(EXPORTS, *marks)
 
     def remove_person(self, person: int) -> int:
         """Deletes every entry that names a person; returns how many."""

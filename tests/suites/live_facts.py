@@ -180,6 +180,19 @@ class LiveFactsSuite:
         facts.record([event("connected", 2, 6)])
         assert set(facts.refresh_queue(10)) == {1, 2, 3, 6}
 
+    def test_who_waits_for_a_refresh_leaves_the_queue_with_the_events_that_are_old_news(self, reopen: Reopen) -> None:
+        facts = reopen()
+        facts.record([event("connected", 1, 2)])
+        batch = facts.unexported(10)
+        assert batch is not None
+        facts.exported(batch, keep_days=1)
+        assert facts.refresh_queue(10) == [1, 2]
+        facts.record([event("connected", 3, 4), event("connected", 2, 5)])
+        batch = facts.unexported(1)
+        assert batch is not None
+        facts.exported(batch, keep_days=0)
+        assert facts.refresh_queue(10) == [5]
+
     def test_the_log_hands_out_what_was_not_exported_in_order_until_it_is(self, reopen: Reopen) -> None:
         facts = reopen()
         sent = [Event(f"e{i}", "shown", 1, 10 + i, NOW_US + i, i + 1) for i in range(5)]
