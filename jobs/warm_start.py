@@ -55,11 +55,12 @@ def refuse_leak(named: str, before: Graph, now: Graph) -> None:
 def known_held_out(before: Graph, now: Graph) -> Int64:
     """Positions in `now.held_out` of pairs that are friends in the past view of `before`: int64, ascending.
 
-    Rows differ between graphs, so users are matched by id.
+    Not those whose friendship is of a day that `before` does not reach: they had parted, and are friends anew. Rows
+    differ between graphs, so users are matched by id.
     """
     one, other = (before.rows_of(np.asarray(now.ids)[now.held_out[:, end]]) for end in (0, 1))
-    both = np.flatnonzero((one >= 0) & (other >= 0))
-    return both[contains(before.past.connections, one[both], other[both])]
+    asked = np.flatnonzero((one >= 0) & (other >= 0) & (now.held_out_day < before.as_of_day))
+    return asked[contains(before.past.connections, one[asked], other[asked])]
 
 
 def names_of(graph: Path) -> Names:

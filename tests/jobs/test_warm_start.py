@@ -72,6 +72,14 @@ def test_the_encoder_of_a_later_night_is_refused_and_the_message_says_what_to_na
     assert f"such as that of users {one} and {other}" in refused.value.what
 
 
+def test_who_parted_and_became_friends_again_since_is_no_leak() -> None:
+    graph = planted_graph()
+    before = later(graph)
+    days = np.full(len(graph.held_out), before.as_of_day - 1, np.int32)
+    days[3:] = before.as_of_day
+    assert known_held_out(before, dataclasses.replace(graph, held_out_day=days)).tolist() == [0, 1, 2]
+
+
 def test_the_encoder_of_another_seed_is_refused_where_time_decides_nothing() -> None:
     graph = planted_graph()
     pairs = np.array([sorted(pair) for pair in map(tuple, np.argwhere(dense(graph)))])
