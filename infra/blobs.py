@@ -160,10 +160,13 @@ class Ranking:
         except IndexError:
             raise RANKING_LAYOUT.corrupt(f"shape {shape} is not among its {len(self._lengths)}") from None
 
-    def texts_of(self, shape: int) -> tuple[str, ...]:
-        """The reasons of a shape, a JSON object each; the first without its count."""
-        start = sum(self._lengths[:shape])
-        return tuple(self._dictionary[i] for i in self._shapes[start : start + self._lengths[shape]])
+    def shape_texts(self) -> list[tuple[str, ...]]:
+        """The reasons of each shape, a JSON object each; the first without its count."""
+        found, end = [], 0
+        for length in self._lengths:
+            found.append(tuple(self._dictionary[i] for i in self._shapes[end : end + length]))
+            end += length
+        return found
 
     def reasons(self, record: Record) -> list[Reason]:
         """The reasons of an item, strongest first."""

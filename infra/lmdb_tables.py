@@ -33,6 +33,8 @@ MAP_BYTES = 1 << 40
 """Address space of a file being written; LMDB takes disk only for what is stored."""
 BLOCK_ROWS = 4096
 """Rows that are read at a time from beginning to end."""
+MANY = 48
+"""Keys of one read from which they are encoded together."""
 FULL_BELOW_BYTES = 16 << 20
 """Free space below which a failed write is put down to a full disk: a commit writes many pages at once."""
 
@@ -57,12 +59,27 @@ class LmdbTables:
         return self._part(partition_of(key, self.partitions)).get(table, encode_key(key))
 
     def get_many(self, table: str, keys: Sequence[int]) -> list[bytes | None]:
+        if len(keys) >= MANY:
+            return self._get_very_many(table, keys)
         wanted: dict[int, list[int]] = {}
         for place, key in enumerate(keys):
             wanted.setdefault(partition_of(key, self.partitions), []).append(place)
         found: list[bytes | None] = [None] * len(keys)
         for part, places in wanted.items():
             values = self._part(part).get_many(table, [encode_key(keys[place]) for place in places])
+            for place, value in zip(places, values, strict=True):
+                found[place] = value
+        return found
+
+    def _get_very_many(self, table: str, keys: Sequence[int]) -> list[bytes | None]:
+        """The same for so many keys that it pays to encode them together."""
+        numbers = np.array(keys, np.int64)
+        encoded = encode_keys(numbers).tobytes()
+        parts = partitions_of(numbers, self.partitions)
+        found: list[bytes | None] = [None] * len(keys)
+        for part in range(self.partitions):
+            places = np.flatnonzero(parts == part).tolist()
+            values = self._part(part).get_many(table, [encoded[8 * place : 8 * place + 8] for place in places])
             for place, value in zip(places, values, strict=True):
                 found[place] = value
         return found
@@ -147,8 +164,8 @@ class _SharedFile:
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         try:
-            snapshot, found = self._snapshot(), self._table(table)
-            return [None] * len(keys) if found is None else [snapshot.get(key, db=found) for key in keys]
+            get, found = self._snapshot().get, self._table(table)
+            return [None] * len(keys) if found is None else [get(key, None, found) for key in keys]
         except lmdb.Error as error:
             raise self._failed(error) from error
 

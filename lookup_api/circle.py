@@ -6,10 +6,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from infra.blob_batches import FriendLists, decode_friend_lists
 from infra.blobs import decode_bars, decode_neighbours
 from infra.kv import BARS, NEIGHBOURS, KeyValueReader
 from lookup_api.ladder import Ask
-from lookup_api.ranking.near_friends import FriendList, Near, near_friends
+from lookup_api.ranking.near_friends import Near, near_friends
 
 CONNECTED = "connected"
 MOST_LISTS = 150
@@ -34,16 +35,15 @@ class Circle:
     tables: KeyValueReader
 
     @cached_property
-    def lists(self) -> list[FriendList]:
+    def lists(self) -> FriendLists:
         """Friends of each friend whom the release knows: one batched read."""
         blobs = self.tables.get_many(NEIGHBOURS, self.friends[:MOST_LISTS])
-        decoded = [decode_neighbours(blob) for blob in blobs if blob is not None]
-        return [FriendList(np.array(one.ids, np.int64), one.friends) for one in decoded]
+        return decode_friend_lists([blob for blob in blobs if blob is not None])
 
     @cached_property
     def near(self) -> Near:
         """Friends of friends, without those barred."""
-        return near_friends(self.lists).without(self.barred)
+        return near_friends(self.lists.ids, self.lists.lengths, self.lists.friends).without(self.barred)
 
 
 def circle_of(ask: Ask) -> Circle | None:

@@ -27,7 +27,7 @@ from lookup_api.ranking.live import (
     shared_attributes,
     shown_order,
 )
-from lookup_api.ranking.near_friends import near_friends
+from lookup_api.ranking.near_friends import NOBODY
 from lookup_api.ranking.scoring import RankingModel
 from lookup_api.ranking.sources import ANN, TWO_HOP
 from lookup_api.served_release import ServedRelease
@@ -165,8 +165,8 @@ class LiveRanker:
             cosine = people.cosine[others].copy()
             unknown = np.isnan(cosine)
             if unknown.any():
-                cosine[unknown] = users.embeddings[others[unknown]].astype(np.float32) @ vector
-            near = viewer.circle.near if viewer.circle is not None else near_friends([])
+                cosine[unknown] = users.embeddings(others[unknown]) @ vector
+            near = viewer.circle.near if viewer.circle is not None else NOBODY
             shared = shared_attributes(viewer.user.codes[0], users.codes[others])
             seen = Seen(*near.of(people.ids[others]), cosine, shared)
             fresh = fresh_share(viewer.stored.features) if viewer.stored and is_stored.any() else 1.0
@@ -179,7 +179,7 @@ class LiveRanker:
         width = len(USER_FEATURES)
         mine, theirs = viewer.user.features[0, :width], users.features[:, :width]
         if not viewer.known:
-            mine = newcomer_features([one.friends for one in viewer.circle.lists] if viewer.circle else [])
+            mine = newcomer_features(viewer.circle.lists.friends.tolist() if viewer.circle else [])
             self.counts.defaulted.labels("viewer", "missing").inc()
         missing = len(users.found) - int(users.found.sum())
         if missing:
@@ -216,9 +216,9 @@ def _vector(release: ServedRelease, viewer: Viewer) -> Float32:
     """What the index is asked by, float32 [D]: the stored embedding, which of somebody without friends is that of the
     profile alone; for somebody the release does not know the mean direction of the friends. Zero for nothing."""
     if viewer.known or viewer.circle is None:
-        return viewer.user.embeddings[0].astype(np.float32)
-    friends = release.users(viewer.circle.friends[:MOST_LISTS]).embeddings.astype(np.float32)
-    mean: Float32 = friends.sum(axis=0)
+        return viewer.user.embeddings(np.zeros(1, np.int64))[0]
+    friends = release.users(viewer.circle.friends[:MOST_LISTS])
+    mean: Float32 = friends.embeddings(np.arange(len(friends.found))).sum(axis=0)
     return mean / max(float(np.linalg.norm(mean)), 1e-9)
 
 
@@ -249,5 +249,5 @@ def _reasons(ask: Ask, viewer: Viewer, ids: Int64) -> tuple[list[tuple[str, ...]
 
 
 def _nightly_reasons(ranking: Ranking) -> dict[int, tuple[tuple[str, ...], int]]:
-    base = ranking.base
-    return {base + record[0]: (ranking.texts_of(record[2]), record[3]) for record in ranking.items()}
+    base, texts = ranking.base, ranking.shape_texts()
+    return {base + record[0]: (texts[record[2]], record[3]) for record in ranking.items()}

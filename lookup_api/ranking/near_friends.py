@@ -4,7 +4,6 @@ The lists are those of the viewer's friends as the serving tables store them, so
 less than at night. Pure numpy.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +11,6 @@ import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class FriendList:
-    """ids int64 [n] of a friend's friends; friends: how many there are in all."""
-
-    ids: Int64
-    friends: int
 
 
 @dataclass(frozen=True)
@@ -51,12 +42,13 @@ class Near:
         return np.where(found, self.common[at], 0), np.where(found, self.allocation[at], np.float32(0))
 
 
-def near_friends(lists: Sequence[FriendList]) -> Near:
-    """Everybody whom friend lists name."""
-    if not lists:
-        return Near(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    ids = np.concatenate([one.ids for one in lists])
-    share = np.repeat([1 / max(one.friends, 1) for one in lists], [len(one.ids) for one in lists])
+def near_friends(ids: Int64, lengths: Int64, friends: Int64) -> Near:
+    """Everybody whom n friend lists name: ids int64 [m] one list after the other, lengths int64 [n]; friends int64 [n]:
+    how many friends each list's owner has, listed or not."""
+    share = np.repeat(1 / np.maximum(friends, 1), lengths)
     people, which = np.unique(ids, return_inverse=True)
     allocation = np.bincount(which, share, len(people)).astype(np.float32)
     return Near(people, np.bincount(which, minlength=len(people)), allocation)
+
+
+NOBODY = Near(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
