@@ -132,7 +132,7 @@ def open_live_facts(uri: str, settings: Settings) -> LiveStore:
     Raises UsageError for a URI that names neither; StoreError where the folder or the server cannot be used.
     """
     parts = urlsplit(uri)
-    if parts.scheme in ("redis", "rediss", "unix"):
+    if parts.scheme.removesuffix("+cluster") in ("redis", "rediss", "unix"):
         from infra.live_redis import RedisLiveFacts
 
         return RedisLiveFacts.open(uri, settings)

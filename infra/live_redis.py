@@ -8,13 +8,14 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from secrets import token_hex
 from typing import Any
 
 import orjson
 import redis
 
-from infra.errors import StoreError
+from infra.errors import StoreError, UsageError
 from infra.events import Event, Refusal
 from infra.live_facts import BLOCKED, ERASED, ERASED_PERSON, REUSED_ID, Erased, LogBatch, ViewerFacts
 from infra.live_log import now_us
@@ -30,8 +31,8 @@ from infra.live_records import (
     hiding_rule,
 )
 from infra.live_scripts import BAR, PREFIX, QUEUE, RECORD
-from infra.live_stream import EventStream
-from infra.redis_connection import connect, explained, shown
+from infra.live_stream import EventStream, Link
+from infra.redis_connection import explained, is_cluster, shown
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,13 @@ class RedisLiveFacts:
     def __init__(self, uri: str, settings: Settings) -> None:
         self.where = shown(uri)
         events = settings.events
-        self._client: Any = connect(uri, events.redis_timeout_ms / 1000)
-        self._patient: Any = connect(uri, max(PATIENCE_S, events.redis_timeout_ms / 1000), connections=4)
-        self._record = self._client.register_script(RECORD)
-        self._bar = self._patient.register_script(BAR)
-        self._stream = EventStream(self._patient)
+        if is_cluster(uri) and events.redis_replicas:
+            fix = "Set it to 0, and min-replicas-to-write in the cluster's nodes instead."
+            raise UsageError("events.redis_replicas: a cluster cannot be asked for it", fix)
+        self._nodes = {"target_nodes": "primaries"} if is_cluster(uri) else {}
+        self._link = Link(uri, events.redis_timeout_ms / 1000)
+        self._patient_link = Link(uri, max(PATIENCE_S, events.redis_timeout_ms / 1000))
+        self._stream = EventStream(self._patient_link)
         self._expiry = Expiry.of(settings)
         self._replicas, self._wait_ms = events.redis_replicas, max(1, events.redis_timeout_ms // 2)
         self._hidden: dict[int, str] = {}
@@ -65,6 +68,14 @@ class RedisLiveFacts:
         self._lock = threading.Lock()
         self._closed = False
         self._warned = False
+
+    @property
+    def _client(self) -> Any:
+        return self._link.client
+
+    @property
+    def _patient(self) -> Any:
+        return self._patient_link.client
 
     @classmethod
     def open(cls, uri: str, settings: Settings) -> "RedisLiveFacts":
@@ -123,16 +134,21 @@ class RedisLiveFacts:
         """See LiveFacts. Where Redis answered too late, events may have been stored all the same: send them again."""
         self._warn_of_loss()
         packed = orjson.dumps([_packed(event) for event in events])
+        asked = (RECORD, 1, PREFIX, packed, self._expiry.fatigue_us, token_hex(8))
         with self._explained():
-            pipe = self._client.pipeline(transaction=False)
-            self._record(keys=[PREFIX], args=[packed, self._expiry.fatigue_us, token_hex(8)], client=pipe)
-            if self._replicas:
-                pipe.wait(self._replicas, self._wait_ms)
-            refused, *copies = pipe.execute()
-        if copies and copies[0] < self._replicas:
-            fix = "Send the events again; look at the replicas, or lower events.redis_replicas."
-            raise StoreError(f"{self.where}: {copies[0]} of {self._replicas} replicas have the events", fix)
+            refused = self._client.eval(*asked) if not self._replicas else self._copied(asked)
         return {int(place): REFUSALS[why] for place, why in orjson.loads(refused) or ()}
+
+    def _copied(self, asked: tuple[Any, ...]) -> Any:
+        """What a script returns, once enough replicas have what it changed: one connection asks for both."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.eval(*asked)
+        pipe.wait(self._replicas, self._wait_ms)
+        answer, copies = pipe.execute()
+        if copies < self._replicas:
+            fix = "Send the events again; look at the replicas, or lower events.redis_replicas."
+            raise StoreError(f"{self.where}: {copies} of {self._replicas} replicas have the events", fix)
+        return answer
 
     def refresh_queue(self, most: int) -> list[int]:
         with self._explained():
@@ -162,7 +178,7 @@ class RedisLiveFacts:
 
     def erase(self, user_id: int, at_us: int) -> Erased:
         with self._explained():
-            state, queued = self._bar(keys=[PREFIX], args=[user_id, at_us, token_hex(8)])
+            state, queued = self._patient.eval(BAR, 1, PREFIX, user_id, at_us, token_hex(8))
             key = f"{VIEWER}{user_id}"
             own = self._patient.hlen(key) - self._patient.hexists(key, "v")
             self._patient.delete(key)
@@ -184,13 +200,9 @@ class RedisLiveFacts:
         return found
 
     def _viewer_keys(self) -> Iterator[list[bytes]]:
-        cursor, pattern = 0, f"{VIEWER}*"
-        while True:
-            cursor, keys = self._patient.scan(cursor, match=pattern, count=SCANNED_AT_ONCE)
-            if keys:
-                yield keys
-            if cursor == 0:
-                return
+        keys = self._patient.scan_iter(match=f"{VIEWER}*", count=SCANNED_AT_ONCE, **self._nodes)
+        while chunk := list(islice(keys, SCANNED_AT_ONCE)):
+            yield chunk
 
     def erased(self) -> Mapping[int, int]:
         with self._explained():
@@ -198,8 +210,8 @@ class RedisLiveFacts:
 
     def close(self) -> None:
         self._closed = True
-        self._client.close()
-        self._patient.close()
+        self._link.close()
+        self._patient_link.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -219,7 +231,7 @@ class RedisLiveFacts:
         self._warned = True
         try:
             found = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy")
-        except redis.RedisError:
+        except redis.RedisError:  # it need not tell
             return
         if found.get("maxmemory-policy", "").startswith("allkeys"):
             log.error("%s evicts live facts when it is full: set maxmemory-policy noeviction", self.where)

@@ -3,6 +3,7 @@
 Other groups may read the stream as well; entries leave it `events.keep_days` after their export, read or not.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import redis
 from infra.live_facts import LogBatch, LoggedEvent
 from infra.live_records import DAY_US
 from infra.live_scripts import PREFIX, QUEUE
+from infra.redis_connection import connect, connect_cluster, is_cluster
 
 STREAM, EXPORTS = f"{PREFIX}events", f"{PREFIX}exports"
 GROUP = CONSUMER = "export"
@@ -19,11 +21,36 @@ AT_ONCE = 1000
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 
-class EventStream:
-    """client: a redis.Redis, whose errors are the caller's to explain."""
+class Link:
+    """A client of a Redis, or of a cluster, which is connected when it is first used and again until it answers."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, uri: str, timeout_s: float) -> None:
+        self._uri, self._timeout_s = uri, timeout_s
+        self._lock = threading.Lock()
+        self._connected: Any = None if is_cluster(uri) else connect(uri, timeout_s)
+
+    @property
+    def client(self) -> Any:
+        """Raises StoreError where no node of a cluster answers."""
+        if self._connected is None:
+            with self._lock:
+                self._connected = self._connected or connect_cluster(self._uri, self._timeout_s)
+        return self._connected
+
+    def close(self) -> None:
+        if self._connected is not None:
+            self._connected.close()
+
+
+class EventStream:
+    """What the client raises is the caller's to explain."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def _client(self) -> Any:
+        return self._link.client
 
     def unexported(self, most: int) -> LogBatch | None:
         """Entries that were handed out and not acknowledged, else new ones, which count as handed out from now on."""

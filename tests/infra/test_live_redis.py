@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import StoreError, UsageError
-from infra.live_facts import open_live_facts
+from infra.live_facts import LiveStore, open_live_facts
 from infra.live_redis import RedisLiveFacts
 from infra.settings import EventSettings, Settings
 from tests.suites.live_facts import NOW_US, SETTINGS, LiveFactsSuite, Reopen, event
@@ -28,6 +28,20 @@ def reopen(redis_uri: str) -> Iterator[Reopen]:
 
 class TestRedisLiveFacts(LiveFactsSuite):
     pass
+
+
+class TestRedisClusterLiveFacts(LiveFactsSuite):
+    @pytest.fixture
+    def reopen(self, redis_cluster_uri: str) -> Iterator[Reopen]:
+        opened = []
+
+        def open_again() -> LiveStore:
+            opened.append(open_live_facts(redis_cluster_uri, SETTINGS))
+            return opened[-1]
+
+        yield open_again
+        for facts in opened:
+            facts.close()
 
 
 def test_what_was_recorded_outlives_a_kill_of_redis_that_writes_always(tmp_path: Path) -> None:
@@ -128,5 +142,17 @@ def test_what_is_no_live_fact_is_a_failure_that_is_told(redis_uri: str, shared_r
     with shared_redis.client() as client:
         client.hset("{pymk:live}:head", "changed", "text")
     with pytest.raises(StoreError, match="something else"):
+        facts.of(1)
+    facts.close()
+
+
+def test_a_cluster_is_not_asked_for_replicas() -> None:
+    with pytest.raises(UsageError, match="redis_replicas"):
+        open_live_facts("redis+cluster://127.0.0.1:1", Settings(events=EventSettings(redis_replicas=1)))
+
+
+def test_a_cluster_that_is_away_is_told_at_use() -> None:
+    facts = open_live_facts("redis+cluster://127.0.0.1:1", SETTINGS)
+    with pytest.raises(StoreError, match="cluster"):
         facts.of(1)
     facts.close()
