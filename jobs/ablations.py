@@ -174,8 +174,12 @@ class Trial:
         self._ctx, self._graph, self._hidden, self._asked, self._scratch = ctx, graph, hidden, asked, scratch
         self._newcomers = Newcomers.open(ctx.inputs["ranker"].path)
         self._features = ctx.inputs["features"].path
+        self._settings = ctx.settings
         self._ranker, told = self._learn(self._features)
         self._validation = told["validation"]
+        # What is left learns a ranker of the same kind: the choice of one is no part of the difference.
+        kind = ctx.settings.ranker.model_copy(update={"kind": self._ranker.kind})
+        self._settings = ctx.settings.model_copy(update={"ranker": kind})
         self.whole = self._measure(self._ranker)
 
     def without(self, name: Ablation) -> tuple[PerUser, str]:
@@ -195,7 +199,7 @@ class Trial:
         return left, ""
 
     def _learn(self, features: Path) -> tuple[Ranker, dict[str, Any]]:
-        return learn(*read_splits(self._graph, features / "past"), self._ctx.settings)
+        return learn(*read_splits(self._graph, features / "past"), self._settings)
 
     def _measure(self, ranker: Ranker, features: Path | None = None, **changed: Any) -> PerUser:
         """By a ranker on these features, the release's if not told, with the settings of `rank` that are changed."""

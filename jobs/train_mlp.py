@@ -12,11 +12,12 @@ from gnn.runtime import prepare
 from infra.settings import Settings
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.learning import learn_trees, report
-from lookup_api.ranking.ranker import Float32, Float64, Ranker, linear
+from lookup_api.ranking.ranker import Float32, Float64, linear
 from lookup_api.ranking.ranker_ensemble import EnsembleRanker
 from lookup_api.ranking.ranker_lists import Lists, clearly_better
 from lookup_api.ranking.ranker_mlp import MlpRanker
 from lookup_api.ranking.ranker_prior import MIN_LISTS, learn_prior
+from lookup_api.ranking.ranker_trees import TreesRanker
 
 WIDE = np.array(
     [
@@ -35,21 +36,18 @@ def learn_mlp(train: Lists, check: Lists, settings: Settings) -> tuple[MlpRanker
     return ranker, report(ranker, check, settings.run.seed) | told
 
 
-def learn_ensemble(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
-    """Trees and a network, each learnt alone, and what to report about their mean.
-
-    By `auto`, trees alone unless users kept apart gain by the mean, by more than a standard error (the rule of Breiman
-    et al., Classification and Regression Trees, 1984): with few labels a network learns single friendships by heart.
-    """
+def learn_ensemble(train: Lists, check: Lists, settings: Settings) -> tuple[EnsembleRanker, dict[str, Any]]:
+    """Trees and a network, each learnt alone, and what to report about their mean."""
     run = settings.run
     trees, told = learn_trees(train, check, settings.ranker, run.threads, run.seed)
-    network, told_too = learn_network(train, check, settings)
-    ranker: Ranker = EnsembleRanker(prior=trees.prior, trees=trees, network=network)
-    if settings.ranker.kind == "auto":
-        tested = check.telling()
-        if not clearly_better(tested, ranker.score(tested.matrix), trees.score(tested.matrix), errors=1):
-            ranker = trees
+    ranker, told_too = joined(trees, train, check, settings)
     return ranker, report(ranker, check, run.seed) | told | told_too
+
+
+def joined(trees: TreesRanker, train: Lists, check: Lists, settings: Settings) -> tuple[EnsembleRanker, dict[str, Any]]:
+    """Trees that are learnt and a network learnt alone; for how long, and on how much."""
+    network, told = learn_network(train, check, settings)
+    return EnsembleRanker(prior=trees.prior, trees=trees, network=network), told
 
 
 def learn_network(train: Lists, check: Lists, settings: Settings) -> tuple[MlpRanker, dict[str, Any]]:

@@ -17,11 +17,12 @@ from jobs.context import StageContext, StageResult
 from jobs.newcomer_lists import NEWCOMERS, open_lists
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
 from lookup_api.ranking.leaks import refuse_leak
-from lookup_api.ranking.learning import learn as learn_trees
+from lookup_api.ranking.learning import learn_trees, report
 from lookup_api.ranking.newcomer_weights import learn as learn_newcomers
 from lookup_api.ranking.newcomers import FILE
 from lookup_api.ranking.ranker import Ranker
-from lookup_api.ranking.ranker_lists import Lists
+from lookup_api.ranking.ranker_growth import TRUSTED_LISTS
+from lookup_api.ranking.ranker_lists import Lists, gain
 
 MAX_PAIRS = 1_000_000
 """Pairs of one split held in memory; beyond them whole users are left out, evenly."""
@@ -51,8 +52,28 @@ def learn(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[
     return LEARNERS[settings.ranker.kind](train, check, settings)
 
 
+def _learn_auto(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
+    """Trees; their mean with a network where users kept apart gain by it, by more than a standard error.
+
+    Where those are too few to tell no network is learnt: with few labels it learns single friendships by heart.
+    """
+    run, tested = settings.run, check.telling()
+    trees, told = learn_trees(train, check, settings.ranker, run.threads, run.seed)
+    ranker: Ranker = trees
+    if len(tested.held) >= TRUSTED_LISTS:
+        from jobs.train_mlp import joined
+
+        both, learnt = joined(trees, train, check, settings)
+        mean, error = gain(tested, both.score(tested.matrix), trees.score(tested.matrix))
+        told["gain_by_network"] = {"ndcg_at_20": mean, "standard_error": error}
+        if learnt["best_epoch"] and mean > error:
+            ranker, told = both, told | learnt
+    return ranker, report(ranker, check, run.seed) | told
+
+
 def _learn_trees(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
-    return learn_trees(train, check, settings.ranker, settings.run.threads, settings.run.seed)
+    ranker, told = learn_trees(train, check, settings.ranker, settings.run.threads, settings.run.seed)
+    return ranker, report(ranker, check, settings.run.seed) | told
 
 
 def _learn_mlp(train: Lists, check: Lists, settings: Settings) -> tuple[Ranker, dict[str, Any]]:
@@ -68,7 +89,7 @@ def _learn_ensemble(train: Lists, check: Lists, settings: Settings) -> tuple[Ran
 
 
 LEARNERS: dict[str, Callable[[Lists, Lists, Settings], tuple[Ranker, dict[str, Any]]]] = {
-    "auto": _learn_ensemble,
+    "auto": _learn_auto,
     "trees": _learn_trees,
     "mlp": _learn_mlp,
     "ensemble": _learn_ensemble,

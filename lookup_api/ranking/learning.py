@@ -26,14 +26,6 @@ LEAST_WEIGHT = 0.01
 """Of a signal that stands alone: it orders as it is, even where those who learn would turn it round."""
 
 
-def learn(
-    train: Lists, check: Lists, settings: RankerSettings, threads: int, seed: int
-) -> tuple[TreesRanker, dict[str, Any]]:
-    """`learn_trees`, and what to report about them."""
-    ranker, told = learn_trees(train, check, settings, threads, seed)
-    return ranker, report(ranker, check, seed) | told
-
-
 def learn_trees(
     train: Lists, check: Lists, settings: RankerSettings, threads: int, seed: int
 ) -> tuple[TreesRanker, dict[str, Any]]:

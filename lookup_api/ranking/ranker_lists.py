@@ -61,12 +61,18 @@ def ndcg(lists: Lists, score: Float32, k: int = 20) -> float:
     return float(ndcgs(lists, score, k).mean()) if len(lists.held) else 0.0
 
 
-def clearly_better(lists: Lists, one: Float32, other: Float32, errors: float = 2) -> bool:
-    """Whether nDCG by `one` is higher than by `other` by more than `errors` standard errors of the difference."""
+def gain(lists: Lists, one: Float32, other: Float32) -> tuple[float, float]:
+    """By how much nDCG by `one` is higher than by `other`, and the standard error of that; nan below two lists."""
     if len(lists.held) < 2:
-        return False
-    gain = ndcgs(lists, one) - ndcgs(lists, other)
-    return bool(gain.mean() > errors * gain.std(ddof=1) / np.sqrt(len(gain)))
+        return float("nan"), float("nan")
+    found = ndcgs(lists, one) - ndcgs(lists, other)
+    return float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found)))
+
+
+def clearly_better(lists: Lists, one: Float32, other: Float32) -> bool:
+    """Whether nDCG by `one` is higher than by `other` by more than twice the standard error of the difference."""
+    mean, error = gain(lists, one, other)
+    return mean > 2 * error
 
 
 def ndcgs(lists: Lists, score: Float32, k: int = 20) -> Float64:

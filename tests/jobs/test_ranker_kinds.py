@@ -17,6 +17,7 @@ from jobs.train_ranker import LEARNERS
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.ranker import KINDS, Ranker, linear
 from lookup_api.ranking.ranker_ensemble import EnsembleRanker
+from lookup_api.ranking.ranker_growth import TRUSTED_LISTS
 from lookup_api.ranking.ranker_lists import ndcg, ndcgs, recall
 from lookup_api.ranking.ranker_prior import default_prior
 from tests.jobs.test_candidates import Stages, settings_of
@@ -43,19 +44,28 @@ def test_every_kind_can_be_learnt_and_set() -> None:
     assert set(LEARNERS) - {"auto"} == set(KINDS) == {settings.kind for settings in VARIANTS.values()}
 
 
-@pytest.mark.parametrize(("queries", "better"), [(150, False), (2000, True)])
-def test_a_network_joins_the_trees_where_users_kept_apart_gain_by_it(queries: int, better: bool) -> None:
-    train, check = planted(queries, 1), planted(queries // 3, 2)
-    chosen, both = (
-        LEARNERS[kind](train, check, Settings(ranker=RankerSettings(kind=kind, epochs=12, trees=40)))[0]
+@pytest.mark.parametrize(
+    ("queries", "kept_apart", "gains", "kind"),
+    [(150, 450, False, "trees"), (2000, 450, True, "ensemble"), (2000, 350, True, "trees")],
+)
+def test_a_network_joins_the_trees_where_enough_users_kept_apart_gain_by_it(
+    queries: int, kept_apart: int, gains: bool, kind: str
+) -> None:
+    train, check = planted(queries, 1), planted(kept_apart, 2)
+    (chosen, told), (both, _) = (
+        LEARNERS[kind](train, check, Settings(ranker=RankerSettings(kind=kind, epochs=12, trees=40)))
         for kind in ("auto", "ensemble")
     )
     assert isinstance(both, EnsembleRanker)
     tested = check.telling()
     gain = ndcgs(tested, both.score(tested.matrix)) - ndcgs(tested, both.trees.score(tested.matrix))
-    assert (gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))) == better
-    expected = both if better else both.trees
-    assert chosen.content_hash() == expected.content_hash()
+    error = gain.std(ddof=1) / np.sqrt(len(gain))
+    assert (gain.mean() > error) == gains
+    assert chosen.kind == kind
+    assert chosen.content_hash() == (both if kind == "ensemble" else both.trees).content_hash()
+    if kept_apart >= TRUSTED_LISTS:
+        assert told["gain_by_network"] == pytest.approx({"ndcg_at_20": gain.mean(), "standard_error": error})
+    assert ("best_epoch" in told) == (kind == "ensemble")
 
 
 @every_variant
