@@ -31,6 +31,31 @@ def serve(
 
 
 @serve_app.command()
+def shards(
+    store: Store,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port; name it in the API's ladder.ann_shards.")],
+    host: Annotated[str, typer.Option(help="Address; whoever reaches it is answered.")] = "127.0.0.1",
+    shard: Annotated[
+        list[int] | None, typer.Option(min=0, help="A shard to hold; may be given again; default all.")
+    ] = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Hold index shards of the store's current release for API workers elsewhere."""
+    import logging
+    from importlib import import_module
+
+    from jobs.serve import free_address
+
+    settings = load_settings(config, set_)
+    open_store(store)
+    logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("lookup_api").setLevel(logging.INFO)
+    run = import_module("lookup_api.ann_server").serve_shards
+    run(store, free_address(host, port), port, shard, settings.api.poll_s)
+
+
+@serve_app.command()
 def doctor(json: Json = False) -> None:
     """Say what is missing on this machine and how to get it."""
     from jobs.doctor import check

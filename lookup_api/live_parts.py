@@ -17,6 +17,7 @@ from infra.releases import Release
 from infra.settings import LadderSettings
 from infra.store import ObjectStore
 from lookup_api.ann import Nearest
+from lookup_api.ann_remote import RemoteShards, ShardProcess
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.ranking.features import FEATURES
@@ -78,6 +79,8 @@ class LiveParts:
         return model
 
     def _open_index(self, store: ObjectStore) -> Nearest:
+        if self._settings.ann_shards:
+            return self._remote()
         from lookup_api.ann_local import LocalShards  # loads kernels: only for those who rank live
 
         artifact_id = self._release.artifacts[INDEX].artifact_id
@@ -92,3 +95,11 @@ class LiveParts:
         else:
             self._index_again.succeeded()
         return nearest
+
+    def _remote(self) -> Nearest:
+        own = self._settings
+        processes = [
+            ShardProcess(address, Breaker(f"shards at {address}", own.breaker_failures, own.breaker_wait_s))
+            for address in own.ann_shards
+        ]
+        return RemoteShards(processes, self._release.artifacts[INDEX].artifact_id)
