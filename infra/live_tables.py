@@ -88,7 +88,7 @@ class Tables:
         self.path = path
         self.users = 0
         with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # not its parents: they may be a disk that is not mounted yet
             self.env = lmdb.open(
                 str(path), subdir=False, map_size=max_bytes, max_dbs=len(TABLES) + 1, max_readers=MAX_READERS,
                 max_spare_txns=16, mode=0o600,

@@ -24,7 +24,7 @@ def dynamo_uri(s3_bucket: str) -> str:
 
 @pytest.fixture
 def host(dynamo_uri: str) -> Iterator[DynamoHost]:
-    opened = DynamoHost(dynamo_uri, 5)
+    opened = DynamoHost(dynamo_uri, 60)
     yield opened
     opened.close()
 

@@ -28,7 +28,7 @@ class Clock:
 @pytest.fixture(params=["redis", "dynamodb"])
 def host(request: pytest.FixtureRequest) -> Iterator[TableHost]:
     uri = request.getfixturevalue("redis_uri" if request.param == "redis" else "s3_bucket")
-    opened = open_host(uri if request.param == "redis" else f"dynamodb://{uri}")
+    opened = open_host(uri if request.param == "redis" else f"dynamodb://{uri}", 60)
     yield opened
     opened.close()
 

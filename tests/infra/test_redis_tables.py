@@ -18,7 +18,7 @@ from tests.suites.table_hosts import TableHostSuite
 
 @pytest.fixture
 def host(redis_uri: str) -> Iterator[RedisHost]:
-    opened = RedisHost(redis_uri, 5)
+    opened = RedisHost(redis_uri, 60)
     yield opened
     opened.close()
 
@@ -50,7 +50,7 @@ class TestRedisHost(TableHostSuite):
 class TestRedisClusterTables(KeyValueSuite):
     @pytest.fixture
     def load(self, redis_cluster_uri: str) -> Iterator[Load]:
-        host = RedisHost(redis_cluster_uri, 5)
+        host = RedisHost(redis_cluster_uri, 60)
         yield lambda rows: write(host, "one", rows)
         host.close()
 
@@ -64,7 +64,7 @@ class TestRedisClusterHost(TableHostSuite):
 def test_a_cluster_spreads_a_table_over_its_nodes_and_says_what_room_they_have(
     redis_cluster_uri: str, shared_redis_nodes: RedisNodes
 ) -> None:
-    host = RedisHost(redis_cluster_uri, 5)
+    host = RedisHost(redis_cluster_uri, 60)
     write(host, "one", {USERS: dict.fromkeys(range(1000), b"x")}, 1000)
     clients = [node.client() for node in shared_redis_nodes.nodes]
     assert all(client.dbsize() > 2 for client in clients)

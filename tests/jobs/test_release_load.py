@@ -1,5 +1,6 @@
 """A published release is loaded into a host as it is, by one command, and rolled back there by the same."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,12 +22,28 @@ from tests.suites.redis_server import RedisServer
 from tests.suites.served_store import new_store, publish_day
 
 USERS = 60
+DIES_HALF_WAY = """
+import os, signal
+from infra.lmdb_tables import LmdbTables
+from jobs.cli import main
+
+blocks = LmdbTables.blocks
+
+def some(tables, table):
+    for number, block in enumerate(blocks(tables, table, 50)):
+        if (table, number) == ("candidates", 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield block
+
+LmdbTables.blocks = some
+main()
+"""
 
 
 @pytest.fixture(params=["redis", "dynamodb"])
 def host(request: pytest.FixtureRequest) -> Iterator[TableHost]:
     uri = request.getfixturevalue("redis_uri" if request.param == "redis" else "s3_bucket")
-    opened = open_host(uri if request.param == "redis" else f"dynamodb://{uri}")
+    opened = open_host(uri if request.param == "redis" else f"dynamodb://{uri}", 60)
     yield opened
     opened.close()
 
@@ -112,20 +129,18 @@ def test_the_command_loads_what_current_names_and_serves_it(tmp_path: Path, redi
 
 def test_a_load_that_is_killed_changes_nothing_and_does_not_stand_in_the_way(tmp_path: Path, redis_uri: str) -> None:
     store = new_store(tmp_path)
-    first, second = publish_day(store, 1, USERS), publish_day(store, 2, 100 * USERS)
+    first, second = publish_day(store, 1, USERS), publish_day(store, 2, 2 * USERS)
     host = open_host(redis_uri)
     load(store, first, host)
     loaded = LoadedReleases(host)
-    command = [sys.executable, "-m", "jobs.cli", "release", "load", f"--store={store.uri}", f"--into={redis_uri}"]
-    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while len(host.notes()) < 3:
-        assert killed.poll() is None
-    killed.kill()
-    killed.wait()
+    flags = ["release", "load", f"--store={store.uri}", f"--into={redis_uri}"]
+    killed = subprocess.run([sys.executable, "-c", DIES_HALF_WAY, *flags], stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(host.notes()) == 3, "it had begun"
     assert loaded.releases() == [first]
     assert loaded.open(first.release_id).count("rankings") == USERS
     assert load(store, second, host)["served"] == second.release_id
-    assert loaded.open(second.release_id).count("rankings") == 100 * USERS
+    assert loaded.open(second.release_id).count("rankings") == 2 * USERS
     host.close()
 
 

@@ -57,7 +57,8 @@ def test_without_a_release_the_api_is_alive_and_not_ready(store: ObjectStore) ->
 def test_a_store_that_does_not_exist_yet_is_waited_for(tmp_path: Path) -> None:
     app = create_app(str(tmp_path / "later"), SETTINGS)
     assert app.test_client().get("/readyz").status_code == 503
-    assert "pymk_release_poll_failures_total 1.0" in app.test_client().get("/metrics").text
+    assert b"pymk_release_poll_failures_total 1.0" in app.extensions["pymk"].metrics.exposition()
+    assert not (tmp_path / "later").exists(), "it may be a disk that is not mounted yet"
     publish_day(open_store(str(tmp_path / "later"), create=True), 1)
     watch_of(app).look()
     assert app.test_client().get("/readyz").status_code == 200

@@ -40,7 +40,10 @@ class Served:
 
     def app(self, store: ObjectStore, tables_uri: str) -> Flask:
         api = ApiSettings(
-            poll_s=3600, tables=tables_uri, tables_timeout_ms=2000, facts=str(self._folder / f"facts{len(self._apps)}")
+            poll_s=3600,
+            tables=tables_uri,
+            tables_timeout_ms=60_000,
+            facts=str(self._folder / f"facts{len(self._apps)}"),
         )
         self._apps.append(app_on(store, api=api, ladder=LadderSettings(l1_mib=0, last_good_mib=0, breaker_wait_s=0.01)))
         return self._apps[-1]
@@ -58,7 +61,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def load(store: ObjectStore, release: Release, tables_uri: str) -> None:
-    host = open_host(tables_uri)
+    host = open_host(tables_uri, 60)
     load_release(store, release, host, keep=2, switch=True, progress=lambda line: None)
     host.close()
 

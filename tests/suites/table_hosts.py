@@ -17,7 +17,7 @@ from tests.suites.kv_stores import put_rows
 class TableHostSuite:
     @pytest.fixture
     def host(self, uri: str) -> Iterator[TableHost]:
-        opened = open_host(uri)
+        opened = open_host(uri, 60)
         yield opened
         opened.close()
 
