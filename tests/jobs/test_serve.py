@@ -1,5 +1,6 @@
 """`pymk serve` as a process: workers answer, obey the settings, share their metrics and stop when told."""
 
+import http.client
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ import pytest
 from benchmarks.lookup import wait_until_ready
 from benchmarks.serving_rows import FIRST_ID
 from infra.errors import PymkError, UsageError
-from jobs.serve import free_address
+from infra.keys import KeyStore, utc_now
+from infra.settings import ApiSettings, Settings, load
+from jobs.serve import SECTIONS, free_address, guarded_host, serve, worker_environment
+from lookup_api.app import create_app
 from tests.suites.served_store import new_store, publish_day
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +128,83 @@ def test_a_host_that_is_not_this_machine_is_a_usage_error(host: str) -> None:
 
 def test_a_name_of_this_machine_is_a_host() -> None:
     assert free_address("localhost", free_port()) == "127.0.0.1"
+
+
+def test_sigterm_says_not_ready_first_and_drops_nobody(tmp_path: Path) -> None:
+    """Asked without a break while it stops: every request gets a 200 until the port is closed, and /readyz a 503."""
+    store = new_store(tmp_path)
+    publish_day(store, 1, users=20)
+    port = free_port()
+    server = start(store.uri, port, "--set", "api.drain_s=3")
+    url = f"http://127.0.0.1:{port}"
+    wait_until_ready(f"{url}/readyz", server)
+    server.send_signal(signal.SIGTERM)
+    statuses, unready = set(), 0
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        while server.poll() is None:
+            try:
+                for path in (f"/v1/users/{FIRST_ID}/recommendations", "/readyz"):
+                    connection.request("GET", path)
+                    with connection.getresponse() as answer:
+                        answer.read()
+                        if path == "/readyz":
+                            unready += answer.status == 503
+                        else:
+                            statuses.add(answer.status)
+            except (ConnectionError, http.client.HTTPException):
+                break
+    assert server.wait(60) == 0
+    assert statuses == {200}
+    assert unready > 0
+
+
+def test_without_a_key_only_loopback_is_listened_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = new_store(tmp_path)
+    assert guarded_host(store.uri, "0.0.0.0") == "127.0.0.1"
+    assert "no API key is configured" in caplog.text
+    assert "pymk key create" in caplog.text
+    assert guarded_host(store.uri, "::1") == "::1"
+    KeyStore(store).create("somebody", ["read"], utc_now())
+    assert guarded_host(store.uri, "0.0.0.0") == "0.0.0.0"
+
+
+def test_a_store_whose_keys_cannot_be_read_is_served_where_it_was_asked_for_behind_locked_doors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert guarded_host(str(tmp_path / "away"), "0.0.0.0") == "0.0.0.0"
+    assert "only those known last open" in caplog.text
+    settings = Settings(api=ApiSettings(host="0.0.0.0", facts=str(tmp_path / "facts"), poll_s=3600))
+    app = create_app(str(tmp_path / "away"), settings)
+    assert app.test_client().get("/v1/users/1/recommendations").status_code == 401
+    app.extensions["pymk"].stop()
+
+
+def test_a_store_elsewhere_needs_a_place_for_live_facts() -> None:
+    with pytest.raises(UsageError, match=r"api\.facts"):
+        serve("s3://bucket/store", Settings(), "127.0.0.1", free_port(), 1)
+
+
+def test_workers_read_every_setting_of_theirs() -> None:
+    settings, _ = load(None, {"ladder.ann_shards": "a:1,b:2", "rules.max_per_school": "7", "api.user_per_s": "5"}, {})
+    found = worker_environment("store", settings, "0.0.0.0")
+    again, _ = load(None, {}, {name: value for name, value in found.items() if name != "PYMK_STORE"})
+    assert again.api.host == "0.0.0.0"
+    for section in SECTIONS:
+        assert getattr(again, section) == getattr(settings, section) or section == "api"
+    assert again.api.user_per_s == 5
+
+
+def test_log_lines_of_a_server_are_json_and_carry_no_key(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    publish_day(store, 1, users=20)
+    key = KeyStore(store).create("somebody", ["read"], utc_now())[1]
+    port = free_port()
+    server = start(store.uri, port, "--set", "api.log_requests=all", "--set", "api.drain_s=0", stderr=subprocess.PIPE)
+    wait_until_ready(f"http://127.0.0.1:{port}/readyz", server)
+    path = f"http://127.0.0.1:{port}/v1/users/{FIRST_ID}/recommendations"
+    urllib.request.urlopen(urllib.request.Request(path, headers={"Authorization": f"Bearer {key}"})).close()
+    server.terminate()
+    told = server.communicate(timeout=60)[1].decode()
+    lines = [json.loads(line) for line in told.splitlines()]
+    assert key not in told
+    assert any(line["message"] == "answered" and line["source"] == "precomputed" for line in lines)
