@@ -57,3 +57,8 @@ class LadderMetrics:
             gauge = self.breakers.labels(breaker.name)
             gauge.set(0)
             breaker.told = gauge.set
+
+    def busy(self, level: int, share: float) -> None:
+        """Notes how busy the worker is."""
+        self.level.set(level)
+        self.share.set(share)

@@ -25,6 +25,7 @@ class Load:
         self._busy_s = 0.0
         self.share = 0.0
         self._level = FULL
+        self.told: Callable[[int, float], None] = lambda level, share: None
 
     @property
     def level(self) -> int:
@@ -51,6 +52,7 @@ class Load:
                 self.share = min(1.0, self._busy_s / (self._threads * (now - self._window)))
                 self._window, self._busy_s = now, 0.0
                 self._level = self._settled()
+                self.told(self._level, self.share)
 
     def _settled(self) -> int:
         """The level by the share, with some slack on the way down so that it does not flutter."""
