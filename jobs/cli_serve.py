@@ -25,8 +25,9 @@ def serve(
     from jobs.serve import serve as serve_store
 
     settings = load_settings(config, set_)
-    open_store(store)
     api = settings.api
+    if not api.tables:
+        open_store(store)
     serve_store(store, settings, host or api.host, port or api.port, workers or api.workers)
 
 

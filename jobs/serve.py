@@ -16,7 +16,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 
-from infra.errors import PymkError, UsageError
+from infra.errors import PymkError, StoreError, UsageError
 from infra.keys import KeyStore
 from infra.live_facts import facts_uri
 from infra.settings import ENV_PREFIX, Settings
@@ -95,8 +95,15 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
 
 
 def guarded_host(store_uri: str, host: str) -> str:
-    """The host to listen on: this machine alone while the store has no API key, whatever was asked for."""
-    if is_loopback(host) or KeyStore(open_store(store_uri)).listed():
+    """The host to listen on: this machine alone while the store has no API key, whatever was asked for.
+
+    A store that cannot be read may have keys: workers let nobody in but by those that they knew last.
+    """
+    try:
+        if is_loopback(host) or KeyStore(open_store(store_uri)).listed():
+            return host
+    except StoreError as error:
+        log.warning("the keys cannot be read, so only those known last open: %s", error)
         return host
     fix = f"make one with `pymk key create --store {store_uri}` and start the server again"
     log.warning("no API key is configured, so %s is listened on, not %s: %s", LOOPBACK, host, fix)
