@@ -1,51 +1,84 @@
-"""Requests a second of the precomputed path beside an empty Flask route: same server, same client, interleaved.
+"""Requests a second of the precomputed path beside an empty Flask route and two peers: one core, interleaved.
 
     python -m benchmarks.lookup [--users 20000,1000000] [--seconds 8] [--repeats 5] [--connections 16]
+        [--folder FOLDER] [--peer-users 100000] [--feast FEAST/bin/python]
 
-Both run under granian with one worker; wrk asks for uniformly random users. The ratio is what holds on other machines.
+The lookup asks for an API key, keeps limits, applies rules and live facts and counts its metrics. Each server has one
+worker and one and the same core; wrk, and Redis for the peers, have the others. Uniform: any user, answers not kept (L1
+off). Zipf: users drawn by a Zipf law of exponent 0.99 as in YCSB, L1 on. Ratios are medians over the repeats, each of
+runs that follow one another, and are what holds on other machines.
+
+Peers, at the last size: Flask + redis-py + jsonify, which stores whole answers, and Feast's feature server on Redis,
+asked for the same people, scores and reasons as three features, and as one text. FOLDER keeps tables for another run.
+Feast needs an environment of its own: `python -m venv feast && feast/bin/pip install 'feast[redis]'`.
 """
 
 import argparse
-import os
 import platform
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+import orjson
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from benchmarks.serving_rows import publish
-from infra.settings import Settings
+from benchmarks import redis_peer
+from benchmarks.servers import (
+    Load,
+    Server,
+    cores,
+    free_port,
+    keep_to_client_cores,
+    need_wrk,
+    running,
+    served,
+    wait_until_ready,
+    wrk,
+)
+from benchmarks.serving_rows import user_ids
+from benchmarks.serving_site import AS_OF, Site, prepare
+from infra.settings import LadderSettings, Settings
 from infra.store import open_store
-from jobs.serve import APP, THREADS, worker_environment
+from jobs.serve import APP
+from lookup_api.deadline import Deadline
+from lookup_api.ladder import Query
+from lookup_api.lookup import NO_FACTS, Lookup
+from lookup_api.metrics import Metrics
+from lookup_api.parameters import DEFAULT_LIMIT
+from lookup_api.served_release import ServedRelease
+from tests.suites.redis_server import RedisServer
 
-EMPTY = "benchmarks.empty_route:create_app"
-SCRIPT = Path(__file__).with_name("lookup.lua")
-AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
+__all__ = ["AS_OF", "print_machine", "served", "wait_until_ready"]
+
+EMPTY, PEER = "benchmarks.empty_route:create_app", "benchmarks.redis_peer:create_app"
+ZIPF = "0.99"
+EMPTY_ROUTE, UNIFORM, KEPT = "empty route", "uniform, no L1", "Zipf, L1"
+FEAST_BODY = '{{"features":[{}],"entities":{{"user_id":[ID]}}}}'
+FEAST = {"Feast, three features": ("ids", "scores", "reasons"), "Feast, one text": ("items",)}
 
 
-@dataclass(frozen=True)
-class Load:
-    """One run of wrk. Latencies in milliseconds; cpu_us: of the server for one request, which a busy machine spoils
-    less than the requests a second."""
+@dataclass
+class Asked:
+    """One line of the table: a server, how it is asked, and the runs so far."""
 
-    per_second: float
-    cpu_us: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
+    server: Server
+    said: dict[str, str] = field(default_factory=dict)
+    loads: list[Load] = field(default_factory=list)
+
+    def median(self, name: str) -> float:
+        return statistics.median(getattr(load, name) for load in self.loads)
+
+    def ratio(self, other: "Asked", name: str = "per_second") -> float:
+        pairs = zip(self.loads, other.loads, strict=True)
+        return statistics.median(getattr(a, name) / getattr(b, name) for a, b in pairs)
 
 
 def main() -> None:
@@ -54,13 +87,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--folder", type=Path, help="where tables stay; a temporary one if not given")
+    parser.add_argument("--peer-users", type=int, default=100_000, help="of those users, how many the peers know")
+    parser.add_argument("--feast", type=Path, help="Python of the environment that has Feast")
     args = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is not installed; on Debian: apt-get install wrk")
+    need_wrk()
     print_machine()
-    for users in [int(size) for size in args.users.split(",")]:
-        with tempfile.TemporaryDirectory() as folder:
-            measure(folder, users, args.seconds, args.repeats, args.connections)
+    keep_to_client_cores()
+    sizes = [int(size) for size in args.users.split(",")]
+    with tempfile.TemporaryDirectory() as scratch:
+        for users in sizes:
+            site = prepare((args.folder or Path(scratch)) / f"users-{users}", users)
+            with ExitStack() as opened:
+                asked = servers(opened, site)
+                if users == sizes[-1]:
+                    asked |= peers(opened, site, min(args.peer_users, users), Path(scratch), args.feast)
+                measure(asked, site, args.seconds, args.repeats, args.connections)
 
 
 def print_machine() -> None:
@@ -71,96 +113,133 @@ def print_machine() -> None:
     )
 
 
-def measure(folder: str, users: int, seconds: int, repeats: int, connections: int) -> None:
-    """Prints both routes and their ratio: medians of interleaved runs."""
+def servers(opened: ExitStack, site: Site) -> dict[str, Asked]:
+    core = cores()[0]
+
+    def start(app: str, environment: dict[str, str]) -> Server:
+        return opened.enter_context(served(app, environment, core=core))
+
+    return {
+        EMPTY_ROUTE: Asked(start(EMPTY, {})),
+        UNIFORM: Asked(start(APP, site.environment(l1=False)), {"key": site.key}),
+        KEPT: Asked(start(APP, site.environment(l1=True)), {"key": site.key, "draw": ZIPF}),
+    }
+
+
+def peers(opened: ExitStack, site: Site, users: int, scratch: Path, feast: Path | None) -> dict[str, Asked]:
+    """Servers that know the first `users` of the users; they are asked for those alone."""
+    redis = RedisServer(scratch / "redis").start()
+    opened.callback(redis.stop)
+    known = {"users": str(users)}
     start = time.perf_counter()
-    publish(open_store(folder), users, AS_OF, "bench")
-    print(f"\n{users:,} users written in {time.perf_counter() - start:.0f} s; {connections} connections, one worker")
-    with served(APP, worker_environment(folder, Settings())) as lookup, served(EMPTY, {}) as empty:
-        runs: dict[str, list[Load]] = {"empty route": [], "precomputed": []}
-        for server in 2 * [empty, lookup]:
-            wrk(server, users, 1, connections)
-        for _ in range(repeats):
-            runs["empty route"].append(wrk(empty, users, seconds, connections))
-            runs["precomputed"].append(wrk(lookup, users, seconds, connections))
-        for name, loads in runs.items():
-            errors = sum(load.errors for load in loads)
-            print(
-                f"{name:12} {median(loads, 'per_second'):8,.0f} requests/s  p50 {median(loads, 'p50_ms'):5.2f} ms  "
-                f"p99 {median(loads, 'p99_ms'):5.2f} ms  {median(loads, 'cpu_us'):4.0f} us CPU  errors {errors}"
+    redis_peer.load(redis.uri, answers(site, users))
+    print(f"redis-py peer: {users:,} users loaded in {time.perf_counter() - start:.0f} s", flush=True)
+    core = cores()[0]
+    found = {
+        "Flask + redis-py": Asked(
+            opened.enter_context(served(PEER, {redis_peer.URI_VARIABLE: redis.uri}, core=core)), known
+        )
+    }
+    if feast is None:
+        return found
+    server = opened.enter_context(feast_server(site, users, scratch, feast, f"127.0.0.1:{redis.port}", core))
+    for name, columns in FEAST.items():
+        body = FEAST_BODY.format(",".join(f'"people:{column}"' for column in columns))
+        found[name] = Asked(server, known | {"path": "/get-online-features", "body": body})
+    return found
+
+
+def feast_server(
+    site: Site, users: int, scratch: Path, python: Path, redis: str, core: set[int]
+) -> AbstractContextManager[Server]:
+    folder, rows, port = scratch / "feast", scratch / "rows.parquet", free_port()
+    folder.mkdir()
+    write_rows(rows, answers(site, users))
+    command = [str(python), str(Path(__file__).with_name("feast_peer.py")), str(folder), str(rows), redis, str(port)]
+    quiet = {"FEAST_USAGE": "False", "GUNICORN_CMD_ARGS": "--log-level warning"}
+    return running(command, quiet, f"http://127.0.0.1:{port}", "/health", core, patience_s=1800)
+
+
+def answers(site: Site, users: int) -> Iterator[tuple[int, bytes]]:
+    """User id and answer, as the lookup gives it to somebody of whom nothing happened since."""
+    lookup = Lookup.of(Settings(ladder=LadderSettings(l1_mib=0, last_good_mib=0)), Metrics())
+    release = ServedRelease.open(open_store(site.uri), site.release)
+    for user_id in user_ids(users).tolist():
+        query = Query(user_id, DEFAULT_LIMIT, frozenset(), False)
+        yield user_id, orjson.dumps(lookup.answer(query, release, NO_FACTS, Deadline.after(60)))
+    release.give_back()
+
+
+def write_rows(path: Path, found: Iterator[tuple[int, bytes]], block: int = 5000) -> None:
+    """The answers as Feast's columns: one text an item for its reasons, and the items as one text."""
+    columns = (("ids", pa.list_(pa.int64())), ("scores", pa.list_(pa.float32())), ("reasons", pa.list_(pa.string())))
+    schema = pa.schema([("user_id", pa.int64()), *columns, ("items", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
+        rows = []
+        for user_id, answer in found:
+            items = orjson.loads(answer)["items"]
+            rows.append(
+                {
+                    "user_id": user_id,
+                    "ids": [int(item["user_id"]) for item in items],
+                    "scores": [item["score"] for item in items],
+                    "reasons": [orjson.dumps(item["reasons"]).decode() for item in items],
+                    "items": orjson.dumps(items).decode(),
+                }
             )
-        pairs = list(zip(runs["precomputed"], runs["empty route"], strict=True))
-        ratio = statistics.median(a.per_second / b.per_second for a, b in pairs)
-        cpu = statistics.median(b.cpu_us / a.cpu_us for a, b in pairs)
-        print(f"ratio {ratio:.2f}, by CPU {cpu:.2f}; resident memory of the worker {lookup.resident_mib():.0f} MiB")
+            if len(rows) == block:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                rows = []
+        writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
-def median(loads: list[Load], name: str) -> float:
-    return statistics.median(getattr(load, name) for load in loads)
+def measure(asked: dict[str, Asked], site: Site, seconds: int, repeats: int, connections: int) -> None:
+    """Prints all servers beside the empty route: medians of interleaved runs."""
+    print(f"\n{site.users:,} users, {connections} connections, one worker each, {repeats} x {seconds} s", flush=True)
+
+    def ask(one: Asked, seconds: int) -> Load:
+        said = {"users": str(site.users)} | one.said
+        return wrk(one.server, seconds=seconds, connections=connections, **said)
+
+    for one in [*asked.values(), *asked.values()]:
+        ask(one, 1)
+    before = {name: one.server.own_mib() for name, one in asked.items()}
+    for _ in range(repeats):
+        for one in asked.values():
+            one.loads.append(ask(one, seconds))
+    empty = asked[EMPTY_ROUTE]
+    print(f"{'':22} {'req/s':>7} {'ratio':>6} {'p50':>6} {'p99':>7} {'ratio':>6} {'CPU us':>7} {'MiB':>5} errors")
+    for name, one in asked.items():
+        errors = sum(load.errors for load in one.loads)
+        print(
+            f"{name:22} {one.median('per_second'):7,.0f} {one.ratio(empty):6.2f} {one.median('p50_ms'):6.2f} "
+            f"{one.median('p99_ms'):7.2f} {one.ratio(empty, 'p99_ms'):6.2f} {one.median('cpu_us'):7.0f} "
+            f"{one.server.own_mib():5.0f} {errors:6}"
+        )
+    for name, one in asked.items():
+        if name not in (EMPTY_ROUTE, UNIFORM, KEPT):
+            print(f"uniform, no L1, over {name}: {asked[UNIFORM].ratio(one):.1f}")
+    print_worker(asked, before, site)
 
 
-@dataclass(frozen=True)
-class Server:
-    process: subprocess.Popen[bytes]
-    url: str
-
-    def resident_mib(self) -> float:
-        """Of the largest process: the worker."""
-        return max(p.memory_info().rss for p in self._family()) / 2**20
-
-    def cpu_s(self) -> float:
-        return sum(sum(p.cpu_times()[:2]) for p in self._family())
-
-    def _family(self) -> list[psutil.Process]:
-        parent = psutil.Process(self.process.pid)
-        return [parent, *parent.children(recursive=True)]
+def print_worker(asked: dict[str, Asked], before: dict[str, float], site: Site) -> None:
+    kept = asked[KEPT]
+    hits, misses = (counter(kept.server, site.key, f'pymk_cache_lookups_total{{cache="l1",result="{result}"}}')
+                    for result in ("hit", "miss"))  # fmt: skip
+    grown = asked[UNIFORM].server.own_mib() - before[UNIFORM]
+    print(
+        f"L1 hits {hits / max(hits + misses, 1):.2f}; a worker's own memory {asked[UNIFORM].server.own_mib():.0f} MiB "
+        f"without L1 ({grown:+.0f} under load), {kept.server.own_mib():.0f} with it; resident with mapped tables "
+        f"{asked[UNIFORM].server.resident_mib():,.0f} MiB",
+        flush=True,
+    )
 
 
-@contextmanager
-def served(app: str, environment: dict[str, str], workers: int = 1) -> Iterator[Server]:
-    """Granian with one app on a free port, ready; stopped afterwards."""
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "--no-access-log"),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)),
-        *("--blocking-threads", str(THREADS), "--log-level", "warning", app),
-    ]
-    root = str(Path(__file__).parents[1])
-    process = subprocess.Popen(command, env=os.environ | environment | {"PYTHONPATH": root})
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
-        yield Server(process, f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], patience_s: float = 120.0) -> None:
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError(f"{url} did not become ready")
-
-
-def wrk(server: Server, users: int, seconds: int, connections: int) -> Load:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(SCRIPT), server.url]
-    environment = os.environ | {"PYMK_BENCH_USERS": str(users)}
-    before = server.cpu_s()
-    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    result = next(line for line in out.splitlines() if line.startswith("RESULT"))
-    requests, micros, p50, p99, errors = (int(float(x)) for x in result.split()[1:])
-    cpu_us = (server.cpu_s() - before) / max(requests, 1) * 1e6
-    return Load(requests / micros * 1e6, cpu_us, p50 / 1e3, p99 / 1e3, errors)
+def counter(server: Server, key: str, name: str) -> float:
+    request = urllib.request.Request(f"{server.url}/metrics", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
 if __name__ == "__main__":
