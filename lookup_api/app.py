@@ -13,10 +13,13 @@ from infra.settings import Settings
 from lookup_api import logs, pages, problems
 from lookup_api.door import Door
 from lookup_api.facts_access import FactsAccess
+from lookup_api.ladder import Offer
 from lookup_api.lean_flask import LeanFlask
 from lookup_api.load import Load
-from lookup_api.lookup import Lookup
+from lookup_api.lookup import Lookup, items_json
 from lookup_api.metrics import Metrics
+from lookup_api.parameters import MAX_LIMIT
+from lookup_api.ranking.rules import pick
 from lookup_api.rate_limits import KEY, USER, RateLimit
 from lookup_api.release_list import ReleaseList
 from lookup_api.release_source import source_of
@@ -28,6 +31,8 @@ from lookup_api.shedding import Queue
 from lookup_api.tracing import open_tracing
 
 STORE_VARIABLE, DRAIN_VARIABLE = "PYMK_STORE", "PYMK_DRAIN_FILE"
+WARM_UP, WARM_PATHS = 20, ("/healthz", "/readyz", "/openapi.json")
+"""The interpreter fits code to what it does after some runs of it."""
 THREADS = 2
 """Request threads of a worker, as `pymk serve` starts it."""
 
@@ -47,6 +52,7 @@ class Parts:
         self.tracing = open_tracing()
         self.request_ids = RequestIds()
         self.load = Load(THREADS, settings.ladder.fewer_at, settings.ladder.no_live_at)
+        self.load.told = self.lookup.counts.busy
         self.key_limit = RateLimit(KEY, api.key_per_s) if api.key_per_s else None
         self.user_limit = RateLimit(USER, api.user_per_s) if api.user_per_s else None
         limits = [limit for limit in (self.key_limit, self.user_limit) if limit is not None]
@@ -133,6 +139,7 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     parts.start()
     app.wsgi_app = parts.door(app)  # type: ignore[method-assign]
     if store_uri is None:
+        warm_up(app, parts.watch)
         forget_variables()
         settle_collector()
     return app
@@ -150,6 +157,18 @@ def is_draining() -> bool:
     """Whether the server was told to stop: it then makes a file, whose name its workers know."""
     name = os.environ.get(DRAIN_VARIABLE)
     return name is not None and os.path.exists(name)
+
+
+def warm_up(app: LeanFlask, watch: ReleaseWatch) -> None:
+    """Has the code of an answer run before the first one is asked for; nothing of it is counted."""
+    with watch.hold() as release:
+        if release is not None:
+            for _ in range(WARM_UP):
+                items_json(Offer(release.popular, b""), pick(release.popular, MAX_LIMIT, (), ()))
+    client = app.test_client()
+    for path in WARM_PATHS:
+        for _ in range(WARM_UP):
+            client.get(path)
 
 
 def forget_variables() -> None:

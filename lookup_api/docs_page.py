@@ -41,13 +41,13 @@ def _operation(api: Json, path: str, method: str, operation: Json) -> str:
             (f"<code>{escape(p['name'])}</code>", p["in"], _type(p["schema"]), escape(p.get("description", "")))
             for p in operation["parameters"]
         ]
-        lines.append(_table(("parameter", "in", "type", ""), rows))
+        lines.append(_table(("parameter", "in", "type", "meaning"), rows))
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         lines.append(f"<p>Body, JSON:</p>{_code(schema)}")
     codes = [(code, escape(_resolved(api, response)["description"]), _returns(_resolved(api, response)))
             for code, response in sorted(operation["responses"].items())]  # fmt: skip
-    return "\n".join([*lines, _table(("status", "", "schema"), codes), "</section>"])
+    return "\n".join([*lines, _table(("status", "meaning", "schema"), codes), "</section>"])
 
 
 def _returns(response: Json) -> str:

@@ -16,6 +16,7 @@ from lookup_api.deadline import Deadline
 from lookup_api.events import take_events
 from lookup_api.facts_access import FactsAccess
 from lookup_api.headers import JSON, NO_STORE, REVALIDATED, SAFE, accepts_gzip, knows
+from lookup_api.ladder import Query
 from lookup_api.lean_flask import Answer, LeanFlask
 from lookup_api.load import FULL, Load
 from lookup_api.lookup import Lookup
@@ -26,6 +27,7 @@ from lookup_api.problems import Problem, draining, no_release
 from lookup_api.release_list import ReleaseList
 from lookup_api.release_watch import ReleaseWatch
 from lookup_api.request_ids import RequestIds
+from lookup_api.served_release import ServedRelease
 from lookup_api.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -80,8 +82,7 @@ class Routes:
         if release is None:
             raise no_release(self.limits.retry_after_s)
         try:
-            deadline = Deadline.after(self.limits.deadline_s)
-            answer = self.lookup.answer(query, release, self.facts.of(query.user_id), deadline, self.load.level)
+            answer = self._answered(query, release) if self.tracing is None else self._traced(query, release)
         finally:
             release.give_back()
         answer["request_id"] = request_id = self.request_ids.of(environ.get("HTTP_X_REQUEST_ID"))
@@ -90,6 +91,22 @@ class Routes:
         found = self._conditional(environ, answer, orjson.dumps(answer), request_id)
         self.metrics.answered(source, time.monotonic() - start)
         return found
+
+    def _answered(self, query: Query, release: ServedRelease) -> dict[str, Any]:
+        deadline = Deadline.after(self.limits.deadline_s)
+        return self.lookup.answer(query, release, self.facts.of(query.user_id), deadline, self.load.level)
+
+    def _traced(self, query: Query, release: ServedRelease) -> dict[str, Any]:
+        """The same, with a span for each of its two steps."""
+        assert self.tracing is not None
+        deadline = Deadline.after(self.limits.deadline_s)
+        with self.tracing.step("live facts"):
+            facts = self.facts.of(query.user_id)
+        with self.tracing.step("ladder") as span:
+            answer = self.lookup.answer(query, release, facts, deadline, self.load.level)
+            for name in ("source", "cache", "degraded", "release"):
+                span.set_attribute(f"pymk.{name}", answer[name])
+        return answer
 
     def mutual(self, user_id: str, other_id: str) -> Answer:
         """Whom the two both know: what the Explorer draws."""

@@ -24,7 +24,9 @@ def traced(tmp_path: Path) -> Iterator[tuple[Any, InMemorySpanExporter]]:
     sent = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(sent))
-    app.wsgi_app.tracing = Tracing(provider)
+    tracing = Tracing(provider)
+    app.wsgi_app.tracing = tracing
+    object.__setattr__(app.view_functions["recommendations"].__self__, "tracing", tracing)
     yield app.test_client(), sent
     app.extensions["pymk"].stop()
 
@@ -33,7 +35,10 @@ def test_a_span_continues_the_caller_s_trace_and_names_what_happened(traced: tup
     client, sent = traced
     header = f"00-{TRACE}-00f067aa0ba902b7-01"
     client.get(f"/v1/users/{FIRST_ID}/recommendations", headers={"traceparent": header, "X-Request-Id": "mine"})
-    (span,) = sent.get_finished_spans()
+    facts, ladder, span = sent.get_finished_spans()
+    assert [facts.name, ladder.name] == ["live facts", "ladder"]
+    assert facts.parent.span_id == ladder.parent.span_id == span.context.span_id
+    assert ladder.attributes["pymk.source"] == "precomputed"
     assert f"{span.context.trace_id:032x}" == TRACE
     assert f"{span.parent.span_id:016x}" == "00f067aa0ba902b7"
     assert span.name == "GET /v1/users/<user_id>/recommendations"
