@@ -11,6 +11,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from infra.errors import UsageError
+from infra.file_lock import SUFFIX, held, lock_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class ObjectStore(Protocol):
         ...
 
     def clean_scratch(self, min_age_s: float) -> None:
-        """Removes scratch folders that nobody wrote to for `min_age_s` seconds: what killed writers left."""
+        """Removes scratch folders that nobody locked or wrote to for `min_age_s` seconds: what killed writers left."""
         ...
 
     def commit_folder(self, folder: Path, prefix: str, last: str) -> bool:
@@ -137,9 +138,16 @@ def cache_folder() -> Path:
 
 
 def remove_stale(folder: Path, min_age_s: float) -> None:
-    """Removes the entries of `folder` in which nothing changed for `min_age_s` seconds."""
+    """Removes the entries of `folder` in which nothing changed for `min_age_s` seconds, but none that is locked."""
     for entry in folder.iterdir() if folder.is_dir() else ():
-        inside = [entry, *entry.rglob("*")] if entry.is_dir() else [entry]
-        newest = max((p.stat().st_mtime for p in inside if p.exists()), default=0.0)
-        if time.time() - newest >= min_age_s:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        if _age_s(entry) < min_age_s:
+            continue
+        with held(entry if entry.suffix == SUFFIX else lock_of(entry)) as ours:  # a lock is removed by letting go of it
+            if ours and entry.suffix != SUFFIX:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _age_s(entry: Path) -> float:
+    """Seconds since something changed in it."""
+    inside = [entry, *entry.rglob("*")] if entry.is_dir() else [entry]
+    return time.time() - max((p.stat().st_mtime for p in inside if p.exists()), default=0.0)

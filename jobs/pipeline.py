@@ -14,6 +14,7 @@ from infra.artifacts import Manifest, OpenArtifact, artifact_id, find_manifest, 
 from infra.cost import CostMeter
 from infra.erasures import digest_of, erased_people
 from infra.errors import CorruptArtifact, InputError, NotFound, PymkError, UsageError
+from infra.file_lock import held, lock_of
 from infra.releases import Release, ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore
@@ -191,7 +192,7 @@ class Pipeline:
         scratch = self.store.scratch()
         try:
             (scratch / "data").mkdir()
-            with work_folder(scratch.parent, f"{kind}-{wanted}") as work:
+            with held(lock_of(scratch)), work_folder(scratch.parent, f"{kind}-{wanted}") as work:
                 with CostMeter() as meter:
                     context = StageContext(
                         settings=self._resolved,
@@ -233,7 +234,8 @@ class Pipeline:
             raise InputError(f"{self.lake}: changed while it was read", "Run again once its writers have finished.")
 
     def _inputs(self, stage: Stage, shard: int | None) -> dict[str, Parent]:
-        inputs = {kind: _parent(self._open(kind)) for kind in stage.parents}
+        unread = stage.whole_only if shard is not None else ()
+        inputs = {kind: _parent(self._open(kind)) for kind in stage.parents if kind not in unread}
         for named in self._named_parents(stage).values():
             from jobs.warm_start import open_named
 

@@ -8,7 +8,7 @@ class Stage:
     """name: of the stage and of its module in jobs/. kind: of the artifact it makes.
 
     parents: kinds it reads. sections: settings that decide its content, beside `run`. sharded: may be built a shard
-    a task. spark: needs a Spark session.
+    a task. whole_only: those of the parents that a shard does not read. spark: needs a Spark session.
     """
 
     name: str
@@ -16,6 +16,7 @@ class Stage:
     parents: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     sharded: bool = False
+    whole_only: tuple[str, ...] = ()
     spark: bool = False
     summary: str = ""
 
@@ -24,7 +25,15 @@ STAGES = (
     Stage("build_graph", "graph", (), ("graph",), spark=True, summary="Lake tables to two views of one graph"),
     Stage("train_encoder", "encoder", ("graph",), ("encoder",), summary="The graph neural network, learnt on past"),
     Stage("embed", "embeddings", ("graph", "encoder"), summary="A unit vector for every user, in both views"),
-    Stage("build_index", "index", ("graph", "embeddings"), ("index",), sharded=True, summary="Sharded ANN indexes"),
+    Stage(
+        "build_index",
+        "index",
+        ("graph", "embeddings"),
+        ("index",),
+        sharded=True,
+        whole_only=("graph",),
+        summary="Sharded ANN indexes",
+    ),
     Stage(
         "candidates",
         "candidates",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import PymkError
+from infra.store import remove_stale
 from jobs.work_folder import work_folder
 
 NAME = "encoder-20260101T000000Z-0123456789abcdef"
@@ -53,6 +54,16 @@ def test_what_a_failed_run_left_is_the_next_ones(tmp_path: Path) -> None:
     assert not again.exists()
 
 
+def test_cleaning_leaves_alone_what_a_run_is_at_however_long_nothing_changes(tmp_path: Path) -> None:
+    with work_folder(tmp_path, NAME) as first, work_folder(tmp_path, NAME) as second:
+        first.mkdir()
+        remove_stale(tmp_path, 0)
+        assert first.is_dir()
+        assert second.is_dir()
+        with work_folder(tmp_path, NAME) as third:
+            assert third not in (first, second)
+
+
 HOLD_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
@@ -69,4 +80,14 @@ def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     with work_folder(tmp_path, NAME) as folder:
         assert (folder / "state").read_text() == "of the dead"
+    assert not list(tmp_path.iterdir())
+
+
+def test_cleaning_takes_what_a_dead_run_left(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", HOLD_AND_DIE, str(tmp_path), NAME], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_stale(tmp_path, 3600)
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_stale(tmp_path, 0)
     assert not list(tmp_path.iterdir())
