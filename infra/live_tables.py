@@ -26,6 +26,7 @@ import lmdb
 
 from infra.errors import StoreError
 from infra.live_records import Change, Record, merged
+from infra.live_turn import Turn
 
 FORMAT = b"1"
 TABLES = ("meta", "log", "ids", "versions", "people", "changed", "erased", "queue", "queued", "exports")
@@ -97,6 +98,7 @@ class Tables:
             self.pairs = self.env.open_db(b"pairs", dupsort=True, dupfixed=True)
             for name in TABLES:
                 setattr(self, name, self.env.open_db(name.encode()))
+            self._turn = Turn(path)
             self._check_format()
 
     meta: "lmdb._Database"
@@ -135,6 +137,7 @@ class Tables:
             self.users -= 1
             if self.users == 0:
                 del self._open[self.path]
+                self._turn.close()
                 self.env.close()
 
     @contextmanager
@@ -145,7 +148,7 @@ class Tables:
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
         """Synced to the disk when the block ends; nothing of it is kept when the block raises."""
-        with explained(self.path):
+        with explained(self.path), self._turn.taken():
             try:
                 with self._begin(write=True) as txn:
                     yield txn

@@ -97,6 +97,33 @@ def fill(facts: LiveStore, make: Callable[[int], Event]) -> int:
     return stored
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from infra.live_tables import Tables
+
+tables = Tables.open(Path(sys.argv[1]), 64 << 20)
+with tables.writing():
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_writer_that_hangs_keeps_nobody_from_reading_or_waiting_for_ever(tmp_path: Path, reopen: Reopen) -> None:
+    facts = reopen()
+    facts.record([event("blocked", 1, 2)])
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "live")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holds\n"
+        with pytest.raises(StoreError, match="another writer"):
+            facts.record([event("blocked", 1, 3)])
+        assert dict(facts.of(1).barred) == {2: "blocked"}
+        holder.kill()
+    facts.record([event("blocked", 1, 3)])
+    assert set(facts.of(1).barred) == {2, 3}
+
+
 def test_a_folder_that_cannot_be_used_is_told_at_use_and_used_once_it_can_be(tmp_path: Path) -> None:
     place = tmp_path / "live"
     place.write_text("a file is in the way")
