@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
 from infra.errors import CorruptArtifact, NotFound, PymkError, StoreError, UsageError
 from infra.store import ObjectStore, cache_folder
+from infra.store_folder import FolderStore
 from infra.times import format_time
 
 MANIFEST_VERSION = 1
@@ -165,7 +167,10 @@ def open_sound_files(store: ObjectStore, kind: str, artifact: str, under: str) -
         except (PymkError, OSError):
             return False
 
-    return OpenArtifact(folder, manifest), frozenset(entry.path for entry in chosen if not sound(entry))
+    damaged = frozenset(entry.path for entry in chosen if not sound(entry))
+    if here is None:
+        _keep_manifest(store, manifest)
+    return OpenArtifact(folder, manifest), damaged
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
@@ -213,7 +218,7 @@ def _local_data(store: ObjectStore, prefix: str, manifest: Manifest) -> Path:
         if not target.exists():
             store.download(f"{prefix}/{entry.path}", target)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder.parent / MANIFEST).write_bytes(manifest.to_json())
+    _keep_manifest(store, manifest)
     return folder
 
 
@@ -223,8 +228,25 @@ def drop_cached(store: ObjectStore, kind: str, artifact: str) -> None:
         shutil.rmtree(_cached(store, prefix_of(kind, artifact)), ignore_errors=True)
 
 
+def local_copy(store_uri: str) -> FolderStore | None:
+    """What this machine keeps of a remote store, as a store: of use while that is away. None for a store that is here.
+
+    It holds the artifacts that were opened on this machine, whole or in part, as `open_artifact` tells.
+    """
+    return FolderStore(_copies(store_uri)) if urlsplit(store_uri).scheme == "s3" else None
+
+
+def _copies(store_uri: str) -> Path:
+    return cache_folder() / "artifacts" / hashlib.sha256(store_uri.rstrip("/").encode()).hexdigest()[:16]
+
+
 def _cached(store: ObjectStore, prefix: str) -> Path:
-    return cache_folder() / "artifacts" / hashlib.sha256(store.uri.encode()).hexdigest()[:16] / prefix
+    return _copies(store.uri) / prefix
+
+
+def _keep_manifest(store: ObjectStore, manifest: Manifest) -> None:
+    key = f"{prefix_of(manifest.kind, manifest.artifact_id)}/{MANIFEST}"
+    FolderStore(_copies(store.uri)).put(key, manifest.to_json())
 
 
 def _entry(path: Path, name: str) -> FileEntry | None:

@@ -16,6 +16,8 @@ from infra.store import ObjectStore, cache_folder, open_store
 
 log = logging.getLogger(__name__)
 
+FIRST_LOOK_S = 5.0
+"""Time for the first look, after which the keys that were kept count until it is done."""
 _ID = slice(len(PREFIX), len(PREFIX) + ID_DIGITS)
 
 
@@ -51,7 +53,8 @@ class KeyRing:
         self._fresh = False
         digest = hashlib.sha256(store_uri.encode()).hexdigest()[:16]
         self._copy = cache_folder() / "keys" / f"{digest}.json"
-        self._stop = threading.Event()
+        self._taking = threading.Lock()
+        self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="key-ring", daemon=True)
 
     def find(self, presented: str) -> Holder | None:
@@ -74,9 +77,12 @@ class KeyRing:
         return self._holders is not None and not self._holders
 
     def start(self) -> None:
-        """Looks once, and from then on in the background."""
-        self.look()
+        """Looks once, and from then on in the background; where that takes long, keys that are kept count meanwhile."""
         self._thread.start()
+        if not self._looked.wait(FIRST_LOOK_S):
+            self._recall()
+        if not self.known():
+            self._looked.wait()
 
     def stop(self) -> None:
         self._stop.set()
@@ -103,7 +109,9 @@ class KeyRing:
         if self._holders and not keys:
             log.warning("%s: the file of keys is gone; those known before still hold", self._store_uri)
             return
-        self._holders, self._etag, self._fresh = {key.key_id: _holder(key) for key in keys}, etag, True
+        holders = {key.key_id: _holder(key) for key in keys}
+        with self._taking:
+            self._holders, self._etag, self._fresh = holders, etag, True
         if self._store.local_folder(FILE) is None:
             self._keep(format_keys(keys))
 
@@ -121,10 +129,15 @@ class KeyRing:
             keys = parse_keys(self._copy.read_bytes(), str(self._copy))
         except (OSError, CorruptArtifact):
             return
-        self._holders = {key.key_id: _holder(key) for key in keys}
+        with self._taking:
+            if self._holders is not None:
+                return
+            self._holders = {key.key_id: _holder(key) for key in keys}
         log.warning("%s: cannot be read, so the keys are those that were known last", self._store_uri)
 
     def _follow(self) -> None:
+        self.look()
+        self._looked.set()
         while not self._stop.wait(self._poll_s):
             self.look()
 

@@ -1,7 +1,6 @@
 """The log of events in the LMDB of live facts: appended, exported in batches, and trimmed after its export."""
 
 import struct
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -9,6 +8,7 @@ from infra.events import EVENT_TYPES, Event
 from infra.live_facts import LogBatch, LoggedEvent
 from infra.live_records import CODES, DAY_US
 from infra.live_tables import Tables, Transaction, pack_number, unpack_number
+from infra.steady_time import earliest_us
 
 _ENTRY = struct.Struct(">BBqqQI16s")
 _ID = struct.Struct(">Q8s")
@@ -118,4 +118,5 @@ def remove_person(tables: Tables, person: int) -> int:
 
 
 def now_us() -> int:
-    return time.time_ns() // 1000
+    """By which facts end and what was exported is old: a clock that jumps lifts nothing early."""
+    return earliest_us()

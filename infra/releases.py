@@ -84,6 +84,11 @@ class ReleaseStore:
             raise CorruptArtifact(f"{self.store.uri}/{key}: is release {release.release_id}", "Delete the file.")
         return release
 
+    def keep_copy(self, release: Release) -> None:
+        """Notes a release of another store, and that it is the one to serve, here where its artifacts are copied to."""
+        self.store.put(_key(release.release_id), release.to_json())
+        self.store.put(CURRENT, orjson.dumps(asdict(Pointer(release.release_id))))
+
     def list(self) -> list[Release]:
         """All releases that can be read, oldest first; a damaged one is logged."""
         found, damaged = self._read_all()

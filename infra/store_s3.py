@@ -29,6 +29,8 @@ _CLIENT = Config(
     read_timeout=60,
     max_pool_connections=16,
 )
+_READER = _CLIENT.merge(Config(connect_timeout=3, read_timeout=10))
+"""Whoever serves what it reads would rather know soon that nothing comes; a writer waits for large parts."""
 _TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20, max_concurrency=4)
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -52,7 +54,7 @@ class S3Store:
         """
         with _explained(uri):
             try:
-                client = boto3.client("s3", config=_CLIENT)
+                client = boto3.client("s3", config=_CLIENT if writable else _READER)
                 client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
             except ParamValidationError:
                 fix = "Write s3://bucket/prefix; a name is of 3 to 63 letters, digits, '.', '-' and '_'."

@@ -3,7 +3,6 @@
 Values in, values out; the routes speak HTTP.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import orjson
 
 from infra.errors import StoreError
 from infra.events import Event, Refusal, parse_event
+from infra.steady_time import latest_us
 from lookup_api.problems import Problem
 
 BODY_KEY = "events"
@@ -29,7 +29,7 @@ def take_events(body: bytes, facts: Recorder, most: int, retry_after_s: int) -> 
     400 for a body that holds no events or too many, 503 where they cannot be stored, and then none of them is.
     """
     values = _values(body, most)
-    now_us = time.time_ns() // 1000
+    now_us = latest_us()
     judged = [parse_event(value, now_us) for value in values]
     places = [place for place, found in enumerate(judged) if isinstance(found, Event)]
     events = [found for found in judged if isinstance(found, Event)]

@@ -42,8 +42,14 @@ class FactsAccess:
         return found
 
     def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
-        """Raises StoreError where they cannot be stored; see LiveFacts."""
-        return (self._opened or self._open()).record(events)
+        """Raises StoreError where they cannot be stored, at once where live facts do not answer; see LiveFacts."""
+        if self.breaker.open and self.of(0) is None:
+            raise StoreError("live facts do not answer and are left alone for a while")
+        try:
+            return (self._opened or self._open()).record(events)
+        except StoreError:
+            self.of(0)  # what can be read but takes no events is full, and still worth asking
+            raise
 
     def close(self) -> None:
         if self._opened is not None:

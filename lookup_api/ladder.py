@@ -171,7 +171,8 @@ class Ladder:
         except Exception as error:  # whatever a rung died of, the next one may still answer
             self._failed(rung, error)
             return None, LATE if isinstance(error, TooLate) else FAILED
-        breaker.succeeded()
+        if offer is not None and offer.cache == NO_CACHE:  # who had nothing to do, or found it done, proves nothing
+            breaker.succeeded()
         return offer, EMPTY
 
     def _failed(self, rung: Rung, error: Exception) -> None:

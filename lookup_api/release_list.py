@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from infra.artifacts import find_manifest
-from infra.errors import PymkError
+from infra.errors import PymkError, StoreError
 from infra.release_files import Release
 from infra.releases import ReleaseStore
 from infra.store import ObjectStore, open_store
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 MOST = 30
 KEPT_S = 5.0
+PATIENCE_S = 2.0
 REPORT, SERVING = "report", "serving_tables"
 Metrics = dict[str, float]
 
@@ -31,6 +32,8 @@ class ReleaseList:
         self._clock = clock
         self._lock = threading.Lock()
         self._store: ObjectStore | None = None
+        self._reader: threading.Thread | None = None
+        self._failure: PymkError | None = None
         self._read_at = -KEPT_S
         self._body: dict[str, Any] = {}
         self._reports: dict[str, tuple[Metrics, Metrics]] = {}
@@ -38,13 +41,30 @@ class ReleaseList:
     def json(self, served: str | None) -> bytes:
         """{"current", "served", "releases": newest first}; served: the id that this process serves.
 
-        Raises PymkError where the store cannot be read.
+        Raises PymkError where the store cannot be read, or not soon: no request waits longer for it.
         """
+        if self._clock() - self._read_at >= KEPT_S:
+            self._reading().join(PATIENCE_S)
+        if self._failure is not None:
+            raise self._failure
+        if self._clock() - self._read_at >= KEPT_S + PATIENCE_S:
+            raise StoreError(f"{self._store_uri}: is not read in time", "Check that the store is not hung.")
+        return orjson.dumps(self._body | {"served": served})
+
+    def _reading(self) -> threading.Thread:
+        """The thread that reads, of which there is one at a time."""
         with self._lock:
-            if self._clock() - self._read_at >= KEPT_S:
-                self._body = self._read()
-                self._read_at = self._clock()
-            return orjson.dumps(self._body | {"served": served})
+            if self._reader is None or not self._reader.is_alive():
+                self._reader = threading.Thread(target=self._renew, name="release-list", daemon=True)
+                self._reader.start()
+            return self._reader
+
+    def _renew(self) -> None:
+        try:
+            self._body = self._read()
+            self._failure, self._read_at = None, self._clock()
+        except PymkError as error:
+            self._failure = error
 
     def _read(self) -> dict[str, Any]:
         if self._store is None:

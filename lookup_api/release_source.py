@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from infra.artifacts import local_copy
 from infra.errors import PymkError
 from infra.loaded_releases import LoadedReleases
 from infra.release_files import Pointer, Release
@@ -40,6 +41,10 @@ class ReleaseSource(Protocol):
         """A release, verified and open; with settings of the ladder, what ranks live too."""
         ...
 
+    def recall(self, ladder: LadderSettings | None) -> ServedRelease | None:
+        """What this machine served last, of its own copy; None where it keeps none. From any thread."""
+        ...
+
     def mend(self, served: ServedRelease) -> None:
         """Tries again to open what the served release lacks."""
         ...
@@ -65,7 +70,25 @@ class StoreSource:
 
     def open(self, release_id: str, ladder: LadderSettings | None) -> ServedRelease:
         store = self._store()
-        return ServedRelease.open(store, ReleaseStore(store).get(release_id), ladder)
+        release = ReleaseStore(store).get(release_id)
+        opened = ServedRelease.open(store, release, ladder)
+        self._keep(release)
+        return opened
+
+    def recall(self, ladder: LadderSettings | None) -> ServedRelease | None:
+        copy = local_copy(self.uri)
+        release = ReleaseStore(copy).current() if copy else None
+        return ServedRelease.open(copy, release, ladder) if copy and release else None
+
+    def _keep(self, release: Release) -> None:
+        """Notes, beside the copies of its artifacts, what is served; without it a worker starts with the store only."""
+        copy = local_copy(self.uri)
+        if copy is None:
+            return
+        try:
+            ReleaseStore(copy).keep_copy(release)
+        except (PymkError, OSError) as error:
+            log.warning("no copy of release %s is kept: %s", release.release_id, error)
 
     def mend(self, served: ServedRelease) -> None:
         served.mend(self._store())
@@ -110,6 +133,9 @@ class HostSource:
         opened = ServedRelease.of(release, self._loaded.open(release_id), ladder)
         self.mend(opened)
         return opened
+
+    def recall(self, ladder: LadderSettings | None) -> None:
+        """The tables are in the host, or nowhere."""
 
     def mend(self, served: ServedRelease) -> None:
         store = self._store()

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT_S = 60.0
 """Time between tries of a release that was refused, at most."""
 FOLLOWER_NICENESS = 10
+FIRST_LOOK_S = 5.0
+"""Time for the first look, after which a worker serves what its machine served last and goes on looking."""
 MOST_DOUBLINGS = 10
 """Of the time between tries: without a bound the power of two leaves the range of a float after a day of failures."""
 
@@ -50,13 +52,22 @@ class ReleaseWatch:
         self._ladder = ladder
         self._served: ServedRelease | None = None
         self._refused: dict[str, tuple[int, float]] = {}
-        self._stop = threading.Event()
+        self._found = False
+        self._swapping = threading.Lock()
+        self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="release-watch", daemon=True)
 
     def start(self) -> None:
-        """Looks once, so that a worker is ready before it takes requests, and then follows in the background."""
-        self.look()
+        """Looks once, so that a worker is ready before it takes requests, and then follows in the background.
+
+        Where the releases cannot be looked for, or not soon, what this machine served last is served meanwhile.
+        """
         self._thread.start()
+        looked = self._looked.wait(FIRST_LOOK_S)
+        if not self.ready and not (looked and self._found):
+            self._recall()
+        if not self.ready:
+            self._looked.wait()
 
     def stop(self) -> None:
         self._stop.set()
@@ -90,11 +101,23 @@ class ReleaseWatch:
         """Serves what CURRENT names, if it is new and sound. Failures are logged and counted, never raised."""
         try:
             self._look()
+            self._found = True
         except Exception as error:
             self._metrics.poll_failures.inc()
             log.warning("cannot look for a release in %s: %s", self._source.uri, error)
 
+    def _recall(self) -> None:
+        try:
+            opened = self._source.recall(self._ladder)
+        except (PymkError, OSError) as error:
+            log.error("no release can be looked for, and the copy of this machine is no use: %s", error)
+            return
+        if opened is not None and not self._swap(opened, only_first=True):
+            opened.give_back()
+
     def _follow(self) -> None:
+        self.look()
+        self._looked.set()
         if sys.platform == "linux":
             # Priority is a thread's own there: verifying a release must not take the cores from requests.
             os.setpriority(os.PRIO_PROCESS, 0, FOLLOWER_NICENESS)
@@ -143,13 +166,18 @@ class ReleaseWatch:
         self._swap(opened)
         return True
 
-    def _swap(self, opened: ServedRelease | None) -> None:
-        before, self._served = self._served, opened
+    def _swap(self, opened: ServedRelease | None, only_first: bool = False) -> bool:
+        """only_first: unless something is served already; then nothing is done and the answer is False."""
+        with self._swapping:
+            if only_first and self._served is not None:
+                return False
+            before, self._served = self._served, opened
         if opened is not None:
             self._metrics.serving(opened.release_id, opened.as_of_s, before.release_id if before else None)
             log.info("serving release %s as of %s", opened.release_id, opened.as_of)
         if before is not None:
             before.give_back()
+        return True
 
 
 def earlier(listed: Sequence[Release], pointer: Pointer) -> list[str]:

@@ -286,7 +286,7 @@ def test_a_worker_that_serves_keeps_its_release_when_current_is_damaged(store: O
     truncate(Path(store.uri) / "CURRENT", 20)
     watch_of(app).look()
     assert served_id(app) == first.release_id
-    assert "pymk_release_poll_failures_total 1.0" in app.test_client().get("/metrics").text
+    assert b"pymk_release_poll_failures_total 1.0" in app.extensions["pymk"].metrics.exposition()
     watch_of(app).stop()
 
 
