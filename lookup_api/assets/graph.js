@@ -37,7 +37,7 @@ function person(at, kind, radius) {
 
 /** What stands below the drawing. */
 export function mutualSays(shared) {
-  if (!shared.count) return "No friend in common is stored for these two.";
+  if (!shared.count) return "No friend in common is among those that the release stores.";
   const more = shared.count > MOST ? `, ${MOST} of them drawn` : "";
-  return `${shared.count} friend${shared.count > 1 ? "s" : ""} in common${more}.`;
+  return `${shared.count} friend${shared.count > 1 ? "s" : ""} in common among those that the release stores${more}.`;
 }
