@@ -125,6 +125,10 @@ class Erasure(Protocol):
 class LiveStore(LiveFacts, EventLog, Erasure, Protocol):
     """What each form is."""
 
+    def forget_expired(self) -> int:
+        """Deletes dismissals and showings that no longer count, a look at all facts; returns how many."""
+        ...
+
 
 def open_live_facts(uri: str, settings: Settings) -> LiveStore:
     """Opens the live facts in a folder (made if it is missing) or at redis://, rediss:// or unix://.

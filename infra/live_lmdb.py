@@ -19,6 +19,7 @@ from infra.live_log import now_us
 from infra.live_records import BLOCKS, CONNECTION, MOST_RECORDS, SHOWN, Change, Expiry, changes_of, facts_of
 from infra.live_tables import (
     HIDDEN_HEAD,
+    Place,
     Tables,
     Transaction,
     full,
@@ -68,8 +69,7 @@ class LmdbLiveFacts:
         seen = txn.get(key, db=tables.versions)
         if seen is None:
             return ViewerFacts({}, people, {}, viewer in people, version)
-        now, expiry = now_us(), self._expiry
-        oldest = (now - expiry.dismissal_us, now - expiry.fatigue_us)
+        oldest = self._expiry.oldest(now_us())
         version = max(version, unpack_number(seen))
         return facts_of(tables.records(txn, key), people, viewer, version, oldest)
 
@@ -200,6 +200,17 @@ class LmdbLiveFacts:
         tables = self._tables()
         with tables.reading() as txn:
             return erased_people(tables, txn)
+
+    def forget_expired(self) -> int:
+        tables, gone = self._tables(), 0
+        oldest = self._expiry.oldest(now_us())
+        place: Place | None = None
+        while True:
+            with tables.writing() as txn:
+                place, found = tables.forget_expired(txn, place, oldest)
+            gone += found
+            if place is None:
+                return gone
 
     def close(self) -> None:
         with self._lock:

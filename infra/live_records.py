@@ -107,6 +107,10 @@ class Expiry(NamedTuple):
     def of(cls, settings: Settings) -> "Expiry":
         return cls(settings.graph.dismissal_days * DAY_US, settings.events.fatigue_days * DAY_US)
 
+    def oldest(self, now_us: int) -> tuple[int, int]:
+        """Times from which dismissals and showings still count."""
+        return now_us - self.dismissal_us, now_us - self.fatigue_us
+
 
 def facts_of(
     records: Iterable[Record],

@@ -30,7 +30,7 @@ from infra.live_records import (
     facts_of,
     hiding_rule,
 )
-from infra.live_scripts import BAR, PREFIX, QUEUE, RECORD
+from infra.live_scripts import BAR, FORGET_EXPIRED, PREFIX, QUEUE, RECORD
 from infra.live_stream import EventStream, Link
 from infra.redis_connection import explained, is_cluster, shown
 from infra.settings import Settings
@@ -98,9 +98,8 @@ class RedisLiveFacts:
         version = max(self._seen)
         if not found:
             return ViewerFacts({}, self._hidden, {}, viewer in self._hidden, version)
-        now, expiry = now_us(), self._expiry
         version = max(version, int(found.pop(b"v", 0)))
-        oldest = (now - expiry.dismissal_us, now - expiry.fatigue_us)
+        oldest = self._expiry.oldest(now_us())
         return facts_of(_records(viewer, found), self._hidden, viewer, version, oldest)
 
     def _refuse_loss(self, born: bytes | None) -> None:
@@ -207,6 +206,14 @@ class RedisLiveFacts:
     def erased(self) -> Mapping[int, int]:
         with self._explained():
             return {int(person): int(at) for person, at in self._patient.hgetall(ERASED_KEY).items()}
+
+    def forget_expired(self) -> int:
+        dismissed_after, shown_after = self._expiry.oldest(now_us())
+        with self._explained():
+            return sum(
+                int(self._patient.eval(FORGET_EXPIRED, len(keys), *keys, dismissed_after, shown_after))
+                for keys in self._viewer_keys()
+            )
 
     def close(self) -> None:
         self._closed = True

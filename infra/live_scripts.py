@@ -17,7 +17,7 @@ hold exactly; ids stay text.
 | exports | last exported entry, by when it was exported |
 """
 
-from infra.live_records import MOST_RECORDS, MOST_SHOWN, SHOWN
+from infra.live_records import DISMISSAL, MOST_RECORDS, MOST_SHOWN, SHOWN
 
 PREFIX = "{pymk:live}:"
 QUEUE = f"{PREFIX}queue"
@@ -127,3 +127,18 @@ return {state, redis.call('ZREM', prefix .. 'queue', person)}
 
 Returns the rows removed from people and queue.
 """
+
+FORGET_EXPIRED = f"""
+local after, gone = {{['{DISMISSAL}'] = tonumber(ARGV[1]), ['{SHOWN}'] = tonumber(ARGV[2])}}, 0
+for _, key in ipairs(KEYS) do
+  local found = redis.call('HGETALL', key)
+  for i = 1, #found, 2 do
+    local limit = after[string.match(found[i], '^(%d+):') or '']
+    if limit and tonumber(string.match(found[i + 1], '^(%d+):')) < limit then
+      gone = gone + redis.call('HDEL', key, found[i])
+    end
+  end
+end
+return gone
+"""
+"""KEYS: viewers. ARGV: times from which dismissals and showings still count. Returns how many were forgotten."""

@@ -19,13 +19,14 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import lmdb
 
 from infra.errors import StoreError
-from infra.live_records import Change, Record, merged
+from infra.live_records import DISMISSAL, SHOWN, Change, Record, merged
 from infra.live_turn import Turn
 
 FORMAT = b"1"
@@ -35,6 +36,11 @@ MAX_READERS = 2048
 """Reading transactions of all workers together."""
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+LOOKED_AT_ONCE = 50_000
+"""Records that one transaction looks at for what has expired: events wait for no longer one."""
+Place = tuple[bytes, bytes]
+"""Of a record: its viewer and itself, packed."""
 
 _RECORD = struct.Struct(">qBQH")
 _FOUND = struct.Struct(">qqBQH")
@@ -226,6 +232,28 @@ class Tables:
             txn.delete(key, found, db=self.pairs)
             gone += 1
         return gone
+
+    def forget_expired(
+        self, txn: Transaction, start: Place | None, oldest: tuple[int, int]
+    ) -> tuple[Place | None, int]:
+        """Deletes dismissals and showings from before the times `oldest`, of a bounded number of records.
+
+        start: where to begin, None for the first. Returns where to go on, None at the end, and how many were deleted.
+        """
+        cursor = txn.cursor(self.pairs)
+        found = cursor.first() if start is None else cursor.set_range_dup(*start) or cursor.set_range(start[0])
+        if not found:
+            return None, 0
+        looked_at = list(islice(cursor, LOOKED_AT_ONCE + 1))
+        expired = [one for one in looked_at[:LOOKED_AT_ONCE] if _is_expired(one[1], *oldest)]
+        for key, value in expired:
+            txn.delete(key, value, db=self.pairs)
+        return (looked_at[-1] if len(looked_at) > LOOKED_AT_ONCE else None), len(expired)
+
+
+def _is_expired(record: bytes, dismissed_after: int, shown_after: int) -> bool:
+    _, relation, at, _ = _RECORD.unpack(record)
+    return at < (dismissed_after if relation == DISMISSAL else shown_after if relation == SHOWN else 0)
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def export_events(facts: LiveStore, lake: str, keep_days: int, most: int = BATCH
             made["files_edited"] += edit_tables(lake, endings_of(facts, batch.events))
             facts.exported(batch, keep_days)
             made["events"] += len(batch.events)
+        facts.forget_expired()
     return made
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from infra import live_tables
 from infra.errors import StoreError
 from infra.events import Event
 from infra.live_facts import LiveStore, open_live_facts
@@ -156,6 +157,16 @@ def test_those_longest_shown_are_forgotten_where_too_many_were(reopen: Reopen) -
     assert dict(found.barred) == {5: "blocked"}
     assert 500 <= len(found.fatigue) <= 1000
     assert set(found.fatigue) == set(range(1510 - len(found.fatigue), 1510))
+
+
+def test_what_expired_is_found_over_many_transactions(reopen: Reopen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_tables, "LOOKED_AT_ONCE", 7)
+    facts = reopen()
+    old = NOW_US - 1000 * 86_400_000_000
+    facts.record([event("dismissed", user, other, old) for user in range(5) for other in range(10, 20)])
+    facts.record([event("blocked", user, other) for user in range(5) for other in range(10, 30, 3)])
+    assert facts.forget_expired() == 50
+    assert [len(facts.of(user).barred) for user in range(5)] == [7] * 5
 
 
 def test_ids_are_remembered_as_long_as_the_log_keeps_its_events(reopen: Reopen) -> None:

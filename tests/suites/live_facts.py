@@ -111,6 +111,20 @@ class LiveFactsSuite:
         facts.record([event("shown", 1, 2, NOW_US + 1)])
         assert dict(facts.of(1).fatigue) == {2: 1}
 
+    def test_what_expired_is_forgotten_and_nothing_else(self, reopen: Reopen) -> None:
+        facts = reopen()
+        old = NOW_US - 1000 * DAY_US
+        facts.record([event(kind, user, 9, old) for user in range(10, 40) for kind in ("dismissed", "shown")])
+        facts.record([event(kind, 1, 2, old) for kind in ("connected", "blocked", "dismissed", "shown")])
+        facts.record([event("dismissed", 1, 3), event("shown", 1, 4)])
+        before = said(facts.of(1))
+        assert facts.forget_expired() == 62
+        assert facts.forget_expired() == 0
+        assert said(facts.of(1)) == before
+        assert dict(facts.of(2).barred) == {1: "connected"}
+        facts.record([event("dismissed", 12, 9)])
+        assert dict(facts.of(12).barred) == {9: "dismissed"}
+
     def test_the_version_changes_with_what_bars_and_not_with_what_was_shown(self, reopen: Reopen) -> None:
         facts = reopen()
         facts.record([event("dismissed", 1, 2)])
