@@ -22,6 +22,8 @@ from infra.hashing import ContentHash
 from infra.settings import IndexSettings
 
 INDEX_FILE, SHARD_FILE = "index.json", "shard.json"
+IDS = "ids.npy"
+"""Beside the shards where whoever asks knows no rows: the user id of each row, int64 [N]."""
 VERSION = 1
 QUERY_BLOCK = 4096
 """Queries searched at a time: re-ranking 1,000 of each then takes some 50 MiB a shard."""

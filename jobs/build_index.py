@@ -14,16 +14,14 @@ import numpy as np
 
 from index.effort import RECALL_K
 from index.recall import recall_at, sampled_rows
-from index.sharded import IndexSpec, ShardedIndex, build_shard, finish, shard_folder, shard_hash, shard_vectors
+from index.sharded import IDS, IndexSpec, ShardedIndex, build_shard, finish, shard_folder, shard_hash, shard_vectors
 from infra.errors import CorruptArtifact
 from infra.graph import open_array
-from infra.hashing import ContentHash
+from infra.hashing import ContentHash, hash_arrays
 from jobs.ann_figures import size_bytes
 from jobs.context import StageContext, StageResult
 
 VIEWS = ("past", "now")
-IDS = "ids.npy"
-"""Beside the shards of `now`: the user id of each row, int64 [N]; whoever asks the index from outside knows no rows."""
 SHARD_INPUT = "index_shard/"
 
 
@@ -42,8 +40,10 @@ def run(ctx: StageContext) -> StageResult:
         _put_together(ctx, spec, vectors)
     else:
         _build(ctx, spec, vectors, list(range(spec.shards)))
-    content_hash = _joint_hash({view: finish(ctx.data / view, spec) for view in VIEWS})
-    np.save(ctx.data / "now" / IDS, open_array(ctx.inputs["graph"].path / "ids.npy"))
+    hashes = {view: finish(ctx.data / view, spec) for view in VIEWS}
+    ids = open_array(ctx.inputs["graph"].path / "ids.npy")
+    np.save(ctx.data / "now" / IDS, ids)  # serving answers in ids
+    content_hash = _joint_hash(hashes | {IDS: hash_arrays({IDS: ids})})
     return StageResult(rows, content_hash, _measure(ctx, vectors["now"]))
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from infra.graph import Graph, ViewName
+from infra.hashing import ContentHash
 from infra.schemas import RANKINGS
 from infra.settings import RankSettings
 from jobs.blocks import RunAll, hash_parts, part_path, write_part
@@ -196,7 +197,8 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         np.save(task.prices, price)
         np.save(ctx.data / PRICES, price)
         run_all(partial(write_ranked, task), len(blocks))
-    digest = hash_parts(ctx.data)
+    parts = hash_parts(ctx.data)
+    digest = ContentHash().text("parts", parts.hexdigest()).array(PRICES, price)
     totals = {name: sum(count[name] for count in counts) for name in ("pairs", "users", "popular_users")}
     metrics = {
         "pairs_scored": totals["pairs"],
@@ -206,7 +208,7 @@ def make(ctx: StageContext, run_all: RunAll) -> StageResult:
         "highest_price": float(price.max(initial=0.0)),
     }
     ctx.progress(f"ranked {totals['users']:,} of {users:,} users from {totals['pairs']:,} pairs")
-    return StageResult(digest.rows, digest.hexdigest(), metrics)
+    return StageResult(parts.rows, digest.hexdigest(), metrics)
 
 
 def _lists(task: Task) -> Iterator[Scored]:

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from index.backend import Backend, open_backend
-from index.sharded import INDEX_FILE, shard_folder
+from index.sharded import IDS, INDEX_FILE, shard_folder
 from infra.errors import CorruptArtifact, PymkError
 from lookup_api.ann import Float32, Found, Int64, merged, name_of
 from lookup_api.deadline import Deadline
 
 log = logging.getLogger(__name__)
-
-IDS = "ids.npy"
 
 
 class LocalShards:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.sharded import ShardedIndex
+from index.sharded import IDS, ShardedIndex
 from infra.errors import CorruptArtifact
 from infra.settings import Settings
 from jobs.build_index import run
@@ -38,13 +38,18 @@ def context(folder: Path, past: Any, now: Any, threads: int = 2, **index: Any) -
     )
 
 
+def without_graph(ctx: StageContext) -> dict[str, Parent]:
+    """What a shard's task is given: it has no use for the graph."""
+    return {kind: parent for kind, parent in ctx.inputs.items() if kind != "graph"}
+
+
 def run_in_shards(ctx: StageContext, folder: Path) -> StageResult:
     """As Airflow does: a task for each shard, then one that puts them together."""
     inputs = dict(ctx.inputs)
     for shard in range(ctx.settings.index.shards):
         data = folder / f"shard-{shard}"
         data.mkdir(parents=True)
-        result = run(replace(ctx, data=data, shard=shard))
+        result = run(replace(ctx, data=data, shard=shard, inputs=without_graph(ctx)))
         inputs[f"index_shard/{shard}"] = Parent(f"s{shard}", data, result.content_hash, {})
     (folder / "whole").mkdir()
     return run(replace(ctx, data=folder / "whole", inputs=inputs))
@@ -70,6 +75,7 @@ def test_both_views_are_indexed_and_measured(tmp_path: Path, views: tuple[Any, A
         rows, _ = ShardedIndex.open(ctx.data / view).search(vectors[:50], 5)
         expected, _ = brute_force(vectors, vectors[:50], 5)
         assert np.mean(rows == expected) > 0.9
+    np.testing.assert_array_equal(np.load(ctx.data / "now" / IDS), 97 * np.arange(2600) - 5)
 
 
 def test_shard_tasks_make_the_same_artifact_as_one_task(tmp_path: Path, views: tuple[Any, Any]) -> None:
@@ -98,6 +104,14 @@ def test_the_hash_follows_vectors_and_settings(tmp_path: Path, views: tuple[Any,
     first, swapped, other, same = (run(ctx).content_hash for ctx in ctxs)
     assert len({first, swapped, other}) == 3
     assert same == first
+
+
+def test_the_hash_follows_whose_the_rows_are(tmp_path: Path, views: tuple[Any, Any]) -> None:
+    ctx = context(tmp_path, *views)
+    first = run(ctx).content_hash
+    np.save(tmp_path / "graph" / "ids.npy", np.arange(2600))
+    (tmp_path / "again").mkdir()
+    assert run(replace(ctx, data=tmp_path / "again")).content_hash != first
 
 
 def test_a_shard_task_says_how_many_rows_it_holds(tmp_path: Path, views: tuple[Any, Any]) -> None:

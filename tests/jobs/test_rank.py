@@ -9,7 +9,6 @@ import pytest
 
 from infra.errors import PymkError
 from infra.graph import Csr, Graph
-from infra.hashing import hash_tables
 from infra.schemas import RANKINGS
 from infra.settings import RankSettings, Settings
 from jobs import rank
@@ -200,8 +199,22 @@ def test_the_stage_gives_the_same_hash_however_the_features_are_cut(
         pq.write_table(whole.slice(start, end - start), recut / f"part-{number:05d}.parquet")
     inputs = {**made, "features": Parent("features-2", tmp_path / "features", "", {})}
     result = rank.make(context(inputs, tmp_path / "data"), here)
-    assert result.content_hash == hash_tables([rankings])
+    assert result.content_hash == made["rankings"].content_hash
+    assert pq.read_table(tmp_path / "data").equals(rankings)
     assert (result.rows, result.metrics["users_ranked"]) == (rankings.num_rows, graph.users)
+
+
+def test_the_hash_follows_the_prices_that_live_lists_read(made: dict[str, Parent], tmp_path: Path) -> None:
+    """Prices too small to move anybody in a stored list."""
+    found = []
+    for exposure in (0.0, 1e-12):
+        settings = Settings(rank=RankSettings(exposure=exposure), candidates=SETTINGS.candidates)
+        data = tmp_path / str(exposure)
+        result = rank.make(context(made, data, settings), here)
+        found.append((result.content_hash, pq.read_table(data), np.load(data / rank.PRICES)))
+    assert found[0][1].equals(found[1][1])
+    assert not np.array_equal(found[0][2], found[1][2])
+    assert found[0][0] != found[1][0]
 
 
 def test_fewer_a_user_are_the_first_of_more(made: dict[str, Parent], rankings: pa.Table, tmp_path: Path) -> None:
@@ -224,7 +237,7 @@ def test_a_blend_shows_the_same_people_in_another_order(
     settings = Settings(rank=RankSettings(blend=blend, diversity=0.3), candidates=SETTINGS.candidates)  # type: ignore[arg-type]
     result = rank.make(context(made, tmp_path / "data", settings), here)
     found = pq.read_table(tmp_path / "data")
-    assert result.content_hash != hash_tables([rankings])
+    assert result.content_hash != made["rankings"].content_hash
     by_pair = [("user_id", "ascending"), ("candidate_id", "ascending")]
     same = found.sort_by(by_pair), rankings.sort_by(by_pair)
     for name in ("user_id", "candidate_id", "score", "reasons"):
