@@ -16,6 +16,9 @@ from jobs.gates import INTEGRITY, Finding, Measured, check
 
 Tell = Callable[[str], None]
 
+ATTEMPTS = 5
+"""A rival publishes once a night: who loses more often is not up against one."""
+
 
 def publish_release(
     releases: ReleaseStore,
@@ -30,14 +33,19 @@ def publish_release(
 
     CURRENT stays where a newer release is served or this one was withdrawn by a rollback, unless forced. Raises
     GateRefused naming every gate that refused. force passes the quality gates, never those of integrity; what it passed
-    is recorded beside the release, with the reason.
+    is recorded beside the release, with the reason. Where another release is published meanwhile, the gates are checked
+    again; raises Conflict when that happens each of ATTEMPTS times, and for one that is not of CURRENT.
     """
     refuse_reason_alone(force, reason)
-    while True:
+    for _ in range(ATTEMPTS - 1):
+        seen = releases.look(repairing=force)
         try:
-            return _publish(releases, release, settings, tell, force, reason)
+            return _publish(releases, release, seen, settings, tell, force, reason)
         except Conflict:
+            if releases.look(repairing=force).stored == seen.stored:
+                raise  # nobody moved CURRENT, so that to try again changes nothing
             tell("another release was published meanwhile: the gates are checked against that one")
+    return _publish(releases, release, releases.look(repairing=force), settings, tell, force, reason)
 
 
 def refuse_reason_alone(force: bool, reason: str | None) -> None:
@@ -47,10 +55,15 @@ def refuse_reason_alone(force: bool, reason: str | None) -> None:
 
 
 def _publish(
-    releases: ReleaseStore, release: Release, settings: Settings, tell: Tell, force: bool, reason: str | None
+    releases: ReleaseStore,
+    release: Release,
+    seen: Seen,
+    settings: Settings,
+    tell: Tell,
+    force: bool,
+    reason: str | None,
 ) -> dict[str, Any]:
-    """Raises Conflict, with nothing done, where CURRENT is not what the gates were checked against."""
-    seen = releases.look(repairing=force)
+    """Raises Conflict, with nothing done, where CURRENT is not `seen`, which the gates are checked against."""
     served = _served(releases, seen, release, force)
     findings = judge(releases, release, manifests_of(releases.store, release), served, settings, repairing=force)
     _refuse(release, [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)])

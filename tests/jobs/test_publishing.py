@@ -1,4 +1,4 @@
-"""Publishing: gates decide, force passes quality alone, and who passed what stays in the release."""
+"""Publishing: gates decide, force passes quality alone, and who passed what is kept beside the release."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from infra.releases import Release, ReleaseStore, manifests_of
 from infra.settings import Settings
 from infra.store import ObjectStore, open_store
 from infra.times import format_time
-from jobs.publishing import publish_release
+from jobs.publishing import ATTEMPTS, publish_release
 from tests.jobs.test_cli import pymk, pymk_json
 from tests.jobs.test_gates import NIGHT, SOUND
 
@@ -176,13 +176,13 @@ def test_a_damaged_record_is_named_and_the_release_opens(store: ObjectStore) -> 
 
 
 class Overtaken(ReleaseStore):
-    """While the gates of a release are checked, another one is published."""
+    """While the gates of a release are checked, one of `others` is published, the next one each time."""
 
-    other: Release | None = None
+    others: tuple[Release, ...] = ()
 
     def publish(self, release: Release, **options: Any) -> bool:
-        if self.other:
-            other, self.other = self.other, None
+        if self.others:
+            other, self.others = self.others[0], self.others[1:]
             assert ReleaseStore(self.store).publish(other)
         return super().publish(release, **options)
 
@@ -193,7 +193,7 @@ def test_a_release_is_judged_beside_the_one_that_it_replaces(store: ObjectStore,
     bad, good, worse = make_night(store, 0, **WORSE), make_night(store, 1), make_night(store, 2, **WORSE)
     publish(store, bad)
     releases, told = Overtaken(store), list[str]()
-    releases.other = good
+    releases.others = (good,)
     if not force:
         with pytest.raises(GateRefused, match=r"fell by 66\.7%"):
             publish_release(releases, worse, Settings(), told.append)
@@ -205,6 +205,27 @@ def test_a_release_is_judged_beside_the_one_that_it_replaces(store: ObjectStore,
         assert [one.replaced for one in overrides(store, worse)] == [good.release_id]
         assert current(store) == worse.release_id
     assert "another release was published meanwhile" in told[0]
+
+
+def test_who_is_overtaken_again_and_again_gives_up(store: ObjectStore) -> None:
+    rivals, release = tuple(make_night(store, day) for day in range(ATTEMPTS + 1)), make_night(store, 20)
+    releases, told = Overtaken(store), list[str]()
+    releases.others = rivals
+    with pytest.raises(Conflict, match="was moved meanwhile"):
+        publish_release(releases, release, Settings(), told.append)
+    assert len(told) == ATTEMPTS - 1
+    assert current(store) == rivals[ATTEMPTS - 1].release_id
+
+
+def test_a_conflict_that_is_not_of_current_is_raised(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commands record what they passed over in the same second."""
+    good, worse = make_night(store, 0), make_night(store, 1, **WORSE)
+    publish(store, good)
+    monkeypatch.setattr("jobs.publishing.format_time", lambda time: "2026-01-01T00:00:00Z")
+    store.put(f"releases/{worse.release_id}/override-2026-01-01T000000Z.json", b"another's")
+    with pytest.raises(Conflict, match=r"override-2026-01-01T000000Z\.json"):
+        publish(store, worse, force=True)
+    assert current(store) == good.release_id
 
 
 @pytest.mark.parametrize("force", [False, True])
