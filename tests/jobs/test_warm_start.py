@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from infra.errors import GateRefused
-from infra.graph import Graph
+from infra.graph import NO_DAY, Graph
 from infra.settings import EncoderSettings, RunSettings, Settings
 from jobs.encoder_process import Task, train_here
 from jobs.encoder_processes import train_together
@@ -44,9 +44,14 @@ def without_first_user(graph: Graph) -> Graph:
     return dataclasses.replace(fewer, ids=graph.ids[1:])
 
 
-def later(graph: Graph) -> Graph:
-    """The network of a later as-of: its past view is the now view of `graph`."""
-    return dataclasses.replace(graph, past=graph.now, held_out=graph.held_out[:0], held_out_day=graph.held_out_day[:0])
+def later(graph: Graph, new: int = 20) -> Graph:
+    """The network of a later as-of: its past view is the now view of `graph`, `new` friendships of since are held out.
+
+    Only what a leak is told by: its now view is left as it was.
+    """
+    strangers = np.argwhere(np.triu(~dense(graph), 1))
+    held = strangers[np.random.default_rng(3).choice(len(strangers), new, replace=False)].astype(np.int32)
+    return dataclasses.replace(graph, past=graph.now, held_out=held, held_out_day=np.full(new, NO_DAY, np.int32))
 
 
 def test_known_pairs_are_those_of_a_search_through_both_graphs() -> None:
@@ -54,7 +59,10 @@ def test_known_pairs_are_those_of_a_search_through_both_graphs() -> None:
     moved = without_first_user(graph)
     row = np.repeat(np.arange(graph.users), graph.past.connections.degrees())
     past = np.stack([row, graph.past.connections.indices], axis=1)[::7]
-    now = dataclasses.replace(graph, held_out=np.concatenate([graph.held_out, past]).astype(np.int32))
+    days = np.concatenate([graph.held_out_day, np.full(len(past), NO_DAY)])
+    now = dataclasses.replace(
+        graph, held_out=np.concatenate([graph.held_out, past]).astype(np.int32), held_out_day=days.astype(np.int32)
+    )
     learnt = friendships(moved, "past")
     expected = [i for i, pair in enumerate(now.held_out) if frozenset(map(int, now.ids[pair])) in learnt]
     found = known_held_out(moved, now)
