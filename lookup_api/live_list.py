@@ -11,6 +11,7 @@ from infra.blobs import Candidates, Ranking, decode_candidates, decode_ranking
 from infra.kv import CANDIDATES, RANKINGS
 from infra.serving_meta import PRICE
 from lookup_api.ann import Found
+from lookup_api.blends import blended
 from lookup_api.circle import MOST_LISTS, Circle
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, Evidence
@@ -110,7 +111,8 @@ class LiveRanker:
         deadline.check("the ranker")
         scores = scores_of(self.model, pairs, mine, theirs)
         self.counts.ranked_live.inc(len(people))
-        order = shown_order(people.ids, scores, _prices(ask.release, users), bool(mine[0] > 0), KEPT)
+        prices, settled = _prices(ask.release, users), bool(mine[0] > 0)
+        order = self._blended(users, scores - prices * settled, shown_order(people.ids, scores, prices, settled, KEPT))
         return self._written(ask, viewer, people, users, pairs, scores, order, found.left_out)
 
     def _nearest(self, viewer: Viewer, vector: Float32, wanted: int, deadline: Deadline) -> Found:
@@ -188,6 +190,20 @@ class LiveRanker:
             self.counts.defaulted.labels("recency", "stale").inc(len(theirs))
             return forget_stale(mine), forget_stale(theirs)
         return mine, theirs
+
+    def _blended(self, users: Users, adjusted: Float32, order: Int64) -> Int64:
+        """The order once diversity counts, as at night; apart are those of one company, school or attribute value."""
+        name, diversity = self.parts.blend
+        if name == "none":
+            return order
+        groups = [
+            [
+                *users.groups(place),
+                *(-(1 + code * users.codes.shape[1] + at) for at, code in enumerate(codes) if code >= 0),
+            ]
+            for place, codes in zip(order.tolist(), users.codes[order].tolist(), strict=True)
+        ]
+        return order[blended(name, diversity, adjusted[order], users.embeddings(order), groups)]
 
     def _written(
         self,

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from infra.artifacts import open_artifact, open_sound_files
+from infra.artifacts import find_manifest, open_artifact, open_sound_files
 from infra.errors import CorruptArtifact, PymkError
 from infra.releases import Release
 from infra.settings import LadderSettings
@@ -26,13 +26,14 @@ from lookup_api.ranking.scoring import RankingModel
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-RANKER, INDEX = "ranker", "index"
+RANKER, INDEX, RANKINGS = "ranker", "index", "rankings"
 VIEW = "now"
 WARM_UP_ROWS = 16
 
 
 class LiveParts:
-    """model, nearest: None while missing. index_id: the artifact that `nearest` searches."""
+    """model, nearest: None while missing. blend: how the night makes lists diverse, and how much (rank.blend,
+    rank.diversity)."""
 
     def __init__(self, release: Release, settings: LadderSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._release = release
@@ -41,6 +42,7 @@ class LiveParts:
         self._index_again = Breaker("the index", 1, settings.breaker_wait_s, clock)
         self.model: RankingModel | None = None
         self.nearest: Nearest | None = None
+        self.blend: tuple[str, float] = ("none", 0.0)
 
     def mend(self, store: ObjectStore) -> None:
         """Opens what is missing, unless it was tried a short while ago. Costs nothing when all is open."""
@@ -76,7 +78,14 @@ class LiveParts:
         entry = self._release.artifacts[RANKER]
         model = RankingModel.open(open_artifact(store, RANKER, entry.artifact_id).path)
         model.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
+        self.blend = self._nightly_blend(store)
         return model
+
+    def _nightly_blend(self, store: ObjectStore) -> tuple[str, float]:
+        entry = self._release.artifacts.get(RANKINGS)
+        manifest = find_manifest(store, RANKINGS, entry.artifact_id) if entry else None
+        rank = manifest.settings.get("rank", {}) if manifest else {}
+        return str(rank.get("blend", "none")), float(rank.get("diversity", 0.0))
 
     def _open_index(self, store: ObjectStore) -> Nearest:
         if self._settings.ann_shards:

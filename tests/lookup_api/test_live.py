@@ -205,3 +205,17 @@ def test_live_ranking_on_a_host_of_tables_is_that_on_the_files(
             assert list(there.ranking.items()) == list(here.ranking.items())
     hosted.give_back()
     source.close()
+
+
+def test_a_blend_of_the_night_reorders_live_lists_too(graph: Graph, release: ServedRelease) -> None:
+    assert release.live is not None
+    user_id = int(graph.ids[7])
+    plain = offered(release, user_id)
+    release.live.blend = ("mmr", 0.9)
+    mixed = offered(release, user_id)
+    release.live.blend = ("none", 0.0)
+    assert plain is not None
+    assert mixed is not None
+    assert mixed.ranking.ids() != plain.ranking.ids()
+    assert sorted(mixed.ranking.ids()) == sorted(plain.ranking.ids())
+    assert mixed.ranking.ids()[0] == plain.ranking.ids()[0]
