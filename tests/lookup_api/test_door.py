@@ -325,7 +325,7 @@ def test_no_key_reaches_the_log(
     client = serve(**api(log_requests=log_requests))
     with caplog.at_level(logging.DEBUG):
         client.get(LIST, **with_key(key))
-        client.get(LIST, **with_key(key[:-1] + "0"))
+        client.get(LIST, **with_key(key[:-1] + ("1" if key.endswith("0") else "0")))
         client.get(PATHS[ADMIN], **with_key(key))
     told = " ".join(str(vars(record)) for record in caplog.records)
     assert key[-20:-1] not in told
