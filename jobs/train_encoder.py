@@ -3,11 +3,12 @@
 from jobs.context import StageContext, StageResult
 from jobs.encoder_process import Task, train_here
 from jobs.encoder_processes import train_together
-from jobs.warm_start import ENCODER, GRAPH
+from jobs.warm_start import ENCODER, GRAPH, refuse_earlier_leaks
 
 
 def run(ctx: StageContext) -> StageResult:
     """Writes data/encoder.safetensors and data/encoder.json; rows = parameters."""
+    refuse_earlier_leaks(ctx.inputs)
     named = ctx.inputs.get(ENCODER)
     task = Task(
         settings=ctx.settings,

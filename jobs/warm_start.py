@@ -1,5 +1,7 @@
 """The encoder that `encoder.warm_start` names, what training needs to know of it, and the leak that it may be."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +10,39 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gnn.warm_start import Names, Start
-from infra.artifacts import OpenArtifact, open_artifact
+from infra.artifacts import Manifest, OpenArtifact, find_manifest, open_artifact
 from infra.errors import GateRefused, NotFound, UsageError
 from infra.graph import Graph, Int64
 from infra.store import ObjectStore
+from jobs.context import Parent
 from jobs.entries import contains
 
 ENCODER, GRAPH = "warm_start", "warm_start_graph"
 """Names of the stage's inputs: the encoder, and the graph that it was trained on."""
+EARLIER = "warm_start_graph/"
+"""Prefix of the names of further inputs: graphs, each by the encoder that the named one descends from."""
 
 
 def open_named(store: ObjectStore, named: str) -> dict[str, OpenArtifact]:
-    """The named encoder and its graph. Raises UsageError where the store lacks one of them."""
+    """The named encoder, its graph, and the graphs of the encoders it descends from, as far as the store has them.
+
+    Raises UsageError where the store lacks the encoder or its graph.
+    """
     encoder = _open(store, "encoder", named, f"encoder.warm_start: {store.uri} has no finished encoder {named}")
     graph = encoder.manifest.parents["graph"]
     missing = f"encoder.warm_start: {store.uri} no longer has graph {graph}, on which encoder {named} was trained"
-    return {ENCODER: encoder, GRAPH: _open(store, "graph", graph, missing)}
+    return {ENCODER: encoder, GRAPH: _open(store, "graph", graph, missing)} | _earlier(store, encoder.manifest)
+
+
+def _earlier(store: ObjectStore, encoder: Manifest) -> dict[str, OpenArtifact]:
+    """Graphs of the encoders that this one was started from, one from another. What was cleaned away is left out."""
+    found = {}
+    at: Manifest | None = encoder
+    while at and (named := at.parents.get("warm_start")):
+        if at := find_manifest(store, "encoder", named):
+            with suppress(NotFound):
+                found[f"{EARLIER}{named}"] = open_artifact(store, "graph", at.parents["graph"])
+    return found
 
 
 def start_from(encoder: Path, graph: Path, new_graph: Path) -> Start:
@@ -36,6 +55,17 @@ def start_from(encoder: Path, graph: Path, new_graph: Path) -> Start:
     return Start(encoder, before, names_of(graph), names_of(new_graph))
 
 
+def refuse_earlier_leaks(inputs: Mapping[str, Parent]) -> None:
+    """Raises GateRefused where an encoder that the named one descends from has learnt what is held out now.
+
+    Its weights live on, and the named one's graph need not have all that it learnt: people come and go.
+    """
+    for name, graph in inputs.items():
+        if name.startswith(EARLIER):
+            who = f"{name.removeprefix(EARLIER)}, from which {inputs[ENCODER].artifact_id} descends,"
+            refuse_leak(who, Graph.open(graph.path), Graph.open(inputs["graph"].path))
+
+
 def refuse_leak(named: str, before: Graph, now: Graph) -> None:
     """Raises GateRefused where a held-out friendship of `now` is one of the past view of `before`.
 
@@ -46,10 +76,21 @@ def refuse_leak(named: str, before: Graph, now: Graph) -> None:
         one, other = now.ids[now.held_out[known[0]]]
         raise GateRefused(
             f"leak: encoder.warm_start: encoder {named} was trained on {len(known)} of the {len(now.held_out)} "
-            f"friendships that this graph holds out, such as that of users {one} and {other}",
+            f"friendships that this graph holds out, such as that of users {one} and {other}{_moved(before, now)}",
             "No force passes this gate. Name an encoder of an earlier as-of (of the same run.seed where connections "
             "have no times), or leave encoder.warm_start empty.",
         )
+
+
+def _moved(before: Graph, now: Graph) -> str:
+    """What to know of a hold-out that begins earlier than that of the night before."""
+    if before.cutoff_day is None or now.cutoff_day is None or now.cutoff_day >= before.cutoff_day:
+        return ""
+    ours, theirs = (np.datetime64(graph.cutoff_day, "D") for graph in (now, before))
+    return (
+        f"; this graph holds out what came from {ours} on, that encoder's graph from {theirs} on: where its as-of "
+        "is the earlier one, many of the newest friendships are gone since, as after a wave of bans"
+    )
 
 
 def known_held_out(before: Graph, now: Graph) -> Int64:

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.artifacts import Manifest, write_artifact
 from infra.errors import GateRefused
 from infra.graph import NO_DAY, Graph
 from infra.settings import EncoderSettings, RunSettings, Settings
+from infra.store import ObjectStore, open_store
+from jobs.context import Parent
 from jobs.encoder_process import Task, train_here
 from jobs.encoder_processes import train_together
-from jobs.warm_start import known_held_out, refuse_leak
+from jobs.warm_start import known_held_out, open_named, refuse_earlier_leaks, refuse_leak
 from tests.suites.planted import assemble, planted_graph
 
 ENCODER = EncoderSettings(dimensions=16, hidden=16, max_steps=4, batch_size=512, fanout=4, device="cpu")
@@ -129,3 +132,48 @@ def test_nothing_is_trained_from_a_leak(tmp_path: Path, processes: int) -> None:
     with pytest.raises(GateRefused, match=rf"leak: encoder\.warm_start: encoder {NAMED}"):
         train(task, lambda line: None)
     assert not list((tmp_path / "made").iterdir())
+
+
+def test_a_hold_out_that_begins_earlier_than_the_night_before_is_said() -> None:
+    graph = dataclasses.replace(planted_graph(), cutoff_day=19_990)
+    before = dataclasses.replace(later(graph), cutoff_day=19_993)
+    with pytest.raises(GateRefused, match=r"came from 2024-09-24 on, .* from 2024-09-27 on: .* wave of bans"):
+        refuse_leak(NAMED, before, graph)
+    with pytest.raises(GateRefused) as refused:
+        refuse_leak(NAMED, before, dataclasses.replace(graph, cutoff_day=19_994))
+    assert "wave" not in refused.value.what
+
+
+def finished(store: ObjectStore, kind: str, number: int, parents: dict[str, str], graph: Graph | None = None) -> str:
+    """An artifact of nothing but its graph, if it is one."""
+    folder, wanted = store.scratch(), f"20260101T000000Z-{number:016x}"
+    (folder / "data").mkdir()
+    if graph:
+        graph.save(folder / "data")
+    write_artifact(store, folder, Manifest(kind, wanted, "2026-01-01T00:00:00Z", parents, {}, 17, "1", 1, "hash", ()))
+    return wanted
+
+
+def test_an_encoder_that_descends_from_one_that_knows_is_refused_while_the_store_tells(tmp_path: Path) -> None:
+    """The first of three knew the pairs; who they were was gone from the graphs of the others."""
+    graph, store = planted_graph(), open_store(str(tmp_path / "store"), create=True)
+    nobody = planted_graph(users=0)
+    first = finished(store, "encoder", 1, {"graph": finished(store, "graph", 1, {}, later(graph))})
+    bare = finished(store, "graph", 2, {}, nobody)
+    second = finished(store, "encoder", 2, {"graph": bare, "warm_start": first})
+    named = finished(store, "encoder", 3, {"graph": bare, "warm_start": second})
+    graph.save(tmp_path / "now")
+
+    def inputs() -> dict[str, Parent]:
+        opened = {
+            name: Parent(one.manifest.artifact_id, one.path, "", {}) for name, one in open_named(store, named).items()
+        }
+        return opened | {"graph": Parent("now", tmp_path / "now", "", {})}
+
+    refuse_leak(named, nobody, graph)
+    with pytest.raises(GateRefused, match=f"encoder {first}, from which {named} descends, was trained on"):
+        refuse_earlier_leaks(inputs())
+    store.delete_folder("graph/20260101T000000Z-0000000000000001/")
+    refuse_earlier_leaks(inputs())
+    store.delete_folder(f"encoder/{first}/")
+    refuse_earlier_leaks(inputs())
