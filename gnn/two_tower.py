@@ -63,7 +63,7 @@ class Bags:
     def of(cls, bags: Csr, users: npt.NDArray[Any]) -> "Bags":
         size = bags.degrees()[users]
         first = np.cumsum(size) - size
-        at = np.arange(size.sum()) + np.repeat(bags.indptr[users] - first, size)
+        at = bags.entries_of(users)
         values = np.asarray(bags.values, np.float32)[at]
         return cls(*map(torch.from_numpy, (bags.indices[at].astype(np.int64), first.astype(np.int64), values)))
 

@@ -55,6 +55,12 @@ class Csr:
         """Entries in each row, int64 [rows]."""
         return np.diff(self.indptr)
 
+    def entries_of(self, rows: npt.NDArray[Any]) -> Int64:
+        """Where the entries of some rows stand, row by row in the order given: places in `indices` and `values`."""
+        size = self.indptr[rows + 1] - self.indptr[rows]
+        first = np.cumsum(size) - size
+        return np.arange(size.sum()) + np.repeat(self.indptr[rows] - first, size)
+
     @classmethod
     def empty(cls, rows: int, values: Any = None) -> "Csr":
         kept = None if values is None else np.empty(0, values)

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.graph import Csr, Int32, Int64
+from lookup_api.ranking.features import ALPHA
 
 COMMON_NEIGHBOURS, ADAMIC_ADAR, RESOURCE_ALLOCATION = "common neighbours", "Adamic-Adar", "resource allocation"
 PAGERANK, POPULARITY = "personalised PageRank", "popularity"
 NEIGHBOURHOOD = (COMMON_NEIGHBOURS, ADAMIC_ADAR, RESOURCE_ALLOCATION)
 HEURISTICS = (*NEIGHBOURHOOD, PAGERANK, POPULARITY)
 
-ALPHA = 0.15
 STEPS = 6
 EDGES_A_STEP = 200_000
 """PageRank pushes along at most so many edges a step for one user; exact on a graph with no more entries."""

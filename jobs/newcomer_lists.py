@@ -69,7 +69,7 @@ def newcomer_lists(graph: Graph, settings: CandidateSettings, seed: int, tell: T
 
 def without_friendships_of(friends: Csr, users: Int32) -> Csr:
     """What is left of symmetric friendships; beside the result, memory of two bytes an entry."""
-    chosen, theirs = np.zeros(friends.rows, bool), entries_of(friends, users)
+    chosen, theirs = np.zeros(friends.rows, bool), friends.entries_of(users)
     chosen[users] = True
     degree = friends.degrees() - np.bincount(friends.indices[theirs], minlength=friends.rows)
     degree[users] = 0
@@ -82,14 +82,7 @@ def without_friendships_of(friends: Csr, users: Int32) -> Csr:
 def _friends_of(friends: Csr, users: Int32, counted: npt.NDArray[np.bool_]) -> Int64:
     """How many of those who count are friends of each user, int64 [users]."""
     owner = np.repeat(np.arange(len(users)), friends.degrees()[users])
-    return np.bincount(owner[counted[friends.indices[entries_of(friends, users)]]], minlength=len(users))
-
-
-def entries_of(friends: Csr, users: Int32) -> Int64:
-    """Where the friends of the users stand, user by user."""
-    size = friends.degrees()[users]
-    first = np.cumsum(size) - size
-    return np.arange(size.sum()) + np.repeat(friends.indptr[users] - first, size)
+    return np.bincount(owner[counted[friends.indices[friends.entries_of(users)]]], minlength=len(users))
 
 
 def save_lists(lists: Lists, folder: Path) -> ContentHash:

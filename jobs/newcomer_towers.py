@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.graph import Csr, Float32, Graph, Int32
-from jobs.newcomer_lists import choose_newcomers, entries_of, without_friendships_of
+from jobs.newcomer_lists import choose_newcomers, without_friendships_of
 from lookup_api.ranking.features import PAIR_FEATURES
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def learn_towers(graph: Graph, seed: int) -> "TrainedTowers":
 
     prepare(1, seed)  # the products are small: threads would wait for each other longer than they work
     friends, users = graph.past.connections, choose_newcomers(graph, seed)
-    pairs = np.stack([np.repeat(users, friends.degrees()[users]), friends.indices[entries_of(friends, users)]], axis=1)
+    pairs = np.stack([np.repeat(users, friends.degrees()[users]), friends.indices[friends.entries_of(users)]], axis=1)
     apart = pairs[~np.isin(pairs[:, 1], users)].astype(np.int64)
     return train_towers(graph, graph.past, without_friendships_of(friends, users), apart, seed)
 

@@ -55,6 +55,8 @@ days.
 
 SQUARE_SCALE = 64.0
 WALK_SCALE = 1024.0
+ALPHA = 0.15
+"""Chance that a walk ends at each step."""
 _P = {name: at for at, name in enumerate(PAIR_FEATURES)}
 _U = {name: at for at, name in enumerate(USER_FEATURES)}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookup_api.ranking.features import PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE, assemble
+from lookup_api.ranking.features import ALPHA, PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE, assemble
 from lookup_api.ranking.scoring import RankingModel
 from lookup_api.ranking.top import top_per_user
 
@@ -29,8 +29,6 @@ KNOWN_LIVE = (
 The ranker weighs a walk against what else it knows, so a walk that is simply zero would turn shared friends against a
 candidate. It is estimated by its first two steps, and for the later ones by where every walk ends up.
 """
-ALPHA = 0.15
-"""Chance that a walk ends at each step; that of lookup_api.ranking.walks, which loads kernels."""
 SECOND_STEP = ALPHA * (1 - ALPHA) ** 2
 """What the friends of friends get of a walk when it reaches them first."""
 LATER_STEPS = (1 - ALPHA) ** 3

@@ -46,10 +46,8 @@ def barred_places(users: Int32, popular: Int32, connections: Csr, excluded: Csr)
 
 def _entries_of(users: Int32, rows: Csr) -> npt.NDArray[np.int64]:
     """int64 [2, m]: place in `users`, entry of its row."""
-    starts, lengths = rows.indptr[users], rows.indptr[users + 1] - rows.indptr[users]
-    owner = np.repeat(np.arange(len(users)), lengths)
-    within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.stack([owner, rows.indices[starts[owner] + within].astype(np.int64)])
+    owner = np.repeat(np.arange(len(users)), rows.indptr[users + 1] - rows.indptr[users])
+    return np.stack([owner, rows.indices[rows.entries_of(users)].astype(np.int64)])
 
 
 def _themselves(users: Int32) -> npt.NDArray[np.int64]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from infra.graph import Csr, Float32
 from lookup_api.ranking.arrays import pair, readonly
+from lookup_api.ranking.features import ALPHA
 from lookup_api.ranking.groups import Groups
 from lookup_api.ranking.kernels import njit
 
-ALPHA = 0.15
 STEPS = 6
 _LEVELS = 80
 

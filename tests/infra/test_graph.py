@@ -31,6 +31,15 @@ def test_rows_from_pairs_equal_a_dictionary_of_sets() -> None:
         assert csr.values[csr.indptr[row] : csr.indptr[row + 1]].tolist() == [row + other for other in expected]
 
 
+def test_entries_of_rows_are_those_of_one_row_after_another() -> None:
+    graph = planted_graph()
+    friends = graph.past.connections
+    for rows in (np.array([7, 3, 3, 239], np.int32), np.arange(240), np.empty(0, np.int64)):
+        expected = [int(other) for row in rows for other in friends.row(int(row))]
+        assert friends.indices[friends.entries_of(rows)].tolist() == expected
+    assert not Csr.empty(3).entries_of(np.array([2, 0])).size
+
+
 @pytest.mark.parametrize("values", [None, np.float32])
 def test_empty_rows_are_saved_and_opened(tmp_path: Path, values: Any) -> None:
     Csr.empty(3, values).save(tmp_path, "none")
