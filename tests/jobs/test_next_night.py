@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 AT_US = 1_767_000_000_000_000
 """2025-12-29, before the as-of."""
 
+SETTINGS = Settings(graph=GraphSettings(dismissal_days=36_500))
+"""No dismissal of that day has expired, whenever the test is run."""
+
 RECORDER = """
 import random, sys
 from infra.events import Event
@@ -71,7 +74,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Evening:
     erased = int(people[3]), int(people[4])
     add_row_that_is_bad(folder / "lake", erased)
     store = open_store(str(folder / "store"), writable=True, create=True)
-    facts = open_live_facts(f"{store.uri}/live", Settings())
+    facts = open_live_facts(f"{store.uri}/live", SETTINGS)
     accepted = record_and_kill(f"{store.uri}/live", people[:60].tolist(), 5000, seed=1)
     accepted += record_and_kill(f"{store.uri}/live", people[:60].tolist(), 5000, seed=2)
     erase(store, facts, erased[0], AT_US, lake=str(folder / "lake"))
@@ -118,8 +121,7 @@ def among(people: Container[int], facts: dict[Pair, bool]) -> dict[Pair, bool]:
 
 @pytest.fixture
 def facts(evening: Evening) -> Iterator[LiveStore]:
-    settings = Settings(graph=GraphSettings(dismissal_days=36_500))
-    opened = open_live_facts(str(evening.store / "live"), settings)
+    opened = open_live_facts(str(evening.store / "live"), SETTINGS)
     yield opened
     opened.close()
 
