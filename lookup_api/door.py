@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -98,7 +99,7 @@ class Door:
             return objection
         keys = self.keys
         if self.loopback and keys.empty():
-            if not from_this_machine(environ.get("REMOTE_ADDR")):
+            if not (from_this_machine(environ.get("REMOTE_ADDR")) and names_this_machine(environ.get("HTTP_HOST"))):
                 return no_key("No key is configured, so only this machine is answered; make one with `pymk key`.")
         else:
             presented = presented_key(environ)
@@ -190,6 +191,7 @@ def presented_key(environ: Mapping[str, Any]) -> str | None:
     return environ.get("HTTP_X_API_KEY")
 
 
+@lru_cache(256)
 def from_this_machine(address: str | None) -> bool:
     """A peer without an address came through a socket of this machine."""
     if not address or address == "127.0.0.1":
@@ -200,6 +202,15 @@ def from_this_machine(address: str | None) -> bool:
         return False
     mapped = getattr(found, "ipv4_mapped", None)
     return bool((mapped or found).is_loopback)
+
+
+@lru_cache(256)
+def names_this_machine(host: str | None) -> bool:
+    """Whether a Host header names this machine: a page elsewhere can have its own name lead here (DNS rebinding)."""
+    if not host:
+        return True
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    return name == "localhost" or name.endswith(".localhost") or (name != "" and from_this_machine(name.strip("[]")))
 
 
 def describe(span: Any, told: Mapping[str, Any], request_id: str) -> None:

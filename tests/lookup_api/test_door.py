@@ -17,7 +17,7 @@ from infra.keys import ADMIN, EVENTS, READ, KeyStore, utc_now
 from infra.settings import ApiSettings, EventSettings
 from infra.store import ObjectStore
 from lookup_api.app import Parts, is_loopback
-from lookup_api.door import OPEN, from_this_machine, scope_of
+from lookup_api.door import OPEN, from_this_machine, names_this_machine, scope_of
 from lookup_api.headers import accepts_gzip, knows
 from tests.suites.served_store import app_on, new_store, publish_day
 
@@ -170,6 +170,20 @@ def test_without_keys_only_this_machine_is_answered(serve: Callable[..., FlaskCl
 )  # fmt: skip
 def test_an_address_is_of_this_machine_or_not(address: str | None, near: bool) -> None:
     assert from_this_machine(address) is near
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [("localhost", True), ("localhost:8000", True), ("127.0.0.1:80", True), ("[::1]:8000", True), ("[::1]", True),
+     ("a.localhost:1", True), ("", True), (None, True), ("evil.example:8000", False), ("evil.example", False),
+     ("localhost.evil.example", False), ("10.0.0.1", False), (":80", False)],
+)  # fmt: skip
+def test_a_host_header_names_this_machine_or_not(host: str | None, own: bool) -> None:
+    assert names_this_machine(host) is own
+
+
+def test_a_page_that_has_its_own_name_lead_here_is_refused(serve: Callable[..., FlaskClient]) -> None:
+    assert serve().get(LIST, headers={"Host": "evil.example:8000"}).status_code == 401
 
 
 @pytest.mark.parametrize(
