@@ -18,7 +18,8 @@ PRICE = "price"
 class ServingHead:
     """users: how many have a row. pair_features, user_features, attributes: names of the blobs' columns.
 
-    caps: names that a ranking blob's group rules index. embedding_dimensions: 0 where none are stored.
+    caps: names that a ranking blob's group rules index. embedding_dimensions: 0 where none are stored. entries: of
+    everyone's friend lists together, 0 in releases of earlier versions, which do not say.
     """
 
     users: int
@@ -27,6 +28,7 @@ class ServingHead:
     attributes: tuple[str, ...]
     caps: tuple[str, ...]
     embedding_dimensions: int
+    entries: int = 0
     version: int = META_VERSION
 
     def to_json(self) -> bytes:

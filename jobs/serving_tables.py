@@ -110,6 +110,7 @@ def write_head(writer: KeyValueWriter, encoder: Encoder) -> None:
         attributes=encoder.graph.attributes,
         caps=CAPPED,
         embedding_dimensions=0 if vectors is None else vectors.shape[1],
+        entries=encoder.graph.now.connections.entries,
     )
     popular = ranking_blobs(encoder.graph, encoder.groups, popular_lists(encoder.graph, encoder.popular)).one(0)
     parts = [head.to_json(), popular, encoder.groups.rule.tobytes()]

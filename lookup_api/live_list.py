@@ -19,7 +19,7 @@ from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.live_parts import LiveParts
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.ranking.live import (
-    Seen,
+    PairFacts,
     forget_stale,
     fresh_share,
     measured_live,
@@ -170,10 +170,10 @@ class LiveRanker:
                 cosine[unknown] = users.embeddings(others[unknown]) @ vector
             near = viewer.circle.near if viewer.circle is not None else NOBODY
             shared = shared_attributes(viewer.user.codes[0], users.codes[others])
-            seen = Seen(*near.of(people.ids[others]), cosine, shared)
+            facts = PairFacts(*near.of(people.ids[others]), cosine, shared)
             fresh = fresh_share(viewer.stored.features) if viewer.stored and is_stored.any() else 1.0
             theirs = users.features[others, : len(USER_FEATURES)]
-            out[others] = measured_live(seen, mine, theirs, release.head.users, fresh)
+            out[others] = measured_live(facts, mine, theirs, _entries(release, mine), fresh)
             self.counts.defaulted.labels("pair", "missing").inc(len(others))
         return out
 
@@ -236,6 +236,12 @@ def _vector(release: ServedRelease, viewer: Viewer) -> Float32:
     friends = release.users(viewer.circle.friends[:MOST_LISTS])
     mean: Float32 = friends.embeddings(np.arange(len(friends.found))).sum(axis=0)
     return mean / max(float(np.linalg.norm(mean)), 1e-9)
+
+
+def _entries(release: ServedRelease, mine: Float32) -> int:
+    """Entries of everyone's friend lists. Where the release does not say, as if all had as many friends as the viewer,
+    whose user features float32 [U] are given."""
+    return release.head.entries or release.head.users * max(int(mine[0]), 1)
 
 
 def _barred(ask: Ask, viewer: Viewer) -> Int64:

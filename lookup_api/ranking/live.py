@@ -48,7 +48,7 @@ _USER = {name: at for at, name in enumerate(USER_FEATURES)}
 
 
 @dataclass(frozen=True)
-class Seen:
+class PairFacts:
     """What is known of n pairs of one viewer: common int64 [n] and allocation float32 [n] over friend lists
     (near_friends), cosine float32 [n] of the embeddings, shared int64 [n] attributes."""
 
@@ -58,24 +58,23 @@ class Seen:
     shared: Int64
 
 
-def measured_live(seen: Seen, viewer: Float32, candidates: Float32, people: int, fresh: float) -> Float16:
+def measured_live(facts: PairFacts, viewer: Float32, candidates: Float32, entries: int, fresh: float) -> Float16:
     """Pair features float16 [n, P] of pairs that are not stored.
 
-    viewer, candidates: user features float32 [U] and [n, U]. people: users of the release. fresh: share of the
-    allocation that is fresh.
+    viewer, candidates: user features float32 [U] and [n, U]. entries: of everyone's friend lists together. fresh: share
+    of the allocation that is fresh. Pure of each pair: who else is asked about makes no difference.
     """
     degree, theirs = max(float(viewer[_USER["degree"]]), 1.0), candidates[:, _USER["degree"]]
-    ends = people * max(float(theirs.mean()) if len(theirs) else 1.0, 1.0)
-    walk = SECOND_STEP * seen.allocation / degree + LATER_STEPS * theirs / ends
+    walk = SECOND_STEP * facts.allocation / degree + LATER_STEPS * theirs / max(entries, 1)
     joint = walk * degree / max(float(viewer[_USER["volume"]]), degree)
     columns: tuple[npt.NDArray[Any], ...] = (
-        np.log1p(seen.common),
-        SQUARE_SCALE * np.sqrt(seen.allocation),
-        SQUARE_SCALE * np.sqrt(fresh * seen.allocation),
+        np.log1p(facts.common),
+        SQUARE_SCALE * np.sqrt(facts.allocation),
+        SQUARE_SCALE * np.sqrt(fresh * facts.allocation),
         WALK_SCALE * np.sqrt(walk),
         WALK_SCALE * np.sqrt(joint),
-        seen.cosine,
-        seen.shared,
+        facts.cosine,
+        facts.shared,
     )
     out = np.zeros((len(theirs), len(PAIR_FEATURES)), np.float16)
     for name, column in zip(KNOWN_LIVE, columns, strict=True):
