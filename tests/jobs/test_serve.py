@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.lookup import wait_until_ready
+from benchmarks.servers import wait_until_ready
 from benchmarks.serving_rows import FIRST_ID
 from infra.errors import PymkError, UsageError
 from infra.keys import KeyStore, utc_now

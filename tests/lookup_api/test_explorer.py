@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from benchmarks.lookup import served
+from benchmarks.servers import served
 from benchmarks.serving_rows import FIRST_ID, STEP
 from infra.blobs import decode_neighbours
 from infra.keys import SCOPES, KeyStore, utc_now
