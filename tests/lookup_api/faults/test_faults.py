@@ -1,0 +1,65 @@
+"""A fleet's site with one fault at a time, and with each pair: every list is answered 200 with its rung, nobody
+excluded is shown, events that cannot be stored are answered 503, and all is well again by itself afterwards."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.lookup_api.faults.callers import Callers
+from tests.lookup_api.faults.faults import BY_NAME, FAULTS, Fault, clashes
+from tests.lookup_api.faults.site import PATIENT, Site
+from tests.suites.live_store import guarded_graph, live_artifacts
+
+ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "PYMK_CACHE_DIR")
+PAIRS = [pair for pair in itertools.combinations(FAULTS, 2) if not clashes(pair[0].name, pair[1].name)]
+
+
+@pytest.fixture(scope="module")
+def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ENVIRONMENT:
+            patch.setenv(name, "")
+        folder, graph = tmp_path_factory.mktemp("site"), guarded_graph()
+        made = live_artifacts(tmp_path_factory.mktemp("night"), graph)
+        site = Site(folder, graph, made, PATIENT)
+        try:
+            found = Callers(site.start())
+            found.until_as_expected(())
+            yield found
+        finally:
+            site.stop()
+
+
+def suffer(callers: Callers, faults: Sequence[Fault]) -> None:
+    """Lets faults begin, one after the other, and end; every answer on the way is judged."""
+    site, names = callers.site, [fault.name for fault in faults]
+    for fault in faults:
+        fault.begin(site)
+    if any(fault.restarts for fault in faults):
+        site.restart_workers()
+    callers.until_as_expected(names)
+    callers.stay_as_expected(names)
+    for fault in reversed(faults):
+        fault.end(site)
+    callers.until_as_expected(())
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_one_fault(callers: Callers, fault: Fault) -> None:
+    suffer(callers, [fault])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " + ".join(fault.name for fault in pair))
+def test_two_faults_at_once(callers: Callers, pair: tuple[Fault, Fault]) -> None:
+    suffer(callers, pair)
+
+
+def test_workers_that_are_restarted_while_the_store_is_away_serve_what_they_served(callers: Callers) -> None:
+    for name in ("S3 gone", "S3 hung"):
+        BY_NAME[name].begin(callers.site)
+        callers.site.restart_workers()
+        callers.until_as_expected([name])
+        BY_NAME[name].end(callers.site)
+    callers.until_as_expected(())
