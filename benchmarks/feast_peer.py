@@ -35,7 +35,19 @@ def main() -> None:
     (folder / "feature_store.yaml").write_text(SETTINGS.format(folder=folder, redis=redis))
     load(FeatureStore(repo_path=str(folder)), rows)
     program = str(Path(sys.executable).with_name("feast"))
-    said = ["-h", "127.0.0.1", "-p", port, "--no-access-log", "--workers", "1", "--registry_ttl_sec", "3600"]
+    said = [
+        "-h",
+        "127.0.0.1",
+        "-p",
+        port,
+        "--no-access-log",
+        "--workers",
+        "1",
+        "--registry_ttl_sec",
+        "3600",
+        "--max-requests",
+        "0",
+    ]
     os.execv(program, [program, "-c", str(folder), "serve", *said])
 
 

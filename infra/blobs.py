@@ -180,9 +180,10 @@ class Ranking:
         start = sum(self._lengths[:shape])
         texts = [self._dictionary[i] for i in self._shapes[start : start + self._lengths[shape]]]
         for text in texts:
-            if not (text.startswith("{") and text.endswith("}")):
+            if text[:1] + text[-1:] != "{}":
                 raise RANKING_LAYOUT.corrupt(f"its dictionary holds {text[:40]!r}")
-        self._texts[shape] = rendered = (texts[0][:-1], "".join(["}", *(f",{text}" for text in texts[1:])]))
+        whole, cut = ",".join(texts), len(texts[0]) - 1
+        self._texts[shape] = rendered = (whole[:cut], whole[cut:])
         return rendered
 
 
