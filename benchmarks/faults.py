@@ -72,7 +72,7 @@ def main() -> None:
 
 def measure(folder: Path, cases: Sequence[tuple[Fault, ...]], per_s: float, window_s: float) -> None:
     graph = guarded_graph()
-    site = Site(folder, graph, live_artifacts(folder / "night", graph), SETTINGS)
+    site = Site(folder / "site", graph, live_artifacts(folder / "night", graph), SETTINGS, workers=2)
     (folder / "site").mkdir()
     try:
         callers = Callers(site.start())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from infra.errors import CorruptArtifact, PymkError, StoreError
+from infra.errors import CorruptArtifact, StoreError
 from infra.release_files import Pointer, Release
 from infra.settings import LadderSettings
 from lookup_api.metrics import Metrics
@@ -109,7 +109,7 @@ class ReleaseWatch:
     def _recall(self) -> None:
         try:
             opened = self._source.recall(self._ladder)
-        except (PymkError, OSError) as error:
+        except Exception as error:
             log.error("no release can be looked for, and the copy of this machine is no use: %s", error)
             return
         if opened is not None and not self._swap(opened, only_first=True):
@@ -156,7 +156,7 @@ class ReleaseWatch:
             return False
         try:
             opened = self._source.open(release_id, self._ladder)
-        except (PymkError, OSError) as error:
+        except Exception as error:  # whatever it died of, another release may open
             wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, MOST_DOUBLINGS))
             self._refused[release_id] = (failures + 1, self._clock() + wait)
             self._metrics.refused.inc()

@@ -43,8 +43,11 @@ PATIENT = {
 class Site:
     """earlier, newest: its two releases, newest served. `start` and `stop` it."""
 
-    def __init__(self, folder: Path, graph: Graph, made: Mapping[str, Parent], settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, graph: Graph, made: Mapping[str, Parent], settings: Mapping[str, str], workers: int = 1
+    ) -> None:
         self.folder, self.graph, self._made, self._settings = folder, graph, made, settings
+        self._workers = workers
         self.switches = folder / "switches"
         self.redis = RedisServer(folder / "redis", **DURABLE)
         self.cache = folder / "cache"
@@ -117,7 +120,7 @@ class Site:
         self.port = free_port()
         flags = {"api.facts": self.redis.uri, "ladder.l2": self.redis.uri, "ladder.l1_mib": "0"} | dict(self._settings)
         command = [sys.executable, "-m", "tests.lookup_api.faults.faulty_app", "serve", f"--store={self.store_uri}"]
-        command += [f"--port={self.port}", "--workers=2"]
+        command += [f"--port={self.port}", f"--workers={self._workers}"]
         command += [part for name, value in flags.items() for part in ("--set", f"{name}={value}")]
         environment = os.environ | self._environment(self.wire.port) | {FOLDER: str(self.switches)}
         environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": tempfile.gettempdir()}

@@ -6,6 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from infra.settings import LadderSettings
+from lookup_api.ranking.ranker import Float32
+from lookup_api.ranking.scoring import RankingModel
+from lookup_api.served_release import ServedRelease
 from tests.lookup_api.faults.callers import Callers
 from tests.lookup_api.faults.faults import BY_NAME, FAULTS, Fault, clashes
 from tests.lookup_api.faults.site import PATIENT, Site
@@ -63,3 +67,16 @@ def test_workers_that_are_restarted_while_the_store_is_away_serve_what_they_serv
         callers.until_as_expected([name])
         BY_NAME[name].end(callers.site)
     callers.until_as_expected(())
+
+
+def test_a_release_whose_ranker_raises_when_it_is_warmed_up_is_served_without_it(
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(model: RankingModel, matrix: Float32) -> Float32:
+        raise RuntimeError("of the library that runs it")
+
+    monkeypatch.setattr(RankingModel, "score", raises)
+    opened = ServedRelease.open(callers.site.store, callers.site.newest, LadderSettings())
+    assert not opened.ranks_live
+    monkeypatch.undo()
+    opened.give_back()
