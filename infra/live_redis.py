@@ -42,6 +42,8 @@ ERASED_KEY, VIEWER = f"{PREFIX}erased", f"{PREFIX}viewer:"
 HEAD_FIELDS = ("born", "changed", "erased")
 REFUSALS = {"reused": REUSED_ID, "erased": ERASED_PERSON}
 RELATIONS = len(RULE_OF_RELATION) + 1
+WRITING = 10
+"""Times of a reading that storing a request's events may take: they are many, and may wait for the disk."""
 PATIENCE_S = 10.0
 """Time that Redis may take for what no request waits for: exports and erasures."""
 SCANNED_AT_ONCE = 1000
@@ -58,10 +60,11 @@ class RedisLiveFacts:
             raise UsageError("events.redis_replicas: a cluster cannot be asked for it", fix)
         self._nodes = {"target_nodes": "primaries"} if is_cluster(uri) else {}
         self._link = Link(uri, events.redis_timeout_ms / 1000)
+        self._writing_link = Link(uri, WRITING * events.redis_timeout_ms / 1000)
         self._patient_link = Link(uri, max(PATIENCE_S, events.redis_timeout_ms / 1000))
         self._stream = EventStream(self._patient_link)
         self._expiry = Expiry.of(settings)
-        self._replicas, self._wait_ms = events.redis_replicas, max(1, events.redis_timeout_ms // 2)
+        self._replicas, self._wait_ms = events.redis_replicas, WRITING * events.redis_timeout_ms // 2
         self._hidden: dict[int, str] = {}
         self._born: bytes | None = None
         self._seen = [0, 0]
@@ -135,12 +138,12 @@ class RedisLiveFacts:
         packed = orjson.dumps([_packed(event) for event in events])
         asked = (RECORD, 1, PREFIX, packed, self._expiry.fatigue_us, token_hex(8))
         with self._explained():
-            refused = self._client.eval(*asked) if not self._replicas else self._copied(asked)
+            refused = self._writing_link.client.eval(*asked) if not self._replicas else self._copied(asked)
         return {int(place): REFUSALS[why] for place, why in orjson.loads(refused) or ()}
 
     def _copied(self, asked: tuple[Any, ...]) -> Any:
         """What a script returns, once enough replicas have what it changed: one connection asks for both."""
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self._writing_link.client.pipeline(transaction=False)
         pipe.eval(*asked)
         pipe.wait(self._replicas, self._wait_ms)
         answer, copies = pipe.execute()
@@ -218,6 +221,7 @@ class RedisLiveFacts:
     def close(self) -> None:
         self._closed = True
         self._link.close()
+        self._writing_link.close()
         self._patient_link.close()
 
     @contextmanager

@@ -256,7 +256,9 @@ class EventSettings(Section):
     fatigue_days: int = Field(
         30, ge=1, le=3650, description="Days after which it is forgotten that somebody was shown."
     )
-    redis_timeout_ms: int = Field(100, ge=1, le=60_000, description="Milliseconds that Redis may take for live facts.")
+    redis_timeout_ms: int = Field(
+        100, ge=1, le=60_000, description="Milliseconds that Redis may take to read facts; ten times to store."
+    )
     redis_replicas: int = Field(0, ge=0, le=100, description="Replicas that must have an event before it is accepted.")
 
 

@@ -79,7 +79,7 @@ def test_a_redis_that_lost_its_facts_is_not_taken_for_one_without_any(tmp_path: 
 
 def test_a_redis_that_hangs_costs_no_more_than_the_setting(tmp_path: Path) -> None:
     server = RedisServer(tmp_path).start()
-    facts = open_live_facts(server.uri, Settings(events=EventSettings(redis_timeout_ms=50)))
+    facts = open_live_facts(server.uri, Settings(events=EventSettings(redis_timeout_ms=500)))
     facts.of(1)
     server.hang()
     with pytest.raises(StoreError, match="did not answer in time"):
@@ -90,7 +90,7 @@ def test_a_redis_that_hangs_costs_no_more_than_the_setting(tmp_path: Path) -> No
 
 
 def test_an_event_that_too_few_replicas_have_is_not_accepted(redis_uri: str) -> None:
-    facts = open_live_facts(redis_uri, Settings(events=EventSettings(redis_replicas=1, redis_timeout_ms=1000)))
+    facts = open_live_facts(redis_uri, Settings(events=EventSettings(redis_replicas=1, redis_timeout_ms=100)))
     with pytest.raises(StoreError, match="0 of 1 replicas"):
         facts.record([event("blocked", 1, 2)])
     facts.close()

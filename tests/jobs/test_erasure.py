@@ -38,7 +38,7 @@ def test_a_person_leaves_live_facts_the_shared_cache_and_the_lake(
     (lake / "connections").mkdir(parents=True)
     pq.write_table(pa.table({"user_id": [1, 66], "other_id": [66, 3]}), lake / "connections/a.parquet")
     pq.write_table(pa.table({"user_id": [1, 2], "other_id": [2, 3]}), lake / "connections/b.parquet")
-    cache = SharedCache(redis_uri, 1, 60)
+    cache = SharedCache(redis_uri, 5, 60)
     cache.put("1", b"a list that may name 66")
     made = erase(store, facts, 66, 20, redis_uri, str(lake))
     assert made["recorded"]

@@ -30,7 +30,13 @@ def store(tmp_path: Path) -> ObjectStore:
 def settings(request: pytest.FixtureRequest) -> Settings:
     """Live facts beside the store, or in Redis with a shared cache there too."""
     at = request.getfixturevalue("redis_uri") if request.param == "redis" else ""
-    return Settings.model_validate({"api": ApiSettings(poll_s=3600, facts=at).model_dump(), "ladder": {"l2": at}})
+    return Settings.model_validate(
+        {
+            "api": ApiSettings(poll_s=3600, facts=at).model_dump(),
+            "ladder": {"l2": at},
+            "events": {"redis_timeout_ms": 5000},
+        }
+    )
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from infra.events import EVENT_TYPES, OUTCOMES, PERSON_TYPES, Event
 from infra.live_facts import ERASED_PERSON, REUSED_ID, LiveStore, ViewerFacts
 from infra.settings import EventSettings, Settings
 
-SETTINGS = Settings(events=EventSettings(max_mib=64))
+SETTINGS = Settings(events=EventSettings(max_mib=64, redis_timeout_ms=5000))
 DAY_US = 86_400_000_000
 NOW_US = time.time_ns() // 1000
 
