@@ -22,11 +22,10 @@ def encode_ranking(
     reasons: JSON objects of each person, strongest first, at least one; counts: of the first reason, not in its text,
     0 for none. groups: of each person, numbers that index group_rules, which index the tables' caps.
     """
+    distinct: dict[tuple[str, ...], int] = {}
+    shape = [distinct.setdefault(tuple(one), len(distinct)) for one in reasons]
     texts: dict[str, int] = {}
-    shapes: dict[tuple[int, ...], int] = {}
-    shape = [
-        shapes.setdefault(tuple(texts.setdefault(text, len(texts)) for text in one), len(shapes)) for one in reasons
-    ]
+    shapes = [[texts.setdefault(text, len(texts)) for text in one] for one in distinct]
     base = min(ids, default=0)
     wide_ids = max(ids, default=0) - base > 0xFFFF_FFFF
     wide = max(shape, default=0) > 0xFF or max(counts, default=0) > 0xFFFF

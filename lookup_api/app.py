@@ -139,7 +139,7 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     parts.start()
     app.wsgi_app = parts.door(app)  # type: ignore[method-assign]
     if store_uri is None:
-        warm_up(app, parts.watch)
+        warm_up(app, parts.watch, parts.lookup)
         forget_variables()
         settle_collector()
     return app
@@ -159,12 +159,13 @@ def is_draining() -> bool:
     return name is not None and os.path.exists(name)
 
 
-def warm_up(app: LeanFlask, watch: ReleaseWatch) -> None:
+def warm_up(app: LeanFlask, watch: ReleaseWatch, lookup: Lookup) -> None:
     """Has the code of an answer run before the first one is asked for; nothing of it is counted."""
     with watch.hold() as release:
         if release is not None:
             for _ in range(WARM_UP):
                 items_json(Offer(release.popular, b""), pick(release.popular, MAX_LIMIT, (), ()))
+            lookup.rehearse(release)
     client = app.test_client()
     for path in WARM_PATHS:
         for _ in range(WARM_UP):

@@ -28,7 +28,7 @@ from lookup_api.ranking.live import (
     shared_attributes,
     shown_order,
 )
-from lookup_api.ranking.near_friends import NOBODY
+from lookup_api.ranking.near_friends import NOBODY, among
 from lookup_api.ranking.scoring import RankingModel
 from lookup_api.ranking.sources import ANN, TWO_HOP
 from lookup_api.served_release import ServedRelease
@@ -67,12 +67,15 @@ class Viewer:
 @dataclass(frozen=True)
 class People:
     """Candidates: ids int64 [n], sources uint8 [n], stored int64 [n]: place among the stored candidates, -1 for others;
-    cosine float32 [n]: of the embeddings, NaN where it was not computed yet."""
+    cosine float32 [n]: of the embeddings, NaN where it was not computed yet; common int64 [n], allocation float32 [n]:
+    over the friends' friend lists (near_friends)."""
 
     ids: Int64
     sources: Bytes
     stored: Int64
     cosine: Float32
+    common: Int64
+    allocation: Float32
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -134,7 +137,7 @@ class LiveRanker:
         near = circle.near.best(int(wanted * NEAR_SHARE)).ids if circle and circle.complete else stored[:0]
         ids = np.concatenate([stored, near, found.ids])
         people, first = np.unique(ids, return_index=True)
-        allowed = ~np.isin(people, _barred(ask, viewer))
+        allowed = ~among(people, _barred(ask, viewer))
         first = np.sort(first[allowed])[:wanted]
         kept = ids[first]
         cosine = np.full(len(kept), np.nan, np.float32)
@@ -149,9 +152,9 @@ class LiveRanker:
             named = found.ids[at] == kept
             cosine[named] = found.scores[at[named]]
             bits[named] |= ANN
-        if circle is not None:
-            bits[circle.near.of(kept)[0] > 0] |= TWO_HOP
-        return People(kept, bits, place, cosine)
+        common, allocation = (circle.near if circle is not None else NOBODY).of(kept)
+        bits[common > 0] |= TWO_HOP
+        return People(kept, bits, place, cosine, common, allocation)
 
     def _pairs(
         self, release: ServedRelease, viewer: Viewer, vector: Float32, people: People, users: Users, mine: Float32
@@ -168,9 +171,8 @@ class LiveRanker:
             unknown = np.isnan(cosine)
             if unknown.any():
                 cosine[unknown] = users.embeddings(others[unknown]) @ vector
-            near = viewer.circle.near if viewer.circle is not None else NOBODY
             shared = shared_attributes(viewer.user.codes[0], users.codes[others])
-            facts = PairFacts(*near.of(people.ids[others]), cosine, shared)
+            facts = PairFacts(people.common[others], people.allocation[others], cosine, shared)
             fresh = fresh_share(viewer.stored.features) if viewer.stored and is_stored.any() else 1.0
             theirs = users.features[others, : len(USER_FEATURES)]
             out[others] = measured_live(facts, mine, theirs, _entries(release, mine), fresh)
@@ -217,7 +219,7 @@ class LiveRanker:
         without: tuple[str, ...],
     ) -> LiveList:
         ids = people.ids[order]
-        reasons, counts = _reasons(ask, viewer, ids)
+        reasons, counts = _reasons(ask, ids, people.common[order])
         groups = [users.groups(place) for place in order.tolist()]
         listed, rules = ids.tolist(), ask.release.group_rules
         blob = written_list(listed, scores[order].tolist(), reasons, counts, groups, rules)
@@ -257,12 +259,10 @@ def _prices(release: ServedRelease, users: Users) -> Float32:
     return users.features[:, names.index(PRICE)] if PRICE in names else np.zeros(len(users.found), np.float32)
 
 
-def _reasons(ask: Ask, viewer: Viewer, ids: Int64) -> tuple[list[tuple[str, ...]], list[int]]:
+def _reasons(ask: Ask, ids: Int64, common: Int64) -> tuple[list[tuple[str, ...]], list[int]]:
     """Those that the night found, where it ranked the person for this user; else shared friends, or nearness."""
     blob = ask.release.tables.get(RANKINGS, ask.query.user_id)
     nightly = _nightly_reasons(decode_ranking(blob)) if blob is not None else {}
-    none = np.zeros(len(ids), np.int64)
-    common = viewer.circle.near.of(ids)[0] if viewer.circle is not None else none
     found = [
         nightly.get(person) or (((MUTUAL,), many) if many else ((NEAR,), 0))
         for person, many in zip(ids.tolist(), common.tolist(), strict=True)

@@ -8,22 +8,24 @@ import logging
 from dataclasses import dataclass
 
 from infra.blobs import decode_ranking
-from infra.errors import StoreError
+from infra.errors import PymkError, StoreError
 from infra.settings import LadderSettings
 from infra.shared_cache import SharedCache
 from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker, retried
 from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
-from lookup_api.ladder import Ask, Offer, Spared
+from lookup_api.ladder import Ask, NoFacts, Offer, Query, Spared
 from lookup_api.ladder_metrics import LadderMetrics
-from lookup_api.live_list import LiveList, LiveRanker, Viewer
+from lookup_api.live_list import KEPT, LiveList, LiveRanker, Viewer
 from lookup_api.load import FULL, NO_LIVE
+from lookup_api.served_release import ServedRelease
 
 log = logging.getLogger(__name__)
 
 FEWER = 4
 """A busy worker looks at the settings' number of candidates divided by this."""
+REHEARSED, REHEARSAL_S = 5, 30.0
 OLD_AFTER_S = 30 * 86_400.0
 """Age of a release from which features that change by the day count as unknown."""
 
@@ -115,6 +117,17 @@ class Live:
             without=ranked.without,
             evidence=ranked.evidence,
         )
+
+    def rehearse(self, release: ServedRelease) -> None:
+        """Ranks some popular people's lists for nobody: what runs first is loaded, compiled or fetched then."""
+        for user_id in release.popular.ids()[:REHEARSED]:
+            ask = Ask(Query(user_id, KEPT, frozenset(), False), release, NoFacts(), Deadline.after(REHEARSAL_S))
+            try:
+                if release.ranks_live:
+                    self._ranked(ask, Viewer.of(ask, circle_of(ask)), ask.deadline)
+            except PymkError as error:
+                log.warning("live ranking could not be rehearsed: %s", error)
+                return
 
     def _ranked(self, ask: Ask, viewer: Viewer, deadline: Deadline) -> LiveList | None:
         deadline.check("live ranking")

@@ -24,7 +24,7 @@ class Near:
 
     def without(self, barred: Int64) -> "Near":
         """Those not among barred int64 [m]."""
-        return self.where(~np.isin(self.ids, barred))
+        return self.where(~among(self.ids, barred))
 
     def best(self, k: int) -> "Near":
         """The k with the highest allocation, best first; equals by id."""
@@ -45,10 +45,23 @@ class Near:
 def near_friends(ids: Int64, lengths: Int64, friends: Int64) -> Near:
     """Everybody whom n friend lists name: ids int64 [m] one list after the other, lengths int64 [n]; friends int64 [n]:
     how many friends each list's owner has, listed or not."""
-    share = np.repeat(1 / np.maximum(friends, 1), lengths)
-    people, which = np.unique(ids, return_inverse=True)
-    allocation = np.bincount(which, share, len(people)).astype(np.float32)
-    return Near(people, np.bincount(which, minlength=len(people)), allocation)
+    if not len(ids):
+        return NOBODY
+    order = np.argsort(ids, kind="stable")  # merges the lists, each of which ascends
+    named = ids[order]
+    starts = np.flatnonzero(np.concatenate([[True], named[1:] != named[:-1]]))
+    share = np.repeat(1 / np.maximum(friends, 1), lengths)[order]
+    common = np.diff(np.append(starts, len(named)))
+    return Near(named[starts], common, np.add.reduceat(share, starts).astype(np.float32))
+
+
+def among(ids: Int64, others: Int64) -> npt.NDArray[np.bool_]:
+    """Which of ids int64 [n], ascending and distinct, are among a few others int64 [m]; bool [n]."""
+    found = np.zeros(len(ids), bool)
+    if len(ids) and len(others):
+        at = np.minimum(np.searchsorted(ids, others), len(ids) - 1)
+        found[at[ids[at] == others]] = True
+    return found
 
 
 NOBODY = Near(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))

@@ -219,3 +219,10 @@ def test_a_blend_of_the_night_reorders_live_lists_too(graph: Graph, release: Ser
     assert mixed.ranking.ids() != plain.ranking.ids()
     assert sorted(mixed.ranking.ids()) == sorted(plain.ranking.ids())
     assert mixed.ranking.ids()[0] == plain.ranking.ids()[0]
+
+
+def test_a_rehearsal_ranks_and_leaves_nothing_behind(release: ServedRelease) -> None:
+    lookup = lookup_with()
+    lookup.rehearse(release)
+    assert len(lookup.caches.l1) == len(lookup.answers) == 0
+    assert "pymk_live_people_total 0.0" not in lookup.metrics.exposition().decode()
