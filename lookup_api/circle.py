@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from infra.blob_batches import FriendLists, decode_friend_lists
 from infra.blobs import decode_bars, decode_neighbours
-from infra.kv import BARS, NEIGHBOURS, KeyValueReader
+from infra.kv import BARS, NEIGHBOURS, USERS, KeyValueReader
 from lookup_api.ladder import Ask
 from lookup_api.ranking.near_friends import Near, near_friends
 
@@ -49,11 +49,14 @@ class Circle:
 def circle_of(ask: Ask) -> Circle | None:
     """None for somebody whom neither the release nor the live facts connect to anybody."""
     tables, viewer, facts = ask.release.tables, ask.query.user_id, ask.facts
-    blob = tables.get(NEIGHBOURS, viewer)
+    blob, more = tables.get(NEIGHBOURS, viewer), tables.get(BARS, viewer)
     known = decode_neighbours(blob).ids if blob is not None else []
     made = {person for person, rule in facts.barred.items() if rule == CONNECTED}
     new = made.difference(known)
-    barred = bars_by_night(tables, viewer, known) if blob is not None else np.zeros(0, np.int64)
+    if blob is None and more is None and tables.get(USERS, viewer) is None:
+        barred: Int64 | None = np.zeros(0, np.int64)  # a night that does not know the viewer bars nobody
+    else:
+        barred = _bars(known, more) if blob is not None else None
     if barred is not None and len(barred):
         new.difference_update(barred.tolist())
     friends = [*sorted(new), *(f for f in known if f in made or f not in facts.barred)]
@@ -65,18 +68,14 @@ def circle_of(ask: Ask) -> Circle | None:
     return Circle(visible, len(new), everybody, barred is not None, tables)
 
 
-def bars_by_night(tables: KeyValueReader, viewer: int, friends: list[int] | None = None) -> Int64 | None:
-    """Friends and excluded people of a viewer as of the release, int64 [n]; None where the release does not say.
+def bars_by_night(tables: KeyValueReader, viewer: int) -> Int64 | None:
+    """Friends and excluded people of a viewer as of the release, int64 [n]; None where the release does not say."""
+    blob = tables.get(NEIGHBOURS, viewer)
+    return None if blob is None else _bars(decode_neighbours(blob).ids, tables.get(BARS, viewer))
 
-    friends: those stored, where they were read already.
-    """
-    more = tables.get(BARS, viewer)
-    if more is None:
-        return None
-    if friends is None:
-        blob = tables.get(NEIGHBOURS, viewer)
-        friends = decode_neighbours(blob).ids if blob is not None else []
-    return np.array(friends + decode_bars(more), np.int64)
+
+def _bars(friends: list[int], more: bytes | None) -> Int64 | None:
+    return None if more is None else np.array(friends + decode_bars(more), np.int64)
 
 
 def is_outdated(ask: Ask, new_friends: int) -> bool:

@@ -1,6 +1,7 @@
 """Live ranking: it scores and orders as the night did, and shows nobody whom the night or a fact keeps out."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import orjson
@@ -9,7 +10,7 @@ import pytest
 
 from infra.blobs import decode_candidates, decode_neighbours
 from infra.graph import Graph
-from infra.kv import CANDIDATES, NEIGHBOURS
+from infra.kv import BARS, CANDIDATES, NEIGHBOURS
 from infra.releases import ReleaseStore
 from infra.settings import LadderSettings, Settings
 from infra.store import ObjectStore, open_store
@@ -226,3 +227,33 @@ def test_a_rehearsal_ranks_and_leaves_nothing_behind(release: ServedRelease) -> 
     lookup.rehearse(release)
     assert len(lookup.caches.l1) == len(lookup.answers) == 0
     assert "pymk_live_people_total 0.0" not in lookup.metrics.exposition().decode()
+
+
+class Without:
+    """The tables of a release from which one was lost."""
+
+    def __init__(self, tables: Any, lost: str) -> None:
+        self.tables, self.lost = tables, lost
+
+    def get(self, table: str, key: int) -> bytes | None:
+        found: bytes | None = None if table == self.lost else self.tables.get(table, key)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tables, name)
+
+
+@pytest.mark.parametrize("lost", [NEIGHBOURS, BARS])
+def test_where_a_release_does_not_say_whom_to_leave_out_only_the_nights_own_choice_is_ranked(
+    graph: Graph, release: ServedRelease, lost: str
+) -> None:
+    whole, user_id = release.tables, int(graph.ids[9])
+    stored = set(decode_candidates(whole.get(CANDIDATES, user_id) or b"").ids)
+    strangers = [p for p in graph.ids.tolist() if p not in unseen(graph, 9)][:3]
+    release.tables = Without(whole, lost)  # type: ignore[assignment]
+    try:
+        offer = offered(release, user_id, NoFacts(barred=dict.fromkeys(strangers, "connected")))
+    finally:
+        release.tables = whole
+    assert offer is not None
+    assert set(offer.ranking.ids()) <= stored
