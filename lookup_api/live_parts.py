@@ -56,6 +56,11 @@ class LiveParts:
             self.nearest = self._tried(self._index_again, lambda: self._open_index(store)) or self.nearest
 
     @property
+    def has_model(self) -> bool:
+        """Whether the release has one, open or not, and people are to be ranked by it."""
+        return RANKER in self._release.artifacts and self._settings.live_candidates > 0
+
+    @property
     def has_index(self) -> bool:
         """Whether the release has one, open or not."""
         return INDEX in self._release.artifacts

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from infra.blobs import decode_ranking
-from infra.errors import PymkError, StoreError
+from infra.errors import StoreError
 from infra.settings import LadderSettings
 from infra.shared_cache import SharedCache
 from lookup_api.bounded_cache import BoundedCache
@@ -125,7 +125,7 @@ class Live:
             try:
                 if release.ranks_live:
                     self._ranked(ask, Viewer.of(ask, circle_of(ask)), ask.deadline)
-            except PymkError as error:
+            except Exception as error:  # nobody waits for it, and nothing may die of it
                 log.warning("live ranking could not be rehearsed: %s", error)
                 return
 
@@ -133,7 +133,7 @@ class Live:
         deadline.check("live ranking")
         parts, settings = ask.release.live, self.settings
         if parts is None or parts.model is None:
-            return None
+            raise StoreError(f"release {ask.release.release_id}: its ranking model could not be opened yet")
         wanted = settings.live_candidates if ask.level == FULL else max(1, settings.live_candidates // FEWER)
         ranker = LiveRanker(parts, parts.model, self.counts, settings.ann_budget_ms / 1e3, OLD_AFTER_S)
         return ranker.rank(ask, viewer, wanted, deadline)

@@ -71,7 +71,8 @@ class ServedRelease:
 
     @property
     def ranks_live(self) -> bool:
-        return self.live is not None and self.live.model is not None
+        """Whether it is meant to, though its ranking model may be missing for a while: that is a failure of a rung."""
+        return self.live is not None and self.live.has_model
 
     def users(self, ids: Sequence[int]) -> Users:
         """What is stored of people, in one batched read."""

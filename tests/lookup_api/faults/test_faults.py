@@ -77,6 +77,7 @@ def test_a_release_whose_ranker_raises_when_it_is_warmed_up_is_served_without_it
 
     monkeypatch.setattr(RankingModel, "score", raises)
     opened = ServedRelease.open(callers.site.store, callers.site.newest, LadderSettings())
-    assert not opened.ranks_live
+    assert opened.live is not None
+    assert opened.live.model is None
     monkeypatch.undo()
     opened.give_back()

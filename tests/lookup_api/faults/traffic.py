@@ -107,7 +107,7 @@ def look(caller: Caller, known: Known, kind: str, user_id: int, explain: bool = 
         return Seen(kind, start, 0.0, 0)
     ms = (time.perf_counter() - start) * 1e3
     if status != 200:
-        return Seen(kind, start, ms, status, str(told))
+        return Seen(kind, start, ms, status, str(told.get("type")))
     people = tuple(int(item["user_id"]) for item in told["items"])
     return Seen(kind, start, ms, status, told["source"], told["degraded"], told["cache"], told["release"], people,
                 before & set(people))  # fmt: skip
