@@ -268,6 +268,12 @@ class LadderSettings(Section):
         1000, ge=0, le=5000, description="People that live ranking looks at for a user; 0 turns it off."
     )
     live_budget_ms: float = Field(80, ge=1, le=60_000, description="Time of the deadline that live ranking may take.")
+    features_life_days: float = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Age of a release from which live ranking takes what changes by the day for unknown; 0: none.",
+    )
     ann_budget_ms: float = Field(
         30, ge=1, le=60_000, description="Time that index shards may take; late ones are left out."
     )

@@ -5,6 +5,7 @@ the viewer's facts: a new fact or a new release leaves it behind. Rules run on i
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 from infra.blobs import decode_ranking
@@ -26,8 +27,7 @@ log = logging.getLogger(__name__)
 FEWER = 4
 """A busy worker looks at the settings' number of candidates divided by this."""
 REHEARSED, REHEARSAL_S = 5, 30.0
-OLD_AFTER_S = 30 * 86_400.0
-"""Age of a release from which features that change by the day count as unknown."""
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -135,5 +135,6 @@ class Live:
         if parts is None or parts.model is None:
             raise StoreError(f"release {ask.release.release_id}: its ranking model could not be opened yet")
         wanted = settings.live_candidates if ask.level == FULL else max(1, settings.live_candidates // FEWER)
-        ranker = LiveRanker(parts, parts.model, self.counts, settings.ann_budget_ms / 1e3, OLD_AFTER_S)
+        old_after_s = settings.features_life_days * DAY_S or math.inf
+        ranker = LiveRanker(parts, parts.model, self.counts, settings.ann_budget_ms / 1e3, old_after_s)
         return ranker.rank(ask, viewer, wanted, deadline)

@@ -1,5 +1,6 @@
 """Live ranking: it scores and orders as the night did, and shows nobody whom the night or a fact keeps out."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -257,3 +258,17 @@ def test_where_a_release_does_not_say_whom_to_leave_out_only_the_nights_own_choi
         release.tables = whole
     assert offer is not None
     assert set(offer.ranking.ids()) <= stored
+
+
+def test_features_that_change_by_the_day_are_forgotten_where_a_release_is_too_old(
+    graph: Graph, release: ServedRelease
+) -> None:
+    user_id = int(graph.ids[9])
+    release_age_days = (time.time() - release.as_of_s) / 86_400
+    seen = {}
+    for life in (0, release_age_days + 1, 1):
+        lookup = lookup_with(features_life_days=life)
+        ask = Ask(Query(user_id, 100, frozenset(), False), release, NO_FACTS, Deadline.after(60))
+        assert live_rung(lookup).offer(ask) is not None
+        seen[life] = 'feature="recency",why="stale"' in lookup.metrics.exposition().decode()
+    assert list(seen.values()) == [False, False, True]
