@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ THREADS = 2
 DRAIN_S = 10
 """Seconds a worker may take to end after it was told to; a stuck one is killed, so that a restart never hangs."""
 
+MOST_RESPAWNS = 12
+"""Of workers, in a minute: a worker that cannot start ends in less than five seconds."""
+
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -45,11 +49,35 @@ SECTIONS = ("api", "ladder", "events", "rules", "store", "graph")
 """Of the settings: what workers read, of the last when a dismissal expires."""
 
 
+class Respawns(dict[int, float]):
+    """When each worker was last started anew, by its number, as granian reads it to tell a crash loop.
+
+    granian ends the whole server, workers that answer included, when one dies within seconds of being started anew.
+    Kills may come so close. Here a server ends once it had to start MOST_RESPAWNS workers anew within a minute.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: deque[float] = deque(maxlen=MOST_RESPAWNS)
+
+    def __setitem__(self, worker: int, at_s: float) -> None:
+        self._last.append(at_s)
+        super().__setitem__(worker, at_s)
+
+    def get(self, worker: int, default: Any = None) -> Any:
+        looping = len(self._last) == MOST_RESPAWNS and self._last[-1] - self._last[0] < 60
+        return super().get(worker, default) if looping else default
+
+
 class Server(Granian):  # type: ignore[misc, valid-type]
     """granian that, told to stop by SIGTERM, first lets /readyz say so for a while, and only then closes its port."""
 
     drain_s = 0.0
     drain_file = Path()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.respawned_wrks = Respawns()
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
         if args[:1] != (signal.SIGTERM,) or not self.drain_s or self.drain_file.exists():

@@ -19,7 +19,7 @@ from benchmarks.serving_rows import FIRST_ID
 from infra.errors import PymkError, UsageError
 from infra.keys import KeyStore, utc_now
 from infra.settings import ApiSettings, Settings, load
-from jobs.serve import SECTIONS, free_address, guarded_host, serve, worker_environment
+from jobs.serve import SECTIONS, Respawns, free_address, guarded_host, serve, worker_environment
 from lookup_api.app import create_app
 from tests.suites.served_store import new_store, publish_day
 
@@ -208,3 +208,16 @@ def test_log_lines_of_a_server_are_json_and_carry_no_key(tmp_path: Path) -> None
     lines = [json.loads(line) for line in told.splitlines()]
     assert key not in told
     assert any(line["message"] == "answered" and line["source"] == "precomputed" for line in lines)
+
+
+def test_a_worker_that_is_killed_twice_ends_no_server_and_one_that_cannot_start_does() -> None:
+    """granian takes a worker for looping whose last start, as told here, is 5.5 s ago or less."""
+    killed, looping = Respawns(), Respawns()
+    for at_s in range(0, 60, 15):
+        killed[0] = at_s
+    assert killed.get(0, -1) == -1
+    for at_s in range(0, 60, 3):
+        looping.clear()
+        looping[1] = at_s
+    assert looping.get(1, -1) == 57
+    assert looping.get(0, -1) == -1
