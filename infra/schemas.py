@@ -170,7 +170,7 @@ RANKINGS = pa.schema(
         _field("user_id", pa.int64(), "the user the list is for", required=True),
         _field("candidate_id", pa.int64(), "the person to show", required=True),
         _field("rank", pa.int32(), "1 = best", required=True),
-        _field("score", pa.float32(), "the ranker's score, higher is better, within one user", required=True),
+        _field("score", pa.float32(), "log-odds up to a constant, before exposure and blend", required=True),
         _field("reasons", pa.list_(REASON), "why, strongest first", required=True),
     ]
 )

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from infra.store import open_store
-from jobs.cli_options import Json, OfRelease, Store
+from jobs.cli_options import Config, Json, OfRelease, Set, Store, load_settings
 from jobs.cli_output import output, progress, table
 from jobs.cli_release import open_release, open_release_folders
 
@@ -50,14 +50,20 @@ def explain(
     candidate: Annotated[int, typer.Argument(help="The person shown, or missing.")],
     store: Store,
     release: OfRelease = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="People of the answer, as the API's limit.")] = 20,
+    config: Config = None,
+    set_: Set = None,
     json: Json = False,
 ) -> None:
     """Say why a person is shown at this rank, or which rule or stage left them out."""
     from jobs.erasure import refuse_erased
     from jobs.explain import explain as explain_pair
+    from jobs.explain_answer import as_answered
 
+    settings = load_settings(config, set_)
     refuse_erased(open_store(store), user, candidate)
-    made = explain_pair(open_release_folders(store, release), user, candidate)
+    folders = open_release_folders(store, release)
+    made = as_answered(explain_pair(folders, user, candidate), folders, store, settings, limit)
     output.show(made, json, lambda c: _print_explanation(c, made))
 
 

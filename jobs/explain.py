@@ -54,9 +54,8 @@ def explain(folders: Mapping[str, Path], user_id: int, candidate_id: int) -> dic
 
     folders: kind -> data folder of the release's artifacts. The answer has "user_id", "candidate_id", "shown", "rank",
     "score", "reasons", "summary" and, where they are known, "sources", "pair_features" and "user_features". Somebody
-    who is not shown has "left_out_by": {"stage", "rule", "detail"}. Rules of the lookup API run again at request time,
-    on facts newer than the release. Raises UsageError for a release without the nightly artifacts and for an id that is
-    none.
+    who is not shown has "left_out_by": {"stage", "rule", "detail"}. What the lookup API makes of it at a request is in
+    jobs.explain_answer. Raises UsageError for a release without the nightly artifacts and for an id that is none.
     """
     for who, given in (("user", user_id), ("candidate", candidate_id)):
         if given not in INT64:
