@@ -24,13 +24,16 @@ class Callers:
         }
         self.site, self.known = site, Known(barred)
         self.posted: list[tuple[float, float, int]] = []
-        self._viewers = itertools.cycle(ids[20:])
-        self.users = {"precomputed": ids[20:], "live": ids[3:6], "newcomer": [NEWCOMER], "unknown": [UNKNOWN]}
+        self.users = {"precomputed": [], "live": ids[3:6], "newcomer": [NEWCOMER], "unknown": [UNKNOWN]}
         with site.caller() as caller:
+            made = set(ids[0:48:6])
+            self._post(caller, [event("connected", NEWCOMER, person) for person in sorted(made)])
             for user in self.users["live"]:
-                strangers = [person for person in ids[150:] if person not in barred[user]][:5]
+                strangers = [person for person in ids[150:] if person not in barred[user] | made][:5]
                 self._post(caller, [event("connected", user, person) for person in strangers])
-            self._post(caller, [event("connected", NEWCOMER, person) for person in ids[0:48:6]])
+                made |= set(strangers)
+            self.users["precomputed"] = [person for person in ids[20:] if person not in made]
+            self._viewers = itertools.cycle(self.users["precomputed"])
             shown = look(caller, self.known, "unknown", UNKNOWN).people
             self._post(caller, [event("deactivated", shown[0]), event("dismissed", UNKNOWN, shown[1])])
 

@@ -83,10 +83,15 @@ class Site:
             before = set(self.workers())
             os.kill(pid, signal.SIGKILL)
             end = time.monotonic() + START_S
-            while not set(self.workers()) - before or pid in self.workers():
+            while not any(self._serves(new) for new in set(self.workers()) - before):
                 assert time.monotonic() < end, self.log()
                 time.sleep(0.05)
         self.wait_until_ready()
+
+    def _serves(self, pid: int) -> bool:
+        """Whether a worker has said that it serves a release."""
+        lines = (self.folder / "server.log").read_text().splitlines()
+        return any("serving release" in line and f'"process":{pid},' in line for line in lines)
 
     def wait_until_ready(self) -> None:
         end = time.monotonic() + START_S
