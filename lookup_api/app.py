@@ -108,7 +108,7 @@ class Parts:
             key_limit=self.key_limit,
             user_limit=self.user_limit,
             max_body_bytes=api.max_body_kib << 10,
-            queue=Queue(api.queue_ms / 1e3),
+            queue=Queue(api.queue_ms / 1e3, THREADS),
             load=self.load,
             retry_after_s=api.retry_after_s,
             metrics=self.metrics,
