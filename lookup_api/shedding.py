@@ -118,7 +118,7 @@ class Queue:
     def _end(self, now: float) -> None:
         """Answers again, and is more patient where those turned away need not have waited for long."""
         self.shedding = False
-        short = self._turned_away < self._pace * self._wait_s / 2
+        short = self._turned_away <= max(CHUNK, self._pace * self._wait_s / 2)
         self._patience_s = min(MOST_PATIENCE * self._wait_s, 2 * self._patience_s) if short else self._wait_s
         self._share(now)
 

@@ -121,6 +121,16 @@ def test_a_server_that_is_behind_with_reading_has_no_rest() -> None:
     assert not worker.queue.shedding
 
 
+def test_threads_that_only_wait_for_a_core_turn_few_away() -> None:
+    """Another program takes the core whenever they wake, so that they never rest, and yet nobody waits for long."""
+    worker = Worker(connections=1000)
+    while worker.now < 20:
+        worker.now += 0.0015
+        worker.worked_s += 0.0015
+        worker.serve(worker.now)
+    assert worker.refused < 0.05 * worker.answered
+
+
 def test_threads_that_all_wait_for_somebody_have_no_rest() -> None:
     """Of two that answer, each waits for Redis most of the time, and takes no other request meanwhile."""
     now = [0.0]
