@@ -7,25 +7,32 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 APT := $(shell command -v apt-get)
 
+# Of what pip says: large files and the last steps.
+TELLING := /(Downloading|Using cached) .*[0-9] [MG]B/ || /^(Building|Installing)/
+
 .PHONY: setup run test test-all bench check docs clean
 
 setup: $(STAMP)
-	@command -v java >/dev/null || { $(if $(APT),apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless,false) ; } \
+	@command -v java >/dev/null || { $(if $(APT),echo "installing Java 17" && apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless,false) ; } \
 	  || { echo "Java 17 is missing: install a JRE (Debian: openjdk-17-jre-headless, macOS: brew install openjdk@17)" >&2; exit 1; }
-	@command -v redis-server >/dev/null || { $(if $(APT),apt-get update -qq && apt-get install -y -qq redis-server,false) ; } \
+	@command -v redis-server >/dev/null || { $(if $(APT),echo "installing redis-server" && apt-get update -qq && apt-get install -y -qq redis-server,false) ; } \
 	  || echo "redis-server is missing, so tests of serving from Redis are skipped: install it (macOS: brew install redis)" >&2
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name one with PYTHON=" >&2; exit 1; }
-	@echo "installing the packages into $(VENV), 2.4 GB: 2 to 5 minutes"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[cpu,pipeline,dev]'
+	@echo "1/3 making the environment $(VENV), 2.4 GB when it is done: 2 to 5 minutes for all steps"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2/3 installing the packages: finding versions, then downloads"
+	@set -o pipefail; $(BIN)/pip install --progress-bar off --no-compile --disable-pip-version-check -c constraints.txt \
+	  -e '.[cpu,pipeline,dev]' | awk '$(TELLING) {print "    " substr($$0, 1, 100); fflush()}'
+	@echo "3/3 compiling the packages on all cores"
 	@# Compiled on all cores, and also where PYTHONDONTWRITEBYTECODE is set: else every process compiles torch again.
-	$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
-	touch $@
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
+	@touch $@
+	@echo "the environment is complete"
 
 run: setup
-	$(BIN)/python -m jobs.demo $(if $(ONCE),--once)
+	$(BIN)/python -m jobs.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: setup check
 	$(BIN)/python -m pytest -m "not slow"

@@ -119,7 +119,7 @@ def open_store(uri: str, *, writable: bool = False, create: bool = False) -> Obj
     if parts.scheme in ("", "file") and parts.path:
         from infra.store_folder import FolderStore
 
-        return FolderStore.open(Path(parts.path if parts.scheme else uri), create=create)
+        return FolderStore.open(Path(parts.path if parts.scheme else uri), writable=writable, create=create)
     raise UsageError(f"{uri!r}: not a store", "Give a folder or s3://bucket/prefix.")
 
 

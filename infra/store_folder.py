@@ -21,6 +21,9 @@ INTERNAL = ".pymk"
 """Folder of locks and scratch space inside the store; never listed."""
 
 
+READ_FIX = "Check the URI: `pymk import` or `pymk sample` makes a lake, `pymk run` a store."
+
+
 class FolderStore:
     """See infra.store.ObjectStore."""
 
@@ -31,7 +34,7 @@ class FolderStore:
         self.uri = str(root)
 
     @classmethod
-    def open(cls, root: Path, *, create: bool = False) -> "FolderStore":
+    def open(cls, root: Path, *, writable: bool = False, create: bool = False) -> "FolderStore":
         root = root.expanduser().resolve()
         with _explained(f"{root}", READ):
             if root.exists() and not root.is_dir():
@@ -40,7 +43,7 @@ class FolderStore:
                 root.mkdir(parents=True, exist_ok=True)
             found = root.is_dir()
         if not found:
-            raise StoreError(f"{root}: no such folder", "Check the URI, or make the folder.")
+            raise StoreError(f"{root}: no such folder", "Check the URI, or make the folder." if writable else READ_FIX)
         return cls(root)
 
     def get(self, key: str) -> StoredObject:

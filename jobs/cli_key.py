@@ -5,10 +5,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from infra.keys import READ, SCOPES, ApiKey, KeyStore, utc_now
+from infra.keys import FILE, READ, SCOPES, ApiKey, KeyStore, utc_now
 from infra.store import open_store
 from jobs.cli_options import Json, Store
 from jobs.cli_output import output, table
+
+FIRST = (
+    "it is the store's first: within api.poll_s seconds the API asks everybody for a key, on this machine too, and does"
+    f" so when all are revoked. To undo that, delete {FILE} in the store, which forgets all keys, and restart servers"
+)
+"""What whoever makes the first key may not expect."""
 
 key_app = typer.Typer(help="Make, list and revoke keys of the lookup API.", no_args_is_help=True)
 
@@ -26,8 +32,10 @@ def create(
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
     scopes = [part.strip() for text in scope or [READ] for part in text.split(",") if part.strip()]
-    key, text = KeyStore(open_store(store, writable=True)).create(name, scopes, utc_now(), expires_days)
-    output.show(described(key) | {"key": text}, json, lambda c: _print_new(c, key, text))
+    keys = KeyStore(open_store(store, writable=True))
+    first = not keys.listed()
+    key, text = keys.create(name, scopes, utc_now(), expires_days)
+    output.show(described(key) | {"key": text}, json, lambda c: _print_new(c, key, text, first))
 
 
 @key_app.command("list")
@@ -66,6 +74,8 @@ def described(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _print_new(c: Console, key: ApiKey, text: str) -> None:
+def _print_new(c: Console, key: ApiKey, text: str, first: bool) -> None:
     c.print(text, markup=False, soft_wrap=True)
     c.print(f"key {key.key_id} ({key.name}) for {', '.join(key.scopes)}; it is shown only now", markup=False)
+    if first:
+        c.print(FIRST, markup=False, soft_wrap=True)

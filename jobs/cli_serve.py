@@ -62,8 +62,8 @@ def doctor(json: Json = False) -> None:
     from jobs.doctor import check
 
     findings = check()
-    rows = [(f.name, "ok" if f.ok else "missing", f.found, "" if f.ok else f.fix) for f in findings]
-    made = {"ok": all(f.ok for f in findings), "findings": [f.__dict__ for f in findings]}
+    rows = [(f.name, f.state, f.found, "" if f.ok else f.fix) for f in findings]
+    made = {"ok": all(f.ok or not f.needed for f in findings), "findings": [f.__dict__ for f in findings]}
     output.show(made, json, lambda c: c.print(table("pymk doctor", ["what", "", "found", "how to get it"], rows)))
     if not made["ok"]:
         raise typer.Exit(ExitCode.FAILED)

@@ -4,16 +4,19 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 
-from infra.errors import PymkError
+from infra.errors import PymkError, UsageError
 from infra.releases import ReleaseStore
 from infra.store import open_store
 from jobs.cli_output import console, progress
@@ -22,6 +25,7 @@ from jobs.serve import free_address
 USERS = 20_000
 AS_OF = "2026-01-01"
 HOST = "127.0.0.1"
+ENDING_S = 3.0
 DAGS = Path(__file__).parents[1] / "dags"
 STAGE_LINE = re.compile(r"pymk (\w+: .*?)(?:\[0m)?(?: \[[\w.]+\].*)?$")
 
@@ -31,16 +35,29 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="exit after the answer")
     parser.add_argument("--folder", type=Path, default=Path("run"), help="where lake, store and Airflow's home go")
     parser.add_argument("--users", type=int, default=USERS)
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=int, default=8000, help="of the API; `make run PORT=8001` gives it")
     args = parser.parse_args()
+    # By default the process would be gone before it could end its children.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Before the work, and because a server that is there already would give the answer.
-    free_address(HOST, args.port)
+    _refuse_taken(args.port)
     lake, store = args.folder.resolve() / "lake", args.folder.resolve() / "store"
     if not lake.exists():
         _pymk("sample", f"--users={args.users}", f"--lake={lake}", f"--end={AS_OF}")
     store.mkdir(exist_ok=True)
     run_nightly(args.folder.resolve() / "airflow", lake, store)
     serve_and_ask(store, args.port, args.once)
+
+
+def _refuse_taken(port: int) -> None:
+    try:
+        free_address(HOST, port)
+    except UsageError:
+        raise
+    except PymkError as error:
+        raise PymkError(
+            error.what, "Stop the server that listens there, or choose another: make run PORT=8001."
+        ) from None
 
 
 def run_nightly(home: Path, lake: Path, store: Path, as_of: str = AS_OF) -> None:
@@ -61,12 +78,30 @@ def run_nightly(home: Path, lake: Path, store: Path, as_of: str = AS_OF) -> None
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
-            for line in process.stdout or ():
-                log.write(line)
-                if found := STAGE_LINE.search(line.rstrip()):
-                    progress(found[1])
+            try:
+                for line in process.stdout or ():
+                    log.write(line)
+                    if found := STAGE_LINE.search(line.rstrip()):
+                        progress(found[1])
+            except BaseException:
+                end_family(process.pid)
+                raise
     if process.returncode:
         raise PymkError(f"the nightly DAG failed with exit code {process.returncode}", f"See {home / 'nightly.log'}.")
+
+
+def end_family(pid: int) -> None:
+    """Ends a process and all that it started: at once, or by force where that takes longer than ENDING_S."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for signal_ in (psutil.Process.terminate, psutil.Process.kill):
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                signal_(one)
+        _, family = psutil.wait_procs(family, ENDING_S)
 
 
 def serve_and_ask(store: Path, port: int, once: bool) -> None:

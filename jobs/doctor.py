@@ -16,7 +16,8 @@ import psutil
 
 PYTHON = (3, 11)
 JAVA = 17
-MIN_DISK_BYTES = 10 * 2**30
+MIN_DISK_BYTES, LEAST_DISK_BYTES = 10 * 2**30, 2**30
+"""Room for a night of a million users, and for the sample."""
 MIN_MEMORY_BYTES = 4 * 2**30
 JAVA_TIMEOUT_S = 20
 INSTALL = "`make setup`, or pip install 'pymk[cpu,pipeline]'"
@@ -24,12 +25,21 @@ INSTALL = "`make setup`, or pip install 'pymk[cpu,pipeline]'"
 
 @dataclass(frozen=True)
 class Finding:
-    """name: what was looked for. found: what is there. fix: how to get it, or what is lost without it."""
+    """name: what was looked for. found: what is there. fix: how to get it, or what is lost without it.
+
+    needed: whether nothing runs without it; else it is a warning. lack: what it is called where it is not ok.
+    """
 
     name: str
     ok: bool
     found: str
     fix: str
+    needed: bool = True
+    lack: str = "missing"
+
+    @property
+    def state(self) -> str:
+        return "ok" if self.ok else self.lack
 
 
 def check() -> list[Finding]:
@@ -129,14 +139,15 @@ def _redis() -> Finding:
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
-    fix = "A night of 1 M users writes about 10 GiB: free some, or put the store on another disk."
-    return Finding("free disk here", free >= MIN_DISK_BYTES, _gib(free), fix)
+    fix = "A night of 1 M users writes about 10 GiB, the sample under 1: free some, or put the store on another disk."
+    needed = free < LEAST_DISK_BYTES
+    return Finding("free disk here", free >= MIN_DISK_BYTES, _gib(free), fix, needed, "too little" if needed else "low")
 
 
 def _memory() -> Finding:
     free = psutil.virtual_memory().available
     fix = "200,000 users need up to 12 GiB, small graphs under 4: close other programs or take a bigger machine."
-    return Finding("free memory", free >= MIN_MEMORY_BYTES, _gib(free), fix)
+    return Finding("free memory", free >= MIN_MEMORY_BYTES, _gib(free), fix, lack="too little")
 
 
 def _gib(size_bytes: int) -> str:

@@ -128,12 +128,16 @@ def guarded_host(store_uri: str, host: str) -> str:
     A store that cannot be read may have keys: workers let nobody in but by those that they knew last.
     """
     try:
-        if is_loopback(host) or KeyStore(open_store(store_uri)).listed():
+        if KeyStore(open_store(store_uri)).listed():
             return host
     except StoreError as error:
         log.warning("the keys cannot be read, so only those known last open: %s", error)
         return host
-    fix = f"make one with `pymk key create --store {store_uri}` and start the server again"
+    make = f"make one with `pymk key create --store {store_uri}`"
+    if is_loopback(host):
+        log.warning("no API key is configured, so only this machine is answered, without one; for others %s", make)
+        return host
+    fix = f"{make} and start the server again"
     log.warning("no API key is configured, so %s is listened on, not %s: %s", LOOPBACK, host, fix)
     return LOOPBACK
 

@@ -23,6 +23,13 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
         open_store(str(tmp_path / "nothing-here"))
 
 
+def test_only_who_writes_is_told_to_make_a_missing_folder(tmp_path: Path) -> None:
+    for writable in (False, True):
+        with pytest.raises(StoreError) as caught:
+            open_store(str(tmp_path / "nothing-here"), writable=writable)
+        assert ("make the folder" in str(caught.value)) is writable
+
+
 @pytest.mark.parametrize("uri", ["gs://bucket/x", "http://host/x", ""])
 def test_an_unknown_scheme_is_refused(uri: str) -> None:
     with pytest.raises(UsageError, match="not a store"):

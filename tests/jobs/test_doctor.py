@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,3 +66,13 @@ def test_a_missing_or_broken_package_is_a_finding(tmp_path, monkeypatch):
 def test_asking_the_doctor_loads_no_heavy_module_before_it_looks():
     code = "import sys, jobs.doctor; print([m for m in ('torch', 'pyspark', 'airflow', 'faiss') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "state", "passes"), [(20, "ok", True), (5, "low", True), (0.5, "too little", False)]
+)
+def test_room_for_the_sample_is_enough_and_less_than_a_large_night_is_a_warning(monkeypatch, free_gib, state, passes):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(free_gib * 2**30)))
+    found = doctor._disk()
+    assert found.state == state
+    assert (found.ok or not found.needed) is passes

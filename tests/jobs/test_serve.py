@@ -163,9 +163,14 @@ def test_without_a_key_only_loopback_is_listened_on(tmp_path: Path, caplog: pyte
     assert guarded_host(store.uri, "0.0.0.0") == "127.0.0.1"
     assert "no API key is configured" in caplog.text
     assert "pymk key create" in caplog.text
+    caplog.clear()
     assert guarded_host(store.uri, "::1") == "::1"
+    assert "only this machine is answered" in caplog.text
     KeyStore(store).create("somebody", ["read"], utc_now())
+    caplog.clear()
     assert guarded_host(store.uri, "0.0.0.0") == "0.0.0.0"
+    assert guarded_host(store.uri, "127.0.0.1") == "127.0.0.1"
+    assert not caplog.text
 
 
 def test_a_store_whose_keys_cannot_be_read_is_served_where_it_was_asked_for_behind_locked_doors(
