@@ -18,15 +18,22 @@ T = TypeVar("T")
 class Breaker:
     """Opens after `failures` more failures than successes; then one try is let through each wait, and a success closes.
 
-    The wait doubles with every try that fails, up to LONGEST_WAIT_S, and is drawn from half of it to all, so that the
+    The wait doubles with every try that fails, up to `longest_s`, and is drawn from half of it to all, so that the
     workers of a fleet do not try together. Safe to use from any thread. While all is well `allows` and `succeeded` are
     one comparison each.
     """
 
-    def __init__(self, name: str, failures: int, wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        failures: int,
+        wait_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        longest_s: float = LONGEST_WAIT_S,
+    ) -> None:
         self.name = name
         self._most = failures
-        self._first_wait_s = wait_s
+        self._first_wait_s, self._longest_s = wait_s, longest_s
         self._clock = clock
         self._lock = threading.Lock()
         self._heat = 0
@@ -69,7 +76,7 @@ class Breaker:
             if not self._wait_s:
                 log.error("%s failed %d times and is left alone for a while", self.name, self._most)
                 self.told(1)
-            self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s or self._first_wait_s)
+            self._wait_s = min(self._longest_s, 2 * self._wait_s or self._first_wait_s)
             self._next_s = self._clock() + self._drawn()
 
     def _drawn(self) -> float:

@@ -13,6 +13,9 @@ from lookup_api.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+LONGEST_WAIT_S = 2.0
+"""Between tries while they cannot be read: no request waits for one, and until it succeeds nobody is shown."""
+
 
 class FactsAccess:
     """Safe to use from any thread. A place that cannot be opened yet is tried again as the breaker lets it."""
@@ -23,13 +26,19 @@ class FactsAccess:
         self._failures = metrics.facts_failures
         self._lock = threading.Lock()
         self._opened: LiveStore | None = None
-        self.breaker = Breaker("live facts", settings.ladder.breaker_failures, settings.ladder.breaker_wait_s)
+        ladder = settings.ladder
+        self.breaker = Breaker("live facts", ladder.breaker_failures, ladder.breaker_wait_s, longest_s=LONGEST_WAIT_S)
         self.of(0)
 
     def of(self, viewer: int) -> ViewerFacts | None:
-        """None where they cannot be read, or could not a moment ago."""
-        if not self.breaker.allows():
+        """None where they cannot be read, or could not a moment ago: no request waits to see whether they can again."""
+        if self.breaker.open:
+            if self.breaker.allows():
+                threading.Thread(target=self._read, args=(viewer,), name="facts-again", daemon=True).start()
             return None
+        return self._read(viewer)
+
+    def _read(self, viewer: int) -> ViewerFacts | None:
         try:
             found = (self._opened or self._open()).of(viewer)
         except StoreError as error:

@@ -157,11 +157,9 @@ class Traffic:
         draw = random.Random(99)
         with Caller(self.port) as caller:
             while not self._stop.wait(1 / self.events_per_s):
-                shown = next((one for one in reversed(self.seen[-50:]) if one.people), None)
-                if shown is None:
-                    continue
-                viewer = draw.choice(self.users["precomputed"])
-                tell(caller, self.known, [event("blocked", viewer, draw.choice(shown.people))], self.posted)
+                shown = next((one.people for one in reversed(self.seen[-50:]) if one.people), ())
+                viewer, other = draw.choice(self.users["precomputed"]), draw.choice(shown or self.users["live"])
+                tell(caller, self.known, [event("blocked", viewer, other)], self.posted)
 
 
 def tell(
