@@ -60,12 +60,12 @@ def test_two_faults_at_once(callers: Callers, pair: tuple[Fault, Fault]) -> None
     suffer(callers, pair)
 
 
-def test_workers_that_are_restarted_while_the_store_is_away_serve_what_they_served(callers: Callers) -> None:
-    for name in ("S3 gone", "S3 hung"):
-        BY_NAME[name].begin(callers.site)
-        callers.site.restart_workers()
-        callers.until_as_expected([name])
-        BY_NAME[name].end(callers.site)
+@pytest.mark.parametrize("name", ["S3 gone", pytest.param("S3 hung", marks=pytest.mark.slow)])
+def test_workers_that_are_restarted_while_the_store_is_away_serve_what_they_served(callers: Callers, name: str) -> None:
+    BY_NAME[name].begin(callers.site)
+    callers.site.restart_workers()
+    callers.until_as_expected([name])
+    BY_NAME[name].end(callers.site)
     callers.until_as_expected(())
 
 
