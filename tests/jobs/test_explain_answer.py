@@ -1,6 +1,7 @@
 """What explain says of a stored list after events and rules is what the lookup API answers at that moment."""
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,10 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.app.extensions["pymk"].stop()
 
 
 def test_the_rank_explained_is_the_rank_answered_for_everybody_of_a_list(site: Site) -> None:
