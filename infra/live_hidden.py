@@ -22,12 +22,11 @@ _STATE = struct.Struct(">Q" + "QB" * len(STATES))
 
 
 class Hidden:
-    """people: person -> rule; other threads read it while it follows. version: number of the last change seen."""
+    """people: person -> rule; other threads read it while it follows. head: of the state it has followed last."""
 
     def __init__(self) -> None:
         self.people: dict[int, str] = {}
         self.head = b""
-        self.version = 0
         self._seen = HiddenHead()
         self._lock = threading.Lock()
 
@@ -44,7 +43,7 @@ class Hidden:
             if cursor.set_range(pack_number(self._seen.changed + 1)):
                 for _, person in cursor:
                     self._take(tables, txn, person)
-            self._seen, self.version = found, found.version
+            self._seen = found
             self.head = txn.get(HIDDEN_HEAD, db=tables.meta) or b""
 
     def _take(self, tables: Tables, txn: Transaction, packed: bytes) -> None:

@@ -23,6 +23,7 @@ from infra.live_tables import (
     Tables,
     Transaction,
     full,
+    hidden_version,
     pack_id,
     pack_number,
     unpack_id,
@@ -63,9 +64,11 @@ class LmdbLiveFacts:
 
     def _read(self, tables: Tables, txn: Transaction, viewer: int) -> ViewerFacts:
         key, hidden = pack_id(viewer), self._hidden
-        if txn.get(HIDDEN_HEAD, b"", db=tables.meta) != hidden.head:
+        head = txn.get(HIDDEN_HEAD, b"", db=tables.meta)
+        if head != hidden.head:
             hidden.follow(tables, txn)
-        people, version = hidden.people, hidden.version
+        # Another thread may have followed a later state: who is hidden may be newer than the version, never older.
+        people, version = hidden.people, hidden_version(head)
         seen = txn.get(key, db=tables.versions)
         if seen is None:
             return ViewerFacts({}, people, {}, viewer in people, version)

@@ -95,13 +95,14 @@ class RedisLiveFacts:
             seen = [int(number or 0) for number in head]
             if seen != self._seen:
                 self._follow(*seen)
-            return self._facts(viewer, found)
+            return self._facts(viewer, found, max(seen))
 
-    def _facts(self, viewer: int, found: dict[bytes, bytes]) -> ViewerFacts:
-        version = max(self._seen)
+    def _facts(self, viewer: int, found: dict[bytes, bytes], hidden_version: int) -> ViewerFacts:
+        """hidden_version: number of the last change of who is hidden, read with the viewer's facts but not at the same
+        moment, so that the version names both."""
+        version = int(found.pop(b"v", 0)) << 64 | hidden_version
         if not found:
             return ViewerFacts({}, self._hidden, {}, viewer in self._hidden, version)
-        version = max(version, int(found.pop(b"v", 0)))
         oldest = self._expiry.oldest(now_us())
         return facts_of(_records(viewer, found), self._hidden, viewer, version, oldest)
 
@@ -120,7 +121,8 @@ class RedisLiveFacts:
                 return  # another thread has seen a later state
             if erased != self._seen[1]:
                 self._hidden |= dict.fromkeys(map(int, self._client.hkeys(ERASED_KEY)), ERASED)
-            people = self._client.zrangebyscore(CHANGED, self._seen[0] + 1, changed)
+            # Up to the newest: who was changed again since `changed` was read is only there.
+            people = self._client.zrangebyscore(CHANGED, self._seen[0] + 1, "+inf")
             states = self._client.hmget(PEOPLE, people) if people else ()
             for person, state in zip(map(int, people), states, strict=True):
                 rule = hiding_rule(orjson.loads(state)[1::2]) if state else None

@@ -85,6 +85,11 @@ class HiddenHead(NamedTuple):
         return max(self)
 
 
+def hidden_version(head: bytes) -> int:
+    """Number of the last change of who is hidden, by the row at HIDDEN_HEAD, which is empty before the first."""
+    return max(_HIDDEN_HEAD.unpack(head)) if head else 0
+
+
 class Tables:
     """One open LMDB environment. `table.meta` … are its databases; LMDB forbids a process a second handle on a file."""
 

@@ -203,3 +203,18 @@ def test_no_byte_of_an_erased_person_is_in_any_table_but_that_of_the_erased(tmp_
                 if any(form in key + value for key, value in txn.cursor() for form in forms):
                     holding.add(name)
     assert holding == {b"erased"}
+
+
+def test_facts_read_before_an_event_never_have_the_version_of_those_after_it(reopen: Reopen) -> None:
+    facts = reopen()
+    assert isinstance(facts, LmdbLiveFacts)
+    facts.record([event("connected", 1, 3), event("banned", 8)])
+    tables = facts._tables()
+    with tables.env.begin() as before:  # a request that has begun and waits for its core
+        facts.record([event("blocked", 2, 1)])
+        facts.record([event("banned", 9)])
+        facts.of(7)  # another request has seen all of it
+        late = facts._read(tables, before, 1)
+    now = facts.of(1)
+    assert (2 in late.barred, 2 in now.barred) == (False, True)
+    assert late.version != now.version

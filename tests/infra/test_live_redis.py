@@ -5,10 +5,13 @@ import pytest
 
 from infra.errors import StoreError, UsageError
 from infra.live_facts import LiveStore, open_live_facts
-from infra.live_redis import RedisLiveFacts
+from infra.live_redis import HEAD, VIEWER, RedisLiveFacts
 from infra.settings import EventSettings, Settings
 from tests.suites.live_facts import NOW_US, SETTINGS, LiveFactsSuite, Reopen, event
 from tests.suites.redis_server import RedisServer
+
+MASK = (1 << 64) - 1
+"""Of a version: the number of the last change of who is hidden."""
 
 
 @pytest.fixture
@@ -156,3 +159,28 @@ def test_a_cluster_that_is_away_is_told_at_use() -> None:
     with pytest.raises(StoreError, match="cluster"):
         facts.of(1)
     facts.close()
+
+
+def test_facts_read_before_an_event_never_have_the_version_of_those_after_it(reopen: Reopen) -> None:
+    facts = reopen()
+    assert isinstance(facts, RedisLiveFacts)
+    facts.record([event("connected", 1, 3), event("banned", 8)])
+    old = facts.of(1)
+    found = facts._client.hgetall(f"{VIEWER}1")
+    facts.record([event("blocked", 2, 1)])
+    facts.record([event("banned", 9)])
+    facts.of(7)  # another request has seen all of it
+    versions = {facts._facts(1, dict(found), head).version for head in (old.version & MASK, facts._seen[0])}
+    assert facts.of(1).version not in versions
+    assert 2 in facts.of(1).barred
+
+
+def test_who_is_changed_while_a_reader_catches_up_is_hidden_at_once(reopen: Reopen) -> None:
+    facts, writer = reopen(), reopen()
+    assert isinstance(facts, RedisLiveFacts)
+    facts.of(1)
+    writer.record([event("banned", 9)])
+    head = int(facts._client.hget(HEAD, "changed"))
+    writer.record([event("opted_out", 9)])
+    facts._follow(head, 0)  # of a reader that read the head between the two
+    assert facts._hidden == {9: "banned"}
