@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import orjson
 
-from infra.errors import Conflict, CorruptArtifact, NotFound
+from infra.errors import Conflict, CorruptArtifact, NotFound, StoreError, UsageError
 from infra.store import ObjectStore, StoredObject
 
 KEY = "erasures.json"
@@ -25,7 +25,15 @@ def erased_people(store: ObjectStore) -> dict[int, int]:
 
 
 def record_erasure(store: ObjectStore, user_id: int, at_us: int) -> bool:
-    """Adds a person to the record; false where they are in it already."""
+    """Adds a person to the record; false where they are in it already.
+
+    Raises UsageError for what no id is, StoreError where one record could be lost to another of the same moment.
+    """
+    if not _is_id(user_id):
+        raise UsageError(f"{user_id}: is not a 64-bit integer", "Ids are from -2^63 to 2^63 - 1.")
+    if not store.conditional_puts:
+        what = f"{store.uri}: the endpoint ignores conditional puts, so an erasure could be lost"
+        raise StoreError(what, "Use a store that honours If-Match and If-None-Match.")
     while True:
         stored = _stored(store)
         people = _people(stored, f"{store.uri}/{KEY}")
@@ -62,12 +70,16 @@ def _people(stored: StoredObject | None, where: str) -> dict[int, int]:
         if values["version"] != VERSION:
             raise CorruptArtifact(f"{where}: version {values['version']}, this code reads {VERSION}")
         people: Mapping[str, int] = values["people"]
-        if not all(_ID.fullmatch(person) and type(at) is int for person, at in people.items()):
+        if not all(_ID.fullmatch(person) and _is_id(int(person)) and type(at) is int for person, at in people.items()):
             raise ValueError("its people are no ids with times")
         return {int(person): at for person, at in people.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         fix = "Put back a copy of it: without it the erased would be shown again."
         raise CorruptArtifact(f"{where}: not a record of erasures: {error}", fix) from error
+
+
+def _is_id(person: int) -> bool:
+    return -(1 << 63) <= person < 1 << 63
 
 
 def _json(people: Mapping[int, int]) -> bytes:
