@@ -115,5 +115,7 @@ def _time_us(value: Any) -> int | None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list | dict):  # which may be nested more deeply than Python writes
+        return "an array" if isinstance(value, list) else "an object"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"

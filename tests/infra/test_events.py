@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,16 @@ def test_every_type_is_taken_with_the_people_it_names(kind: str) -> None:
     found = judged(type=kind, other_id=other)
     assert isinstance(found, Event)
     assert found.other_id == (None if kind in PERSON_TYPES else 2)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_what_is_nested_as_deeply_as_json_may_be_is_refused_like_anything_else(field: str, opening: str) -> None:
+    closing = "]" if opening == "[" else "}"
+    nested = orjson.loads(opening * 1000 + "1" + closing * 1000)
+    found = judged(**{"type": "shown", field: nested})
+    assert isinstance(found, Refusal)
+    assert found.code == f"invalid_{field}"
 
 
 @pytest.mark.parametrize("kind", OUTCOMES)
