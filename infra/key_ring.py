@@ -6,12 +6,12 @@ import logging
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from infra.errors import CorruptArtifact, PymkError
 from infra.keys import FILE, ID_DIGITS, PREFIX, ApiKey, KeyStore, format_keys, parse_keys
+from infra.steady_time import latest_us
 from infra.store import ObjectStore, cache_folder, open_store
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,11 @@ _NOBODY = Holder("", frozenset(), os.urandom(32), 0.0)
 """What a key of no known id is compared with, so that it takes as long; nothing has this digest."""
 
 
+def _latest_s() -> float:
+    """A clock that jumps back opens nothing again."""
+    return latest_us() / 1e6
+
+
 class KeyRing:
     """Keys of a store as they were when last looked at; safe to use from any thread.
 
@@ -43,7 +48,7 @@ class KeyRing:
     is away knows them. Before the first successful look nothing else is known and no key opens.
     """
 
-    def __init__(self, store_uri: str, poll_s: float = 1.0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store_uri: str, poll_s: float = 1.0, clock: Callable[[], float] = _latest_s) -> None:
         self._store_uri = store_uri
         self._poll_s = poll_s
         self._clock = clock
@@ -111,23 +116,31 @@ class KeyRing:
             return
         holders = {key.key_id: _holder(key) for key in keys}
         with self._taking:
-            self._holders, self._etag, self._fresh = holders, etag, True
+            self._holders = holders
         if self._store.local_folder(FILE) is None:
             self._keep(format_keys(keys))
+        self._etag, self._fresh = etag, True  # a copy that could not be kept is written at the next look
 
     def _keep(self, data: bytes) -> None:
         """Writes the copy, for this user alone."""
         path = self._copy
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:
-            new.write(data)
-        os.replace(new.name, path)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        try:
+            with open(handle, "wb") as new:
+                new.write(data)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
 
     def _recall(self) -> None:
         """Takes what the copy holds, where there is one."""
         try:
             keys = parse_keys(self._copy.read_bytes(), str(self._copy))
         except (OSError, CorruptArtifact):
+            return
+        if not keys:  # some may have been made since, and without any this machine is let in unasked
             return
         with self._taking:
             if self._holders is not None:

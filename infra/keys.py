@@ -58,9 +58,10 @@ class ApiKey:
         return key
 
     def ends_at(self) -> float:
-        """Seconds since 1970 from which the key opens nothing."""
-        ends = [datetime.fromisoformat(time).timestamp() for time in (self.expires_at, self.revoked_at) if time]
-        return min(ends, default=float("inf"))
+        """Seconds since 1970 from which the key opens nothing: one that was revoked never does, whatever the clock."""
+        if self.revoked_at:
+            return float("-inf")
+        return datetime.fromisoformat(self.expires_at).timestamp() if self.expires_at else float("inf")
 
 
 class KeyStore:

@@ -85,6 +85,22 @@ def test_an_expired_key_opens_nothing(store: ObjectStore) -> None:
     assert ring_of(store, NOW + timedelta(days=1)).scopes(text) is None
 
 
+def test_a_clock_that_is_behind_or_jumps_back_opens_no_key_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, now = KeyStore(store), datetime.now(UTC)
+    (key, revoked), (_, expired) = (
+        keys.create("a", ["read"], now), keys.create("b", ["read"], now - timedelta(days=2), expires_days=1)
+    )  # fmt: skip
+    keys.revoke(key.key_id, now)
+    ring = KeyRing(store.uri)
+    assert ring.look()
+    early = time.time_ns() - int(3 * 86_400e9)
+    monkeypatch.setattr("time.time_ns", lambda: early)
+    monkeypatch.setattr("time.time", lambda: early / 1e9)
+    assert (ring.scopes(revoked), ring.scopes(expired)) == (None, None)
+
+
 def test_a_ring_is_empty_only_where_no_key_was_ever_made(store: ObjectStore) -> None:
     keys = KeyStore(store)
     ring = ring_of(store)
@@ -138,6 +154,36 @@ def test_a_worker_that_starts_while_a_remote_store_is_away_knows_the_keys_known_
     assert (ring.scopes(text), running.scopes(text)) == (None, None)
     copies = list((cache_folder() / "keys").iterdir())
     assert [path.stat().st_mode & 0o077 for path in copies] == [0]
+
+
+def test_a_copy_of_no_keys_does_not_stand_for_those_made_since(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"s3://{s3_bucket}/keys", writable=True)
+    assert ring_of(store).empty()
+    KeyStore(store).create("made while the server was down", ["read"], NOW)
+
+    def away(uri: str) -> ObjectStore:
+        raise StoreError(f"{uri}: away")
+
+    monkeypatch.setattr("infra.key_ring.open_store", away)
+    ring = KeyRing(store.uri, clock=NOW.timestamp)
+    assert not ring.look()
+    assert (ring.known(), ring.empty()) == (False, False)
+
+
+def test_a_copy_that_could_not_be_kept_is_kept_later(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"s3://{s3_bucket}/keys", writable=True)
+    KeyStore(store).create("a", ["read"], NOW)
+    ring = KeyRing(store.uri, clock=NOW.timestamp)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.key_ring.os.replace", full)
+        assert not ring.look()
+    assert not ring.empty()
+    assert ring.look()
+    assert [path.suffix for path in (cache_folder() / "keys").iterdir()] == [".json"]
 
 
 def test_keys_made_at_once_are_all_kept(store: ObjectStore) -> None:
