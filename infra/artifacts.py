@@ -10,21 +10,22 @@ import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 
-from infra.errors import CorruptArtifact, NotFound, PymkError, StoreError, UsageError
+from infra.errors import CorruptArtifact, Fenced, NotFound, PymkError, StoreError, UsageError
 from infra.store import ObjectStore, cache_folder
 from infra.store_folder import FolderStore
 from infra.times import format_time
 
 MANIFEST_VERSION = 1
 MANIFEST = "manifest.json"
+DATA = "data"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
 
@@ -43,6 +44,7 @@ class Manifest:
     """What an artifact is, what made it, and what it must contain.
 
     parents: input name -> artifact id. rows: the main row count. cost: wall_s, cpu_s, peak_memory_bytes.
+    folder: of the data files, `data` unless a writer took over from one who may still be writing there.
     """
 
     kind: str
@@ -58,13 +60,22 @@ class Manifest:
     metrics: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     schema_version: int = MANIFEST_VERSION
+    folder: str = DATA
 
     @property
     def size_bytes(self) -> int:
         return sum(f.size_bytes for f in self.files)
 
     def to_json(self) -> bytes:
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        values = asdict(self)
+        if self.folder == DATA:
+            del values["folder"]
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+    @property
+    def data_prefix(self) -> str:
+        """Where the data files are, relative to the store."""
+        return f"{prefix_of(self.kind, self.artifact_id)}/{self.folder}"
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Manifest":
@@ -75,8 +86,8 @@ class Manifest:
             if version != MANIFEST_VERSION:
                 raise CorruptArtifact(f"{where}: manifest version {version}, this code reads {MANIFEST_VERSION}")
             files = tuple(FileEntry(**entry) for entry in values.pop("files"))
-            for entry in files:
-                _check_relative(entry.path, where)
+            for name in (*(entry.path for entry in files), values.get("folder", DATA)):
+                _check_relative(name, where)
             return cls(files=files, **values)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptArtifact(f"{where}: not a manifest: {error}", "Delete the artifact and run again.") from error
@@ -138,8 +149,7 @@ def open_artifact(store: ObjectStore, kind: str, artifact: str) -> OpenArtifact:
     manifest = find_manifest(store, kind, artifact)
     if manifest is None:
         raise NotFound(f"{store.uri}/{prefix_of(kind, artifact)}: not finished", "Run its stage.")
-    prefix = f"{prefix_of(kind, artifact)}/data"
-    folder = _local_data(store, prefix, manifest)
+    folder = _local_data(store, manifest.data_prefix, manifest)
     verify_files(folder, manifest)
     return OpenArtifact(folder, manifest)
 
@@ -153,7 +163,7 @@ def open_sound_files(store: ObjectStore, kind: str, artifact: str, under: str) -
     if manifest is None:
         raise NotFound(f"{store.uri}/{prefix_of(kind, artifact)}: not finished", "Run its stage.")
     chosen = [entry for entry in manifest.files if entry.path.startswith(under)]
-    prefix = f"{prefix_of(kind, artifact)}/data"
+    prefix = manifest.data_prefix
     here = store.local_folder(prefix)
     folder = here or _cached(store, prefix)
 
@@ -188,21 +198,64 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 )
 
 
-def write_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Manifest:
+class Fence(Protocol):
+    """The lease of who makes an artifact. check raises Fenced where it has passed to another."""
+
+    @property
+    def token(self) -> int: ...
+
+    def check(self) -> None: ...
+
+
+def write_artifact(store: ObjectStore, folder: Path, manifest: Manifest, fence: Fence | None = None) -> Manifest:
     """Seals `folder` (which holds `data/`) as an artifact; the manifest's file list is made here.
 
-    When another writer finished the same artifact first, theirs stands and is returned.
+    When another writer finished the same artifact first, theirs stands and is returned. Raises Fenced, with nothing
+    written, where the lease of this writer has passed to another and what that one finished, if it did, is not equal.
     """
-    data = folder / "data"
-    names = sorted(p.relative_to(data).as_posix() for p in data.rglob("*") if p.is_file())
+    names = sorted(p.relative_to(folder / DATA).as_posix() for p in (folder / DATA).rglob("*") if p.is_file())
     with ThreadPoolExecutor(2) as pool:
-        entries = tuple(e for e in pool.map(lambda name: _entry(data / name, name), names) if e)
-    sealed = Manifest(**{**manifest.__dict__, "files": entries})
+        entries = tuple(e for e in pool.map(lambda name: _entry(folder / DATA / name, name), names) if e)
+    sealed = replace(manifest, files=entries, folder=_data_folder(store, fence))
+    if sealed.folder != DATA:
+        (folder / DATA).rename(folder / sealed.folder)
     (folder / MANIFEST).write_bytes(sealed.to_json())
+    stands = _commit(store, folder, sealed, fence)
+    if sealed.folder != DATA or stands.folder != DATA:
+        _keep_only(store, stands)
+    return stands
+
+
+def _commit(store: ObjectStore, folder: Path, sealed: Manifest, fence: Fence | None) -> Manifest:
+    """The manifest that stands in the end: this one, or that of who was first. Raises Fenced."""
     prefix = prefix_of(sealed.kind, sealed.artifact_id)
-    if store.commit_folder(folder, prefix, MANIFEST):
-        return sealed
-    return find_manifest(store, sealed.kind, sealed.artifact_id) or sealed
+    try:
+        if store.commit_folder(folder, prefix, MANIFEST, fence.check if fence else lambda: None):
+            return sealed
+        found = find_manifest(store, sealed.kind, sealed.artifact_id) or sealed
+        if fence and found.content_hash != sealed.content_hash:
+            fence.check()
+        return found
+    except Fenced:
+        standing = find_manifest(store, sealed.kind, sealed.artifact_id)
+        if standing is None or standing.content_hash != sealed.content_hash:
+            raise
+        return standing
+
+
+def _data_folder(store: ObjectStore, fence: Fence | None) -> str:
+    """Files of a remote store come one by one, so that of several writers each has a folder of its own."""
+    if fence is None or fence.token == 1 or store.local_folder(DATA) is not None:
+        return DATA
+    return f"{DATA}-{fence.token}"
+
+
+def _keep_only(store: ObjectStore, stands: Manifest) -> None:
+    """Removes what other writers of the artifact left beside it."""
+    prefix = f"{prefix_of(stands.kind, stands.artifact_id)}/"
+    for name in store.folders(prefix):
+        if name != stands.folder:
+            store.delete_folder(f"{prefix}{name}/")
 
 
 def _local_data(store: ObjectStore, prefix: str, manifest: Manifest) -> Path:

@@ -52,6 +52,10 @@ class Conflict(StoreError):
     """A conditional put lost: the object is not what the writer expected."""
 
 
+class Fenced(StoreError):
+    """A lease has passed to another while its holder gave no sign of life: the holder may write no more."""
+
+
 class CorruptArtifact(PymkError):
     """Stored bytes do not match their manifest."""
 

@@ -56,9 +56,7 @@ class ReleaseStore:
         """
         check_consistent(manifests)
         entries = {
-            kind: ArtifactEntry(
-                m.artifact_id, f"{prefix_of(kind, m.artifact_id)}/data", m.rows, m.size_bytes, m.content_hash
-            )
+            kind: ArtifactEntry(m.artifact_id, m.data_prefix, m.rows, m.size_bytes, m.content_hash)
             for kind, m in sorted(manifests.items())
         }
         as_of = next(iter(manifests.values())).as_of

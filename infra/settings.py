@@ -18,7 +18,7 @@ from infra.errors import UsageError
 ENV_PREFIX = "PYMK_"
 OTHER_VARIABLES = (
     "PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS", "PYMK_DRAIN_FILE",
-    "PYMK_REDIS_USERNAME", "PYMK_REDIS_PASSWORD",
+    "PYMK_REDIS_USERNAME", "PYMK_REDIS_PASSWORD", "PYMK_RUN_ID", "PYMK_ALERT_WEBHOOK", "PYMK_LATE", "PYMK_STORE_URL",
 )  # fmt: skip
 """Variables with the prefix that are no settings; whatever else has it is warned about, as likely misspelt."""
 
@@ -156,11 +156,20 @@ class ServingSettings(Section):
     candidates: int = Field(150, ge=0, le=150, description="Stored candidates of a user, best first.")
     neighbours: int = Field(100, ge=0, le=1000, description="Stored friends of a user.")
     popular: int = Field(500, ge=1, le=10_000, description="Length of the popular list.")
+    first_page: int = Field(
+        20,
+        ge=0,
+        le=100,
+        description="People of an answer that the night writes out as JSON: bytes for speed; 0 for none.",
+    )
 
 
 class GateSettings(Section):
     max_recall_drop: float = Field(0.1, ge=0, le=1, description="Relative loss of recall@20 that refuses a release.")
     min_coverage: float = Field(0.5, ge=0, le=1, description="Share of users who must have a ranking.")
+    min_rows_share: float = Field(
+        0.7, ge=0, le=1, description="Share of the rows that a table had a release before, below which no night starts."
+    )
     min_against_heuristics: float = Field(
         0.9, ge=0, le=10, description="Share of the best heuristic's recall@20 that a release must reach."
     )
@@ -208,6 +217,12 @@ class ApiSettings(Section):
     host: str = Field("127.0.0.1", min_length=1, description="Address the lookup API listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the lookup API listens on.")
     workers: int = Field(1, ge=1, le=256, description="Server processes.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Requests that a worker has in hand at once; 0 for one, or four where it asks other hosts for them.",
+    )
     poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks at CURRENT.")
     retry_after_s: int = Field(5, ge=1, le=86_400, description="Retry-After of a 503.")
     key_per_s: float = Field(
@@ -305,6 +320,9 @@ class LadderSettings(Section):
 
 class StoreSettings(Section):
     keep_releases: int = Field(7, ge=1, le=1_000_000, description="Releases that `release clean` keeps.")
+    lease_s: float = Field(
+        60, ge=1, le=3600, description="Time without a sign of life after which another run takes over what one made."
+    )
 
 
 class Settings(Section):

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +95,11 @@ class ObjectStore(Protocol):
         """Removes scratch folders that nobody locked or wrote to for `min_age_s` seconds: what killed writers left."""
         ...
 
-    def commit_folder(self, folder: Path, prefix: str, last: str) -> bool:
+    def commit_folder(self, folder: Path, prefix: str, last: str, check: Callable[[], None] = lambda: None) -> bool:
         """Moves a local folder to `prefix` so that the file `last` appears last; false when another writer was first.
 
-        A reader that sees `last` sees every other file. The local folder is gone afterwards.
+        A reader that sees `last` sees every other file. The local folder is gone afterwards. check: called just before
+        `last` appears, to raise what stops it; where the store is a folder no conditional put comes between the two.
         """
         ...
 

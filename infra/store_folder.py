@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -147,7 +147,7 @@ class FolderStore:
     def clean_scratch(self, min_age_s: float) -> None:
         remove_stale(self.root / INTERNAL / "tmp", min_age_s)
 
-    def commit_folder(self, folder: Path, prefix: str, last: str) -> bool:
+    def commit_folder(self, folder: Path, prefix: str, last: str, check: Callable[[], None] = lambda: None) -> bool:
         target = self._path(prefix.rstrip("/"))
         with _explained(f"{self.uri}/{prefix}"):
             for path in folder.rglob("*"):
@@ -157,7 +157,9 @@ class FolderStore:
             if target.exists() and not (target / last).exists():  # half a copy, which no writer of ours leaves
                 self.delete_folder(prefix)
             try:
-                os.rename(folder, target)
+                with self._locked():
+                    check()
+                    os.rename(folder, target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise

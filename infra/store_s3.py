@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ class S3Store:
     def clean_scratch(self, min_age_s: float) -> None:
         remove_stale(cache_folder() / "scratch", min_age_s)
 
-    def commit_folder(self, folder: Path, prefix: str, last: str) -> bool:
+    def commit_folder(self, folder: Path, prefix: str, last: str, check: Callable[[], None] = lambda: None) -> bool:
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         final = f"{prefix.rstrip('/')}/{last}"
         if self.exists(final):
@@ -158,6 +158,7 @@ class S3Store:
             if name != last:
                 self.upload(folder / name, f"{prefix.rstrip('/')}/{name}")
         try:
+            check()
             self.put(final, (folder / last).read_bytes(), if_absent=self.conditional_puts)
         except Conflict:
             return False
