@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from jobs.serve import THREADS
+from infra.request_threads import threads_of
+from infra.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("lookup.lua")
@@ -62,7 +63,7 @@ def served(
     command = [
         *(sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "--no-access-log"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)),
-        *("--blocking-threads", str(THREADS), "--log-level", "warning", app),
+        *("--blocking-threads", str(threads_of(Settings())), "--log-level", "warning", app),
     ]
     with running(command, environment, f"http://127.0.0.1:{port}", "/readyz", core) as server:
         yield server

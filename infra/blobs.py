@@ -19,7 +19,7 @@ import orjson
 from infra.errors import CorruptArtifact
 
 BLOB_VERSION = 1
-RANKING, CANDIDATES, USER, NEIGHBOURS, BARS = b"RCUNB"
+RANKING, CANDIDATES, USER, NEIGHBOURS, BARS, PAGED = b"RCUNBP"
 
 RECORDS = {"1": "<IfBH", "2": "<IfHI", "3": "<QfBH", "4": "<QfHI"}
 """An item of a ranking in its narrow and wide forms: id - base, score, shape of its reasons, count of the first."""
@@ -88,6 +88,7 @@ RANKING_LAYOUT = Layout(
     shapes="BH",
     dictionary="s",
 )
+PAGED_LAYOUT = Layout(PAGED, "paged ranking", ids="q", ends="HI", marks="H", text="s", ranking="s")
 CANDIDATES_LAYOUT = Layout(CANDIDATES, "candidates", base="q", ids="IQ", sources="B", features="e")
 USER_LAYOUT = Layout(USER, "user", features="f", attribute_codes="i", groups="I", embedding="e")
 NEIGHBOURS_LAYOUT = Layout(NEIGHBOURS, "neighbours", friends="I", base="q", ids="IQ", barred="H")
@@ -187,11 +188,39 @@ class Ranking:
         return rendered
 
 
+@dataclass(frozen=True, slots=True)
+class FirstPage:
+    """The first people of a ranking as they are shown where nothing happened since, kept before the ranking itself.
+
+    ids: best first. ends: of each one's JSON object in `text`, which has commas between. limit: of the answer that it
+    is; demoted: how many a cap moved back in it. whole: nobody else is ranked. caps: those it was made under.
+    """
+
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]
+    text: bytes
+    limit: int
+    demoted: int
+    whole: bool
+    caps: tuple[int, ...]
+
+
+def first_page(blob: bytes) -> FirstPage | None:
+    """None for a ranking that is kept without one. Raises CorruptArtifact."""
+    if blob[1:2] != _PAGED:
+        return None
+    ids, ends, marks, text, _ = PAGED_LAYOUT.split(blob)
+    if len(ids) != len(ends) or len(marks) < 3 or (ends[-1] if ends else 0) != len(text):
+        raise PAGED_LAYOUT.corrupt("its page does not fit together")
+    return FirstPage(ids, ends, text, marks[0], marks[1], marks[2] == 1, marks[3:])
+
+
 def decode_ranking(blob: bytes) -> Ranking:
-    """Raises CorruptArtifact."""
-    return Ranking(blob)
+    """Of a blob with or without a first page. Raises CorruptArtifact."""
+    return Ranking(PAGED_LAYOUT.split(blob)[-1] if blob[1:2] == _PAGED else blob)
 
 
+_PAGED = bytes([PAGED])
 _ITEMS_CODE_AT = 2 + 5
 """Where the head says how wide the items are."""
 _FAR_BASE = (1 << 62) - 1

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Sequence
 
-from infra.blobs import BLOB_VERSION, RANKING, RANKING_LAYOUT, RECORDS
+from infra.blobs import BLOB_VERSION, PAGED_LAYOUT, RANKING_LAYOUT, RECORDS, FirstPage, Layout
 
 _HEAD = struct.Struct("<BB")
 _SECTION = struct.Struct("<BI")
@@ -43,8 +43,26 @@ def encode_ranking(
         "shapes": _unsigned([text for one in shapes for text in one]),
         "dictionary": ("s", "\n".join(texts).encode()),
     }
-    ordered = [sections[name] for name in RANKING_LAYOUT.sections]
-    head = _HEAD.pack(BLOB_VERSION, RANKING) + b"".join(_SECTION.pack(ord(c), len(data)) for c, data in ordered)
+    return _blob(RANKING_LAYOUT, sections)
+
+
+def encode_paged(page: FirstPage, ranking: bytes) -> bytes:
+    """The page and the blob of its ranking in one, as `first_page` and `decode_ranking` read it."""
+    marks = (page.limit, page.demoted, page.whole, *page.caps)
+    wide = "I" if len(page.text) > 0xFFFF else "H"
+    sections = {
+        "ids": ("q", struct.pack(f"<{len(page.ids)}q", *page.ids)),
+        "ends": (wide, struct.pack(f"<{len(page.ends)}{wide}", *page.ends)),
+        "marks": ("H", struct.pack(f"<{len(marks)}H", *marks)),
+        "text": ("s", page.text),
+        "ranking": ("s", ranking),
+    }
+    return _blob(PAGED_LAYOUT, sections)
+
+
+def _blob(layout: Layout, sections: dict[str, tuple[str, bytes]]) -> bytes:
+    ordered = [sections[name] for name in layout.sections]
+    head = _HEAD.pack(BLOB_VERSION, layout.kind) + b"".join(_SECTION.pack(ord(c), len(data)) for c, data in ordered)
     return head + b"".join(data for _, data in ordered)
 
 

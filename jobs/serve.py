@@ -20,6 +20,7 @@ from granian.http import HTTP1Settings
 from infra.errors import PymkError, StoreError, UsageError
 from infra.keys import KeyStore
 from infra.live_facts import facts_uri
+from infra.request_threads import threads_of
 from infra.settings import ENV_PREFIX, Settings
 from infra.store import open_store
 from jobs.erasure import adopt_erasures
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 APP = "lookup_api.app:create_app"
 STORE_VARIABLE = "PYMK_STORE"
 METRICS_VARIABLE, DRAIN_VARIABLE = "PROMETHEUS_MULTIPROC_DIR", "PYMK_DRAIN_FILE"
-THREADS = 2
-"""Request threads of a worker: one waits for a page of the tables while the other answers."""
 
 DRAIN_S = 10
 """Seconds a worker may take to end after it was told to; a stuck one is killed, so that a restart never hangs."""
@@ -111,7 +110,7 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
             port=port,
             interface=Interfaces.WSGI,
             workers=workers,
-            blocking_threads=THREADS,
+            blocking_threads=threads_of(settings),
             factory=True,
             websockets=False,
             http=HTTPModes.http1,

@@ -9,17 +9,17 @@ from infra.errors import UsageError
 from infra.key_ring import KeyRing
 from infra.live_facts import facts_uri
 from infra.redis_connection import is_redis
+from infra.request_threads import threads_of
 from infra.settings import Settings
 from lookup_api import logs, pages, problems
 from lookup_api.door import Door
 from lookup_api.facts_access import FactsAccess
-from lookup_api.ladder import Offer
 from lookup_api.lean_flask import LeanFlask
 from lookup_api.load import Load
-from lookup_api.lookup import Lookup, items_json
+from lookup_api.lookup import Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.parameters import MAX_LIMIT
-from lookup_api.ranking.rules import pick
+from lookup_api.ranking.pages import shown
 from lookup_api.rate_limits import KEY, USER, RateLimit
 from lookup_api.release_list import ReleaseList
 from lookup_api.release_source import source_of
@@ -33,8 +33,6 @@ from lookup_api.tracing import open_tracing
 STORE_VARIABLE, DRAIN_VARIABLE = "PYMK_STORE", "PYMK_DRAIN_FILE"
 WARM_UP, WARM_PATHS = 20, ("/healthz", "/readyz", "/openapi.json")
 """The interpreter fits code to what it does after some runs of it."""
-THREADS = 2
-"""Request threads of a worker, as `pymk serve` starts it."""
 
 
 class Parts:
@@ -51,7 +49,7 @@ class Parts:
         self.keys = KeyRing(store_uri, api.poll_s)
         self.tracing = open_tracing()
         self.request_ids = RequestIds()
-        self.load = Load(THREADS, settings.ladder.fewer_at, settings.ladder.no_live_at)
+        self.load = Load(threads_of(settings), settings.ladder.fewer_at, settings.ladder.no_live_at)
         self.load.told = self.lookup.counts.busy
         self.key_limit = RateLimit(KEY, api.key_per_s) if api.key_per_s else None
         self.user_limit = RateLimit(USER, api.user_per_s) if api.user_per_s else None
@@ -108,7 +106,7 @@ class Parts:
             key_limit=self.key_limit,
             user_limit=self.user_limit,
             max_body_bytes=api.max_body_kib << 10,
-            queue=Queue(api.queue_ms / 1e3, THREADS),
+            queue=Queue(api.queue_ms / 1e3),
             load=self.load,
             retry_after_s=api.retry_after_s,
             metrics=self.metrics,
@@ -164,7 +162,7 @@ def warm_up(app: LeanFlask, watch: ReleaseWatch, lookup: Lookup) -> None:
     with watch.hold() as release:
         if release is not None:
             for _ in range(WARM_UP):
-                items_json(Offer(release.popular, b""), pick(release.popular, MAX_LIMIT, (), ()))
+                shown(release.popular, MAX_LIMIT, (), ())
             lookup.rehearse(release)
     client = app.test_client()
     for path in WARM_PATHS:

@@ -6,6 +6,7 @@ or since it was last spared is dropped first (second chance, the clock of Corbat
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -30,7 +31,7 @@ class BoundedCache(Generic[V]):
         self._most = most_bytes
         self._life_s = life_s
         self._clock = clock
-        self._entries: dict[Hashable, _Entry[V]] = {}
+        self._entries: OrderedDict[Hashable, _Entry[V]] = OrderedDict()  # finding the oldest of a dict takes a scan
         self._lock = threading.Lock()
         self.size_bytes = 0
 
@@ -82,4 +83,4 @@ class BoundedCache(Generic[V]):
                 self._drop(key)
                 return
             entry.used = False
-            self._entries[key] = self._entries.pop(key)
+            self._entries.move_to_end(key)

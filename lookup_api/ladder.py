@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from infra.blobs import Ranking
+from infra.blobs import FirstPage, Ranking, decode_ranking
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.ladder_metrics import ANSWERED, EMPTY, FAILED, LATE, OPEN, SPARED, LadderMetrics
 from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
-from lookup_api.ranking.rules import EXCLUDE_PARAMETER, SELF, Bar, Picked, pick
+from lookup_api.ranking.pages import Shown, cut, shown
+from lookup_api.ranking.rules import EXCLUDE_PARAMETER, SELF, Bar
 from lookup_api.served_release import ServedRelease
 
 log = logging.getLogger(__name__)
 
 NOBODY, NO_CACHE = "none", "none"
+NOTHING = Shown(b"[]", 0)
 
 
 class Facts(Protocol):
@@ -80,17 +82,26 @@ Evidence = Mapping[int, tuple[int, Mapping[str, float]]]
 class Offer:
     """What a rung would show, before the rules.
 
-    blob: the ranking as it is stored. bars: people this rung knows must not be shown. degraded: made without a part,
-    named in `without`. evidence: what explain tells, where the rung knows more than the release's tables.
+    blob: the ranking as it is stored, empty where it is `decoded` already. page: its first page, where it has one.
+    bars: people this rung knows must not be shown. degraded: made without a part, named in `without`. evidence: what
+    explain tells, where the rung knows more than the release's tables.
     """
 
-    ranking: Ranking
     blob: bytes
+    page: FirstPage | None = None
     bars: tuple[Bar, ...] = ()
     cache: str = NO_CACHE
     degraded: bool = False
     without: tuple[str, ...] = ()
     evidence: Evidence | None = None
+    decoded: Ranking | None = None
+
+    @property
+    def ranking(self) -> Ranking:
+        """Raises CorruptArtifact."""
+        if self.decoded is None:
+            self.decoded = decode_ranking(self.blob)
+        return self.decoded
 
 
 class Spared(Exception):
@@ -124,7 +135,7 @@ class Outcome:
 
     source: str
     offer: Offer | None
-    picked: Picked
+    shown: Shown
     degraded: bool
     tried: list[Tried]
 
@@ -134,7 +145,7 @@ class Ladder:
     """rungs: best first. caps: people of one group among the shown, in the order of rules.CAPPED."""
 
     rungs: Sequence[Rung]
-    caps: Sequence[int]
+    caps: tuple[int, ...]
     fatigue_places: int
     metrics: Metrics
     counts: LadderMetrics
@@ -146,34 +157,32 @@ class Ladder:
         tried: list[Tried] = []
         for rung in self.rungs:
             start = time.perf_counter()
-            offer, outcome = self._asked(rung, ask)
-            picked = None if offer is None else self._picked(offer, ask, bars)
-            if picked is not None and picked.records:
-                outcome = ANSWERED
+            offer, found, outcome = self._asked(rung, ask, bars)
             self.counts.rung(rung.source, outcome)
             if ask.query.explain:
                 without = offer.without if offer else ()
                 tried.append(Tried(rung.source, outcome, (time.perf_counter() - start) * 1e3, without))
-            if picked is not None and picked.records and offer is not None:
-                return Outcome(rung.source, offer, picked, degraded or offer.degraded, tried)
+            if outcome == ANSWERED and offer is not None:
+                return Outcome(rung.source, offer, found, degraded or offer.degraded, tried)
             degraded = degraded or outcome != EMPTY or (offer is not None and offer.degraded)
-        return Outcome(NOBODY, None, Picked([], {}, 0), degraded, tried)
+        return Outcome(NOBODY, None, NOTHING, degraded, tried)
 
-    def _asked(self, rung: Rung, ask: Ask) -> tuple[Offer | None, str]:
-        """What a rung offers and, where it is not used, why."""
+    def _asked(self, rung: Rung, ask: Ask, bars: tuple[Bar, ...]) -> tuple[Offer | None, Shown, str]:
+        """What a rung offers, what the rules leave of it, and what became of it."""
         breaker = rung.breaker
         if not breaker.allows():
-            return None, OPEN
+            return None, NOTHING, OPEN
         try:
             offer = rung.offer(ask)
+            found = NOTHING if offer is None else self._shown(offer, ask, bars)
         except Spared:
-            return None, SPARED
+            return None, NOTHING, SPARED
         except Exception as error:  # whatever a rung died of, the next one may still answer
             self._failed(rung, error)
-            return None, LATE if isinstance(error, TooLate) else FAILED
+            return None, NOTHING, LATE if isinstance(error, TooLate) else FAILED
         if offer is not None and offer.cache == NO_CACHE:  # who had nothing to do, or found it done, proves nothing
             breaker.succeeded()
-        return offer, EMPTY
+        return offer, found, ANSWERED if found.people else EMPTY
 
     def _failed(self, rung: Rung, error: Exception) -> None:
         was_open = rung.breaker.open
@@ -182,15 +191,18 @@ class Ladder:
         if not was_open:
             log.error("rung %s failed: %s", rung.source, error, exc_info=None if isinstance(error, TooLate) else error)
 
-    def _picked(self, offer: Offer, ask: Ask, bars: tuple[Bar, ...]) -> Picked:
-        picked = pick(
-            offer.ranking, ask.query.limit, bars + offer.bars, self.caps, ask.facts.fatigue, self.fatigue_places
-        )
-        for rule, number in picked.dropped.items():
+    def _shown(self, offer: Offer, ask: Ask, bars: tuple[Bar, ...]) -> Shown:
+        bars, limit, fatigue = bars + offer.bars, ask.query.limit, ask.facts.fatigue
+        found = None
+        if offer.page is not None and not fatigue:
+            found = cut(offer.page, limit, bars, self.caps)
+        if found is None:
+            found = shown(offer.ranking, limit, bars, self.caps, fatigue, self.fatigue_places)
+        for rule, number in found.dropped.items():
             self.metrics.excluded.labels(rule).inc(number)
-        if picked.demoted:
-            self.metrics.demoted.inc(picked.demoted)
-        return picked
+        if found.demoted:
+            self.metrics.demoted.inc(found.demoted)
+        return found
 
     def _bars(self, ask: Ask) -> tuple[Bar, ...]:
         own: dict[int, str] = dict.fromkeys(ask.query.exclude, EXCLUDE_PARAMETER) if ask.query.exclude else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface
+from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter, Rule
 
 Headers = list[tuple[str, str]]
@@ -71,6 +72,8 @@ class FirstRoute:
 
     def match(self, return_rule: bool = True) -> tuple[Rule, Mapping[str, Any]]:
         request = self._request
+        if request.environ["PATH_INFO"].startswith("//"):
+            raise NotFound  # werkzeug would match it as if it began with one, behind the back of whoever looked at it
         found = self._app.first_match(request.path) if request.method in ("GET", "HEAD") else None
         if found is not None:
             return found

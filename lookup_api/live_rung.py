@@ -8,7 +8,6 @@ import logging
 import math
 from dataclasses import dataclass
 
-from infra.blobs import decode_ranking
 from infra.errors import StoreError
 from infra.settings import LadderSettings
 from infra.shared_cache import SharedCache
@@ -94,7 +93,7 @@ class Live:
         if not ask.release.ranks_live:
             return None
         if not ask.query.explain and (kept := self.caches.l1_get(ask)) is not None:
-            return Offer(decode_ranking(kept), kept, cache="l1")
+            return Offer(kept, cache="l1")
         circle = circle_of(ask)
         viewer = Viewer.of(ask, circle)
         if circle is None and viewer.stored is None:
@@ -102,7 +101,7 @@ class Live:
         deadline = ask.deadline.within(self.settings.live_budget_ms / 1e3)
         if not ask.query.explain and (shared := self.caches.l2_get(ask, deadline)) is not None:
             self.caches.put_l1(ask, shared)
-            return Offer(decode_ranking(shared), shared, cache="l2")
+            return Offer(shared, cache="l2")
         if ask.level >= NO_LIVE:
             raise Spared
         ranked = self._ranked(ask, viewer, deadline)
@@ -111,7 +110,6 @@ class Live:
         if ask.level == FULL and not ranked.without:
             self.caches.put(ask, ranked.blob)
         return Offer(
-            decode_ranking(ranked.blob),
             ranked.blob,
             degraded=bool(ranked.without),
             without=ranked.without,

@@ -6,24 +6,21 @@ from typing import Any
 
 import orjson
 
-from infra.errors import CorruptArtifact
 from infra.settings import Settings
 from infra.shared_cache import SharedCache
 from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.explain import add_explanations
-from lookup_api.ladder import NO_CACHE, NOBODY, Ask, Facts, Ladder, NoFacts, Offer, Outcome, Query
+from lookup_api.ladder import NO_CACHE, NOBODY, NOTHING, Ask, Facts, Ladder, NoFacts, Offer, Outcome, Query
 from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.live_rung import Live, LiveCaches
 from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
-from lookup_api.ranking.rules import Picked, caps_of
+from lookup_api.ranking.rules import caps_of
 from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale
 from lookup_api.served_release import ServedRelease
 
-LARGEST_SCORE = 1e30
-"""JSON has no infinity; no ranker comes near."""
 MIB = 1 << 20
 LAST_GOOD_LIFE_S = 86_400.0
 NO_FACTS = NoFacts()
@@ -31,13 +28,13 @@ NO_FACTS = NoFacts()
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An answer's items as JSON text, and what they are true of."""
+class Answered:
+    """An answer's items as a JSON array, and what they are true of."""
 
     release_id: str
     version: int
     source: str
-    items: str
+    items: bytes
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Lookup:
     ladder: Ladder
     metrics: Metrics
     counts: LadderMetrics
-    answers: BoundedCache[Shown]
+    answers: BoundedCache[Answered]
     last_good: BoundedCache[Kept]
     caches: LiveCaches
     breakers: tuple[Breaker, ...] = field(default=())
@@ -84,7 +81,7 @@ class Lookup:
         facts: None where they cannot be read: then nobody is shown. level: what it may cost (lookup_api.load).
         """
         if facts is None or facts.viewer_hidden:
-            return self._told(query, release, NOBODY, "[]", facts is None)
+            return self._told(query, release, NOBODY, NOTHING.items, facts is None)
         if query.exclude or query.explain or not self.answers:
             return self._climbed(query, release, facts, deadline, level)
         key = (query.user_id, query.limit)
@@ -107,31 +104,31 @@ class Lookup:
         ask = Ask(query, release, facts, deadline, level)
         outcome = self.ladder.climb(ask)
         offer, degraded = outcome.offer, outcome.degraded
-        items: Any = items_json(offer, outcome.picked)
+        items = outcome.shown.items
         if offer is not None and not degraded:
             self._keep(ask, outcome, offer, items)
         if not query.explain:
             return self._told(query, release, outcome.source, items, degraded, offer.cache if offer else NO_CACHE)
         listed = orjson.loads(items)
         degraded |= not add_explanations(listed, query.user_id, release, offer.evidence if offer else None)
-        answer = self._told(query, release, outcome.source, "", degraded)
+        answer = self._told(query, release, outcome.source, NOTHING.items, degraded)
         tried = [
             {"rung": one.rung, "outcome": one.outcome, "ms": round(one.ms, 3), "without": list(one.without)}
             for one in outcome.tried
         ]
         return answer | {"items": listed, "explain": {"rungs": tried}}
 
-    def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, items: str) -> None:
+    def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, items: bytes) -> None:
         """What answered well may answer again, and in need: popular people need no keeping."""
         query, release = ask.query, ask.release
         if outcome.source in ("precomputed", "live") and self.last_good:
             self.last_good.put(query.user_id, Kept(release.release_id, offer.blob), len(offer.blob))
         if self.answers and not (query.exclude or query.explain or ask.facts.fatigue):
-            shown = Shown(release.release_id, ask.facts.version, outcome.source, items)
-            self.answers.put((query.user_id, query.limit), shown, len(items))
+            answered = Answered(release.release_id, ask.facts.version, outcome.source, items)
+            self.answers.put((query.user_id, query.limit), answered, len(items))
 
     def _told(
-        self, query: Query, release: ServedRelease, source: str, items: str, degraded: bool, cache: str = NO_CACHE
+        self, query: Query, release: ServedRelease, source: str, items: bytes, degraded: bool, cache: str = NO_CACHE
     ) -> dict[str, Any]:
         if degraded:
             self.metrics.degraded.inc()
@@ -145,20 +142,3 @@ class Lookup:
             "as_of": release.as_of,
             "age_s": max(0, int(time.time() - release.as_of_s)),
         }
-
-
-def items_json(offer: Offer | None, picked: Picked) -> str:
-    """The shown people as a JSON array, written as text: objects made only to be serialised cost twice as much."""
-    if offer is None:
-        return "[]"
-    ranking = offer.ranking
-    base, text_of = ranking.base, ranking.text_of
-    items = []
-    for rank, (offset, score, shape, count) in enumerate(picked.records, 1):
-        if not -LARGEST_SCORE < score < LARGEST_SCORE:
-            raise CorruptArtifact(f"ranking blob: score {score}", "Verify the release.")
-        head, tail = text_of(shape)
-        if count:
-            head = f'{head},"count":{count}'
-        items.append(f'{{"user_id":"{base + offset}","rank":{rank},"score":{score:.7g},"reasons":[{head}{tail}]}}')
-    return f"[{','.join(items)}]"

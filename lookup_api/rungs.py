@@ -5,7 +5,7 @@ Live ranking is in lookup_api.live_rung.
 
 from dataclasses import dataclass
 
-from infra.blobs import decode_neighbours, decode_ranking
+from infra.blobs import decode_neighbours, first_page
 from infra.kv import NEIGHBOURS, RANKINGS
 from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker
@@ -33,7 +33,7 @@ class Precomputed:
             return None
         if len(ask.facts.barred) >= self.new_friends and ask.release.ranks_live and is_outdated(ask, self.new_friends):
             return None
-        return Offer(decode_ranking(blob), blob)
+        return Offer(blob, first_page(blob))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Heuristic:
         groups = [users.groups(place) for place in range(len(people))]
         reasons, counts = [(MUTUAL,)] * len(people), best.common.tolist()
         blob = written_list(people, best.allocation.tolist(), reasons, counts, groups, ask.release.group_rules)
-        return Offer(decode_ranking(blob), blob)
+        return Offer(blob)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Stale:
         self.counts.cache("last_good", kept is not None)
         if kept is None:
             blob = release.tables.get(RANKINGS, user_id)
-            return None if blob is None else Offer(decode_ranking(blob), blob)
+            return None if blob is None else Offer(blob)
         if kept.release_id == release.release_id:
-            return Offer(decode_ranking(kept.blob), kept.blob)
+            return Offer(kept.blob)
         bars = bars_by_night(release.tables, user_id)
         if bars is None:
             return None
-        return Offer(decode_ranking(kept.blob), kept.blob, (dict.fromkeys(bars.tolist(), NOT_FOR_USER),))
+        return Offer(kept.blob, bars=(dict.fromkeys(bars.tolist(), NOT_FOR_USER),))
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,6 @@ class Popular:
     def offer(self, ask: Ask) -> Offer | None:
         popular, blob = ask.release.popular, ask.release.tables.get(NEIGHBOURS, ask.query.user_id)
         if blob is None:
-            return Offer(popular, b"")
+            return Offer(b"", decoded=popular)
         barred = [popular.id_at(place) for place in decode_neighbours(blob).barred if place < len(popular)]
-        return Offer(popular, b"", (dict.fromkeys(barred, NOT_FOR_USER),))
+        return Offer(b"", bars=(dict.fromkeys(barred, NOT_FOR_USER),), decoded=popular)

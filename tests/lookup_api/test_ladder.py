@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 
-from infra.blobs import decode_ranking
 from infra.ranking_blob import encode_ranking
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline, TooLate
@@ -33,7 +33,7 @@ class Rung:
 
 def offer_of(people: Sequence[int], **more: Any) -> Offer:
     blob = encode_ranking(people, [1.0] * len(people), [(NEAR,)] * len(people), [0] * len(people))
-    return Offer(decode_ranking(blob), blob, **more)
+    return Offer(blob, **more)
 
 
 def failing(error: BaseException) -> Callable[[], Offer | None]:
@@ -57,7 +57,7 @@ def climbed(ladder: Ladder, facts: NoFacts | None = None, exclude: Sequence[int]
 
 def shown(outcome: Outcome) -> list[int]:
     assert outcome.offer is not None
-    return [outcome.offer.ranking.base + record[0] for record in outcome.picked.records]
+    return [int(item["user_id"]) for item in orjson.loads(outcome.shown.items)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_every_rung_passes_the_rules_and_the_facts() -> None:
         outcome = climbed(ladder_of(*does, lambda last=last: last), facts, exclude=[4])  # type: ignore[misc]
         assert (outcome.source, shown(outcome)) == (f"rung {at}", [1])
         dropped = {"self": 1, "blocked": 1, "banned": 1, "exclude_parameter": 1, "not_for_user": 1}
-        assert outcome.picked.dropped == dropped
+        assert outcome.shown.dropped == dropped
 
 
 def test_whoever_was_shown_often_sinks_on_every_rung() -> None:
@@ -120,5 +120,5 @@ def test_being_spared_is_no_failure_of_the_rung() -> None:
 
 
 def test_a_corrupt_list_is_a_failure_of_its_rung() -> None:
-    outcome = climbed(ladder_of(lambda: Offer(decode_ranking(b"\x01garbage"), b""), lambda: offer_of([1])))
+    outcome = climbed(ladder_of(lambda: Offer(b"\x01garbage"), lambda: offer_of([1])))
     assert (outcome.source, outcome.degraded) == ("rung 1", True)

@@ -12,7 +12,7 @@ from lookup_api.lean_flask import Answer, LeanFlask
 
 PATHS = ("/v1/users/5/recommendations", "/v1/users/a%20b/recommendations", "/v1/users/%D9%A3/recommendations",
          "/v1/users//recommendations", "/v1/users/5/6/recommendations", "/v1/users/5/recommendations/",
-         "/v1/users/5%2F6/recommendations", "//v1/users/5/recommendations", "/v1/users/recommendations", "/other",
+         "/v1/users/5%2F6/recommendations", "/v1/users/recommendations", "/other",
          "/nothing", "/", "/v1/users/recommendations/recommendations")  # fmt: skip
 
 
@@ -72,3 +72,9 @@ def test_an_answer_has_its_length_and_head_has_no_body(both: tuple[Any, Any]) ->
 def test_a_hook_that_would_never_run_is_refused(hook: str) -> None:
     with pytest.raises(TypeError, match="no hooks"):
         getattr(LeanFlask("app"), hook)(lambda: None)
+
+
+@pytest.mark.parametrize("path", ["//v1/users/5/recommendations", "///other", "//other"])
+def test_a_doubled_slash_leads_nowhere(both: tuple[Any, Any], path: str) -> None:
+    """What looks at the path before Flask, as the check of scopes does, must see the path that is matched."""
+    assert both[0].get("/", environ_overrides={"PATH_INFO": path}).status_code == 404
