@@ -51,10 +51,13 @@ def embed_profile(
 
 
 @torch.no_grad()
-def embed_rows(encoder: Encoder, inputs: Inputs) -> Float32:
-    """Unit embeddings of all rows of `inputs`, float32 [N, D]; holds layers + 2 arrays of N x hidden."""
+def embed_rows(encoder: Encoder, inputs: Inputs, vector_rows: Int64 | None = None) -> Float32:
+    """Unit embeddings of all rows of `inputs`, float32 [N, D]; holds layers + 2 arrays of N x hidden.
+
+    vector_rows int64 [N]: whose own vectors the encoder knows them by, where they are not rows 0 .. N - 1 of its graph.
+    """
     device = encoder.feature_weights.device
-    profiles, sent = _first_level(encoder, inputs, device)
+    profiles, sent = _first_level(encoder, inputs, device, vector_rows)
     levels, known = [], profiles
     for hop in range(encoder.shape.layers):
         known = sent = _next_level(encoder, hop, inputs, known, sent)
@@ -69,7 +72,9 @@ def embed_rows(encoder: Encoder, inputs: Inputs) -> Float32:
     return embedded
 
 
-def _first_level(encoder: Encoder, inputs: Inputs, device: torch.device) -> tuple[Tensor, Tensor]:
+def _first_level(
+    encoder: Encoder, inputs: Inputs, device: torch.device, vector_rows: Int64 | None
+) -> tuple[Tensor, Tensor]:
     """Profiles and messages of all rows, [N, hidden] each."""
     profiles = torch.empty(inputs.users, encoder.shape.hidden, device=device)
     messages = torch.empty_like(profiles)
@@ -78,7 +83,8 @@ def _first_level(encoder: Encoder, inputs: Inputs, device: torch.device) -> tupl
         bags, feature_rows = compact_bags(inputs, rows, device)
         profiles[start:end] = encoder.profiles(bags, feature_rows)
         if inputs.connections.entries:
-            messages[start:end] = encoder.messages(torch.from_numpy(rows).to(device), profiles[start:end])
+            own = rows if vector_rows is None else vector_rows[start:end]
+            messages[start:end] = encoder.messages(torch.from_numpy(own).to(device), profiles[start:end])
     return profiles, messages if inputs.connections.entries else profiles
 
 

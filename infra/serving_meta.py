@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from infra.errors import CorruptArtifact
@@ -10,6 +12,9 @@ META_VERSION = 1
 HEAD_KEY, POPULAR_KEY, GROUP_RULES_KEY = 0, 1, 2
 """Keys of the meta table: this head as JSON, the popular list as a ranking blob, and which cap holds for each company
 and school: a byte a group, by its id in the users' blobs. The last is missing in releases of earlier versions."""
+CHANGED_KEY, DEPARTED_KEY = 3, 4
+"""Keys of the meta table of a delta: the ids of all users whose rows differ from those of its base, and of those who
+left since; int64 each. A delta holds the head and these alone, and of the other tables the rows of the first."""
 PRICE = "price"
 """Name of a column after the user features: what exposure takes from the score of whoever is shown this person."""
 
@@ -45,3 +50,14 @@ class ServingHead:
             return cls(**values | {name: tuple(values[name]) for name in names})
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise CorruptArtifact("serving tables: the head is unreadable", "Verify the release.") from error
+
+
+def decode_ids(data: bytes | None) -> npt.NDArray[np.int64]:
+    """What a delta keeps at CHANGED_KEY and DEPARTED_KEY. Raises CorruptArtifact."""
+    if data is None or len(data) % 8:
+        raise CorruptArtifact("serving tables: the ids of a delta are missing or cut off", "Verify the release.")
+    return np.frombuffer(data, "<i8").astype(np.int64)
+
+
+def encode_ids(ids: npt.NDArray[np.int64]) -> bytes:
+    return ids.astype("<i8").tobytes()

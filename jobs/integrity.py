@@ -16,13 +16,13 @@ from jobs.profiles import ShownProfile, input_profile
 _COLUMNS = ("user_id", "candidate_id", "rank", "score")
 
 
-def check_rankings(graph: Graph, folder: Path) -> dict[str, Any]:
+def check_rankings(graph: Graph, folder: Path, among: npt.NDArray[Any] | None = None) -> dict[str, Any]:
     """{"ranked_share": share with a list, None for nobody, "faults": {name: count}, "shown", "profile"}.
 
     Every row is checked, a part at a time. ranked_share and missing are of users who have somebody left to be shown.
     faults: a count for each of jobs.gates.FAULTS. shown: coverage, Gini and exposure of the top 1 % over the first
     places of all lists. profile: of inputs and scores, for jobs.drift. folder: data of a rankings artifact, parts in
-    the order of users.
+    the order of users. among: rows of whom there must be a list, everybody if not given.
     """
     ranked = np.zeros(graph.users, bool)
     faults = dict.fromkeys(FAULTS, 0)
@@ -38,6 +38,8 @@ def check_rankings(graph: Graph, folder: Path) -> dict[str, Any]:
             faults[name] += count
         profile.add(candidate, rank, score)
     able = _has_somebody(graph)
+    if among is not None:
+        able &= np.isin(np.arange(graph.users), among)
     faults["missing"] = int((~ranked & able).sum())
     return {
         "ranked_share": float(ranked[able].mean()) if able.any() else None,

@@ -81,13 +81,24 @@ def rank_block(
 
     popular: rows, most connected first (`most_connected`). Pure: the same pairs give the same ranks in any block.
     """
-    scores = scorer.score(pairs)
+    users = np.arange(block.first, block.last, dtype=np.int32)
+    return rank_scored(graph, view, popular, users, pairs, scorer.score(pairs), per_user)
+
+
+def rank_scored(
+    graph: Graph,
+    view: ViewName,
+    popular: Int32,
+    users: Int32,
+    pairs: Pairs,
+    scores: npt.NDArray[np.float32],
+    per_user: int,
+) -> Ranked:
+    """The same of any users int32 [B], ascending, whose pairs have scores float32 [n]."""
     top = top_per_user(pairs.user, pairs.candidate, scores, per_user)
     at = top.order
     warm = Ranked(pairs.user[at], pairs.candidate[at], top.rank, scores[at], pairs.sources[at], at)
-    without = np.ones(block.last - block.first, bool)
-    without[pairs.user - block.first] = False
-    cold = (np.flatnonzero(without) + block.first).astype(np.int32)
+    cold = np.setdiff1d(users, pairs.user)
     return _merged(warm, _cold(graph, view, popular, cold, per_user)) if len(cold) else warm
 
 

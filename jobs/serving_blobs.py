@@ -1,6 +1,7 @@
 """Encodes the serving tables of one block of users, and the popular list."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,9 @@ from infra.blob_writer import (
 )
 from infra.graph import Csr, Graph
 from jobs.reason_shapes import reason_columns
-from jobs.scoring import Block, Pairs
+from jobs.scoring import Pairs
 from lookup_api.ranking.capped_groups import CappedGroups, local_groups
+from lookup_api.ranking.pages import with_page
 from lookup_api.ranking.popular import barred_places
 from lookup_api.ranking.top import top_per_user
 
@@ -39,10 +41,9 @@ class Lists:
     reasons: pa.ListArray
 
 
-def lists_of(graph: Graph, block: Block, rankings: pa.Table) -> Lists:
-    """Rankings of the block's users, in rank order; a user without any has an empty list."""
-    user = graph.rows_of(rankings["user_id"].to_numpy())
-    lengths = np.bincount(user - block.first, minlength=block.last - block.first).astype(np.int64)
+def lists_of(graph: Graph, users: Int32, rankings: pa.Table) -> Lists:
+    """Rankings of some users, rows ascending, in rank order; a user without any has an empty list."""
+    lengths = _counts(users, graph.rows_of(rankings["user_id"].to_numpy()))
     people = graph.rows_of(rankings["candidate_id"].to_numpy()).astype(np.int32)
     return Lists(lengths, people, rankings["score"].to_numpy(), rankings["reasons"].combine_chunks())
 
@@ -78,61 +79,70 @@ def ranking_blobs(graph: Graph, groups: CappedGroups, lists: Lists) -> Blobs:
     )
 
 
-def candidate_blobs(graph: Graph, block: Block, pairs: Pairs, scores: Float32, keep: int) -> Blobs:
+def paged_blobs(rankings: Blobs, limit: int, caps: tuple[int, ...]) -> Blobs:
+    """Rankings with their first pages, made by what serves them: a loop, but hardly a hundredth of a user's night."""
+    if limit == 0:
+        return rankings
+    blobs = [with_page(rankings.one(place), limit, caps) for place in range(len(rankings))]
+    ends = np.cumsum([len(blob) for blob in blobs], dtype=np.int64)
+    return Blobs(np.frombuffer(b"".join(blobs), np.uint8), ends)
+
+
+def candidate_blobs(graph: Graph, users: Int32, pairs: Pairs, scores: Float32, keep: int) -> Blobs:
     """The best `keep` candidates of each user by the ranker, with their pair features."""
     top = top_per_user(pairs.user, pairs.candidate, scores, keep)
     best = pairs.take(top.order)
-    ends = np.cumsum(np.bincount(best.user - block.first, minlength=block.last - block.first))
+    ends = np.cumsum(_counts(users, best.user))
     return encode_candidates(Ragged(graph.ids[best.candidate], ends), Ragged(best.sources, ends), best.features)
 
 
 def user_blobs(
-    graph: Graph, block: Block, groups: CappedGroups, features: Float32, embeddings: Float32 | None
+    graph: Graph, users: Int32, groups: CappedGroups, features: Float32, embeddings: Float32 | None
 ) -> Blobs:
     """features [N, U]; embeddings [N, D] or None."""
-    rows = slice(block.first, block.last)
-    users = block.last - block.first
-    held = slice(groups.of_user.indptr[block.first], groups.of_user.indptr[block.last])
-    ends = groups.of_user.indptr[block.first + 1 : block.last + 1] - held.start
-    vectors = np.zeros((users, 0), np.float16) if embeddings is None else embeddings[rows].astype(np.float16)
-    codes = np.ascontiguousarray(graph.attribute_codes[:, rows].T)
-    return encode_users(np.array(features[rows]), codes, Ragged(groups.of_user.indices[held], ends), vectors)
+    held = groups.of_user.indices[groups.of_user.entries_of(users)]
+    ends = np.cumsum(groups.of_user.indptr[users + 1] - groups.of_user.indptr[users])
+    vectors = np.zeros((len(users), 0), np.float16) if embeddings is None else embeddings[users].astype(np.float16)
+    codes = np.ascontiguousarray(np.asarray(graph.attribute_codes)[:, users].T)
+    return encode_users(np.array(features[users]), codes, Ragged(held, ends), vectors)
 
 
-def neighbour_blobs(graph: Graph, block: Block, popular: Int32, degrees: Int64, keep: int) -> Blobs:
+def neighbour_blobs(graph: Graph, users: Int32, popular: Int32, degrees: Int64, keep: int) -> Blobs:
     """Up to `keep` friends of each user, those with the fewest friends first: they say most about whom one knows."""
-    users = np.arange(block.first, block.last, dtype=np.int32)
     friends = graph.now.connections
-    kept = _least_connected(friends, block, degrees, keep)
+    kept = _least_connected(friends, users, degrees, keep)
     places, counts = barred_places(users, popular, friends, graph.excluded)
     ids = Ragged(graph.ids[kept[1]], np.cumsum(np.bincount(kept[0], minlength=len(users))))
     return encode_neighbours(degrees[users], ids, Ragged.of_lengths(places, counts))
 
 
-def bar_blobs(graph: Graph, block: Block, degrees: Int64, keep: int) -> Blobs:
+def bar_blobs(graph: Graph, users: Int32, degrees: Int64, keep: int) -> Blobs:
     """Whom each user must not be shown beside the `keep` stored friends: the other friends, and those excluded."""
     friends, excluded = graph.now.connections, graph.excluded
     people = max(graph.users, 1)
-    stored = _least_connected(friends, block, degrees, keep)
-    every = np.concatenate([_pairs_of(friends, block, people), _pairs_of(excluded, block, people)])
+    stored = _least_connected(friends, users, degrees, keep)
+    every = np.concatenate([_pairs_of(friends, users, people), _pairs_of(excluded, users, people)])
     keys = np.setdiff1d(every, stored[0] * people + stored[1])
-    ends = np.cumsum(np.bincount(keys // people, minlength=block.last - block.first))
+    ends = np.cumsum(np.bincount(keys // people, minlength=len(users)))
     return encode_bars(Ragged(graph.ids[keys % people], ends))
 
 
-def _pairs_of(rows: Csr, block: Block, people: int) -> Int64:
-    """place in the block * people + entry, for all entries of the block's rows; int64, ascending."""
-    start, end = rows.indptr[block.first], rows.indptr[block.last]
-    owner = np.repeat(np.arange(block.last - block.first), np.diff(rows.indptr[block.first : block.last + 1]))
-    return owner * np.int64(people) + rows.indices[start:end]
+def _counts(users: Int32, mentioned: npt.NDArray[Any]) -> Int64:
+    """How often each user is mentioned, int64 [users]; nobody else may be."""
+    return np.bincount(np.searchsorted(users, mentioned), minlength=len(users)).astype(np.int64)
 
 
-def _least_connected(friends: Csr, block: Block, degrees: Int64, keep: int) -> npt.NDArray[np.int64]:
-    """int64 [2, m]: place in the block, row of a friend; ascending."""
-    start, end = friends.indptr[block.first], friends.indptr[block.last]
-    lengths = np.diff(friends.indptr[block.first : block.last + 1])
+def _pairs_of(rows: Csr, users: Int32, people: int) -> Int64:
+    """place among the users * people + entry, for all entries of their rows; int64, ascending."""
+    owner = np.repeat(np.arange(len(users)), rows.indptr[users + 1] - rows.indptr[users])
+    return owner * np.int64(people) + rows.indices[rows.entries_of(users)]
+
+
+def _least_connected(friends: Csr, users: Int32, degrees: Int64, keep: int) -> npt.NDArray[np.int64]:
+    """int64 [2, m]: place among the users, row of a friend; ascending."""
+    lengths = friends.indptr[users + 1] - friends.indptr[users]
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    friend = friends.indices[start:end].astype(np.int64)
+    friend = friends.indices[friends.entries_of(users)].astype(np.int64)
     order = np.lexsort((friend, degrees[friend], owner))
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     chosen = np.sort(order[rank < keep])

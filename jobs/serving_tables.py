@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,12 +23,13 @@ from infra.settings import ServingSettings
 from jobs.blocks import part_path
 from jobs.context import StageContext, StageResult
 from jobs.rank import PRICES
-from jobs.scoring import Block, Scorer, blocks_of
+from jobs.scoring import Block, Pairs, Scorer, blocks_of
 from jobs.serving_blobs import (
     bar_blobs,
     candidate_blobs,
     lists_of,
     neighbour_blobs,
+    paged_blobs,
     popular_lists,
     ranking_blobs,
     user_blobs,
@@ -35,66 +37,82 @@ from jobs.serving_blobs import (
 from lookup_api.ranking.capped_groups import CappedGroups
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.ranking.popular import most_connected
-from lookup_api.ranking.rules import CAPPED
+from lookup_api.ranking.rules import CAPPED, caps_of
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Everything that the blobs of a block are made from. known float32 [N, U + 1]: user features, then the price."""
+    """What the blobs of users are made from. known float32 [N, U + 1]: user features, then the price; popular int32:
+    rows of the popular list, -1 for who has left it."""
 
     graph: Graph
     groups: CappedGroups
-    scorer: Scorer
     known: npt.NDArray[np.float32]
     embeddings: npt.NDArray[np.float32] | None
     popular: npt.NDArray[np.int32]
-    degrees: npt.NDArray[np.int64]
+    settings: ServingSettings
+    caps: tuple[int, ...]
+
+    @cached_property
+    def degrees(self) -> npt.NDArray[np.int64]:
+        return self.graph.now.connections.degrees()
+
+    def encode(
+        self, users: npt.NDArray[np.int32], pairs: Pairs, scores: npt.NDArray[np.float32], rankings: pa.Table
+    ) -> dict[str, Blobs]:
+        """Of some users, rows ascending, by table. pairs, scores float32 [n]: their candidates; rankings: RANKINGS."""
+        graph, keep = self.graph, self.settings
+        lists = lists_of(graph, users, rankings)
+        return {
+            RANKINGS: paged_blobs(ranking_blobs(graph, self.groups, lists), keep.first_page, self.caps),
+            CANDIDATES: candidate_blobs(graph, users, pairs, scores, keep.candidates),
+            USERS: user_blobs(graph, users, self.groups, self.known, self.embeddings),
+            NEIGHBOURS: neighbour_blobs(graph, users, self.popular, self.degrees, keep.neighbours),
+            BARS: bar_blobs(graph, users, self.degrees, keep.neighbours),
+        }
+
+
+@dataclass(frozen=True)
+class Night:
+    """Everybody's pairs and rankings, in blocks of users."""
+
+    encoder: Encoder
+    scorer: Scorer
     rankings: Path
     blocks: Sequence[Block]
-    settings: ServingSettings
 
     @classmethod
-    def open(cls, ctx: StageContext) -> "Encoder":
+    def open(cls, ctx: StageContext) -> "Night":
         graph = Graph.open(ctx.inputs["graph"].path)
         features = ctx.inputs["features"].path
         vectors = ctx.inputs["embeddings"].path / "now.npy" if "embeddings" in ctx.inputs else None
         scorer = Scorer.open(features, ctx.inputs["ranker"].path, "now")
         prices = open_array(ctx.inputs["rankings"].path / PRICES)
-        return cls(
+        encoder = Encoder(
             graph=graph,
             groups=CappedGroups.of(graph, ctx.settings.rules),
-            scorer=scorer,
             known=np.concatenate([scorer.user_features, prices[:, None]], axis=1),
             embeddings=open_array(vectors) if vectors else None,
             popular=most_connected(graph.now.connections)[: ctx.settings.serving.popular],
-            degrees=graph.now.connections.degrees(),
-            rankings=ctx.inputs["rankings"].path,
-            blocks=blocks_of(features / "now", graph.users),
             settings=ctx.settings.serving,
+            caps=caps_of(ctx.settings.rules),
         )
+        return cls(encoder, scorer, ctx.inputs["rankings"].path, blocks_of(features / "now", graph.users))
 
     def encode(self, number: int) -> dict[str, Blobs]:
         """The blobs of one block, by table."""
         block = self.blocks[number]
         pairs = block.pairs()
-        scores = self.scorer.score(pairs)
-        lists = lists_of(self.graph, block, self._ranked(number, block))
-        graph, keep = self.graph, self.settings
-        return {
-            RANKINGS: ranking_blobs(graph, self.groups, lists),
-            CANDIDATES: candidate_blobs(graph, block, pairs, scores, keep.candidates),
-            USERS: user_blobs(graph, block, self.groups, self.known, self.embeddings),
-            NEIGHBOURS: neighbour_blobs(graph, block, self.popular, self.degrees, keep.neighbours),
-            BARS: bar_blobs(graph, block, self.degrees, keep.neighbours),
-        }
+        users = np.arange(block.first, block.last, dtype=np.int32)
+        return self.encoder.encode(users, pairs, self.scorer.score(pairs), self._ranked(number, block))
 
     def _ranked(self, number: int, block: Block) -> pa.Table:
         """Rankings of the block; the rank stage cut its parts as the features are cut."""
         table = pq.read_table(part_path(self.rankings, number))
         ids = table["user_id"].to_numpy()
-        rows = self.graph.rows_of(ids[[0, -1]]) if len(ids) else np.array([block.first])
+        rows = self.encoder.graph.rows_of(ids[[0, -1]]) if len(ids) else np.array([block.first])
         if not ((rows >= block.first) & (rows < block.last)).all() and len(ids):
             raise CorruptArtifact(f"{self.rankings}: part {number} is of other users", "Run the rank stage again.")
         return table
@@ -131,11 +149,12 @@ def in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator
 
 
 def run(ctx: StageContext) -> StageResult:
-    encoder = Encoder.open(ctx)
+    night = Night.open(ctx)
+    encoder = night.encoder
     with LmdbWriter(ctx.data, ctx.settings.serving.partitions) as writer:
         write_head(writer, encoder)
-        blocks = in_order(encoder.encode, len(encoder.blocks), ctx.settings.run.threads)
-        for block, tables in zip(encoder.blocks, blocks, strict=True):
+        blocks = in_order(night.encode, len(night.blocks), ctx.settings.run.threads)
+        for block, tables in zip(night.blocks, blocks, strict=True):
             keys = np.array(encoder.graph.ids[block.first : block.last])
             for table, blobs in tables.items():
                 writer.put(table, keys, blobs.data, blobs.ends)

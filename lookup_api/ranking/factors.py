@@ -20,8 +20,10 @@ CONFIDENCE = 4.0
 PENALTY = 0.05
 STEPS = 3
 """Conjugate gradient steps a row; it starts from the row's last factors."""
+REFIT_ROUNDS = 2
 _CHUNK = 4096
 
+Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -40,6 +42,21 @@ def factorise(friends: Csr, seed: int, threads: int) -> tuple[Float32, Float32]:
             for solved, held in ((viewers, candidates), (candidates, viewers)):
                 _solve(links, held, solved, pool)
     return viewers, candidates
+
+
+def refit(viewers: Float32, candidates: Float32, friends: Csr, rows: Int64) -> None:
+    """Solves some rows int64 of both factors anew, in place, against those of everybody else as they are.
+
+    For users who joined, whose rows are zero, and for those whose friends changed, since `factorise`.
+    """
+    lengths = friends.degrees()[rows]
+    links = (np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), friends.indices[friends.entries_of(rows)])
+    for _ in range(REFIT_ROUNDS):
+        for solved, held in ((viewers, candidates), (candidates, viewers)):
+            some = np.where(lengths[:, None] > 0, solved[rows], np.float32(0))
+            gram = _gram(held) + PENALTY * np.eye(held.shape[1], dtype=np.float32)
+            _solve_rows(*links, held, gram, some, 0, len(rows))
+            solved[rows] = some
 
 
 Links = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]

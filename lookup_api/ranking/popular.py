@@ -31,12 +31,13 @@ def fill_popular(
 
 
 def barred_places(users: Int32, popular: Int32, connections: Csr, excluded: Csr) -> tuple[Int32, npt.NDArray[np.int64]]:
-    """Places of a popular list that a user must not be shown: itself, friends, excluded.
+    """Places of a popular list that a user must not be shown: itself, friends, excluded. -1 in it stands for nobody.
 
     Returns the places of all users one after the other, ascending within a user, and how many each has, int64 [users].
     """
     place_of = np.full(connections.rows, -1, np.int32)
-    place_of[popular] = np.arange(len(popular), dtype=np.int32)
+    there = np.flatnonzero(popular >= 0).astype(np.int32)
+    place_of[popular[there]] = there
     who = np.concatenate([_entries_of(users, connections), _entries_of(users, excluded), _themselves(users)], axis=1)
     place = place_of[who[1]]
     keys = np.unique(who[0][place >= 0] * max(len(popular), 1) + place[place >= 0])

@@ -1,0 +1,57 @@
+"""The serving tables of a delta over those of its base: rows of the delta first, all others from the base.
+
+A delta holds, for each user whose rows differ, their rows of every table; an empty value stands for a row that is gone.
+"""
+
+from collections.abc import Sequence
+
+from infra.errors import CorruptArtifact
+from infra.kv import META, USERS, KeyValueReader
+from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, HEAD_KEY, ServingHead, decode_ids
+
+
+class OverlayTables:
+    """A KeyValueReader of two, which it closes. departed: ids of users who left since the base.
+
+    Raises CorruptArtifact where the delta was not made for this base.
+    """
+
+    def __init__(self, delta: KeyValueReader, base: KeyValueReader) -> None:
+        self._delta, self._base = delta, base
+        self._changed = frozenset(decode_ids(delta.get(META, CHANGED_KEY)).tolist())
+        self.departed = frozenset(decode_ids(delta.get(META, DEPARTED_KEY)).tolist())
+        head, below = (ServingHead.from_json(tables.get(META, HEAD_KEY)) for tables in (delta, base))
+        if (head.pair_features, head.user_features) != (below.pair_features, below.user_features):
+            raise CorruptArtifact("serving tables: a delta with other features than its base", "Verify the release.")
+        known = sum(blob is not None for blob in base.get_many(USERS, list(self._changed)))
+        self._joined = len(self._changed) - known
+
+    def get(self, table: str, key: int) -> bytes | None:
+        if table == META:
+            found = self._delta.get(table, key)
+            return self._base.get(table, key) if found is None else found
+        if key in self._changed:
+            return self._delta.get(table, key) or None
+        return self._base.get(table, key)
+
+    def get_many(self, table: str, keys: Sequence[int]) -> list[bytes | None]:
+        if table == META:
+            return [self.get(table, key) for key in keys]
+        if self._changed.isdisjoint(keys):
+            return self._base.get_many(table, keys)
+        places = [place for place, key in enumerate(keys) if key in self._changed]
+        found = self._base.get_many(table, keys)
+        for place, value in zip(places, self._delta.get_many(table, [keys[at] for at in places]), strict=True):
+            found[place] = value or None
+        return found
+
+    def count(self, table: str) -> int:
+        if table == META:
+            return self._base.count(table)
+        return self._base.count(table) + self._joined - len(self.departed)
+
+    def close(self) -> None:
+        try:
+            self._delta.close()
+        finally:
+            self._base.close()
