@@ -83,6 +83,7 @@ class Override:
 class Release:
     """as_of: RFC 3339 UTC. parents: the release that was served when this one was made. delta: 0 for a nightly.
 
+    base, base_as_of: of a delta, the nightly that it extends; its artifacts are among those of the delta.
     overrides: read of files in which they were kept once; infra.release_records has them all. Never written.
     """
 
@@ -93,14 +94,29 @@ class Release:
     artifacts: dict[str, ArtifactEntry]
     schema_version: int = RELEASE_VERSION
     overrides: tuple[Override, ...] = ()
+    base: str | None = None
+    base_as_of: str | None = None
 
     @property
-    def order(self) -> tuple[datetime, int]:
-        return (datetime.fromisoformat(self.as_of), self.delta)
+    def time(self) -> datetime:
+        """What the release knows is from before it."""
+        return datetime.fromisoformat(self.as_of)
+
+    @property
+    def order(self) -> tuple[datetime, int, datetime]:
+        """Which of two releases is the newer one: by the nightly, then by the delta on it."""
+        return (datetime.fromisoformat(self.base_as_of or self.as_of), self.delta, self.time)
+
+    @property
+    def nightly(self) -> str:
+        """The id of the nightly release: its own, or that of its base."""
+        return self.base or self.release_id
 
     def to_json(self) -> bytes:
         values = asdict(self)
         del values["overrides"]
+        if self.base is None:
+            del values["base"], values["base_as_of"]
         return orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -115,13 +131,20 @@ class Release:
             overrides = tuple(Override.from_values(one) for one in values.pop("overrides", []))
             parents = _names(values.pop("parents"))
             release = cls(artifacts=entries, parents=parents, overrides=overrides, **values)
-            check_name(release.release_id, "release id")
-            if release.order[0].tzinfo is None or type(release.delta) is not int:
-                raise ValueError(f"as of {release.as_of}, delta {release.delta}")
+            release._check()
             return release
         except _MALFORMED as error:
             fix = "Put back a copy of the file, or delete it."
             raise CorruptArtifact(f"{where}: not a release: {_said(error)}", fix) from error
+
+    def _check(self) -> None:
+        """Raises UsageError, TypeError or ValueError for values that no release has."""
+        for name in (self.release_id, self.nightly):
+            check_name(name, "release id")
+        if self.time.tzinfo is None or self.order[0].tzinfo is None or type(self.delta) is not int:
+            raise ValueError(f"as of {self.as_of}, delta {self.delta}")
+        if (self.base is None) != (self.base_as_of is None) or (self.base is None) != (self.delta == 0):
+            raise ValueError(f"delta {self.delta} on {self.base} as of {self.base_as_of}")
 
 
 @dataclass(frozen=True)

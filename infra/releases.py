@@ -1,8 +1,9 @@
 """Releases: immutable manifests that name one consistent family of artifacts, and the pointer CURRENT.
 
 `{store}/releases/{release_id}.json` never changes once written; infra.release_records keeps what happens to a release.
-`{store}/CURRENT` names the release that is served and moves by compare-and-swap. Releases are ordered by as-of, then
-delta number; an older one never replaces a newer one unless forced.
+`{store}/CURRENT` names the release that is served and moves by compare-and-swap. A release is a nightly or a delta,
+which extends one nightly to a later as-of. They are ordered by the as-of of the nightly, then by delta; an older one
+never replaces a newer one unless forced.
 """
 
 import builtins
@@ -10,7 +11,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 
 import orjson
 
@@ -24,11 +26,13 @@ from infra.artifacts import (
     open_artifact,
     prefix_of,
 )
-from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError
-from infra.release_files import HISTORY, ArtifactEntry, Pointer
+from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError, UsageError
+from infra.release_family import check_consistent, check_extends, check_release, entries_of
+from infra.release_files import HISTORY, Pointer
 from infra.release_files import Release as Release
 from infra.release_records import FOLDER, mark_withdrawn, records_of, withdrawn_releases
 from infra.store import ObjectStore, StoredObject
+from infra.times import format_time
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +59,35 @@ class ReleaseStore:
         Raises CorruptArtifact when the artifacts do not belong together.
         """
         check_consistent(manifests)
-        entries = {
-            kind: ArtifactEntry(m.artifact_id, m.data_prefix, m.rows, m.size_bytes, m.content_hash)
-            for kind, m in sorted(manifests.items())
-        }
         as_of = next(iter(manifests.values())).as_of
-        digest = hashlib.sha256(orjson.dumps([(k, e.artifact_id) for k, e in entries.items()])).hexdigest()
-        release_id = f"{as_of.replace('-', '').replace(':', '').partition('.')[0].rstrip('Z')}Z-{digest[:12]}"
+        return self._write(Release("", as_of, 0, (), entries_of(manifests)))
+
+    def make_delta(self, base: Release, manifests: Mapping[str, Manifest], as_of: datetime) -> Release:
+        """Writes a delta release: the artifacts of a nightly, and beside them those that extend it to a later as-of.
+
+        manifests: what the delta adds, of kinds that the base does not have; `base`'s own stay as they are. The same
+        base, artifacts and as-of give the same release. Raises UsageError for a base that is a delta or not older, and
+        CorruptArtifact for artifacts that were not made of the base's.
+        """
+        if base.base is not None:
+            raise UsageError(f"{base.release_id}: is a delta itself", f"Extend its base, {base.base}.")
+        if as_of <= base.time:
+            raise UsageError(f"{format_time(as_of)}: is not after {base.as_of}, which {base.release_id} knows already")
+        check_extends(base, manifests, format_time(as_of))
+        number = max(1, int((as_of - base.time).total_seconds()))
+        entries = base.artifacts | entries_of(manifests)
+        made = Release("", format_time(as_of), number, (), entries, base=base.release_id, base_as_of=base.as_of)
+        return self._write(made)
+
+    def _write(self, made: Release) -> Release:
+        """The release under the id that its content gives it; one that is there already stands."""
+        named = [(kind, entry.artifact_id) for kind, entry in sorted(made.artifacts.items())]
+        digest = hashlib.sha256(orjson.dumps([*named, made.base] if made.base else named)).hexdigest()
+        time = made.as_of.replace("-", "").replace(":", "").partition(".")[0].rstrip("Z")
+        release_id = f"{time}Z-{digest[:12]}"
         served = self.look(repairing=True).pointer
         parents = (served.release_id,) if served and served.release_id != release_id else ()
-        release = Release(release_id, as_of, 0, parents, entries)
+        release = replace(made, release_id=release_id, parents=parents)
         try:
             self.store.put(_key(release_id), release.to_json(), if_absent=self.store.conditional_puts)
         except Conflict:
@@ -200,7 +223,7 @@ class ReleaseStore:
                     f"the release names {entry.content_hash}"
                 )
             manifests[kind] = opened.manifest
-        check_consistent(manifests)
+        check_release(release, manifests)
 
     def clean(self, keep: int, grace_s: float = 86_400.0) -> dict[str, Sequence[str]]:
         """Deletes old releases and artifacts that no kept release names.
@@ -275,21 +298,6 @@ class ReleaseStore:
                 f"{self.store.uri}: the endpoint ignores conditional puts, so a publish could tear",
                 "Use a store that honours If-Match and If-None-Match.",
             )
-
-
-def check_consistent(manifests: Mapping[str, Manifest]) -> None:
-    """Raises CorruptArtifact unless every artifact has the same as-of and was made from the others of the family."""
-    times = {m.as_of for m in manifests.values()}
-    if len(times) > 1:
-        raise CorruptArtifact(f"artifacts of different as-of in one release: {', '.join(sorted(times))}")
-    for kind, manifest in manifests.items():
-        for parent, parent_id in manifest.parents.items():
-            if parent in manifests and manifests[parent].artifact_id != parent_id:
-                raise CorruptArtifact(
-                    f"{kind} {manifest.artifact_id} was made from {parent} {parent_id}, "
-                    f"the release holds {parent} {manifests[parent].artifact_id}",
-                    "Run the later stages again.",
-                )
 
 
 def manifests_of(store: ObjectStore, release: Release) -> dict[str, Manifest]:
