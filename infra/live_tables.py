@@ -2,7 +2,8 @@
 
 | table | key -> value |
 |---|---|
-| meta | format; the last number given to an event; the last exported; the last changes of who is hidden |
+| meta | format; drawn when the file was made, so that it is told from another; the last number given to an event; the
+  last exported; the last changes of who is hidden |
 | log | number -> event, in the order of being recorded |
 | ids | digest of an event id -> number, digest of the event |
 | pairs | viewer -> records (other, relation, at, value), many a key |
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple, TypeAlias
 
 import lmdb
@@ -47,7 +49,7 @@ _FOUND = struct.Struct(">qqBQH")
 _PLACE = struct.Struct(">qB")
 _ID = struct.Struct(">q")
 _NUMBER = struct.Struct(">Q")
-HEAD, HIDDEN_HEAD, FORMAT_KEY = b"head", b"hidden", b"format"
+HEAD, HIDDEN_HEAD, FORMAT_KEY, BORN_KEY = b"head", b"hidden", b"format", b"born"
 _HEAD = struct.Struct(">QQ")
 _HIDDEN_HEAD = struct.Struct(">QQ")
 
@@ -105,12 +107,13 @@ class Tables:
                 str(path), subdir=False, map_size=max_bytes, max_dbs=len(TABLES) + 1, max_readers=MAX_READERS,
                 max_spare_txns=16, mode=0o600,
             )  # fmt: skip
-            self.env.reader_check()
-            self.pairs = self.env.open_db(b"pairs", dupsort=True, dupfixed=True)
-            for name in TABLES:
-                setattr(self, name, self.env.open_db(name.encode()))
-            self._turn = Turn(path)
-            self._check_format()
+            try:
+                self.env.reader_check()
+                self._turn = Turn(path)
+                self._open_tables()
+            except BaseException:
+                self.env.close()
+                raise
 
     meta: "lmdb._Database"
     log: "lmdb._Database"
@@ -123,15 +126,19 @@ class Tables:
     queued: "lmdb._Database"
     exports: "lmdb._Database"
 
-    def _check_format(self) -> None:
-        with self.env.begin() as txn:
+    def _open_tables(self) -> None:
+        """Makes those that are missing, when it is this one's turn: LMDB would wait for a hung writer for ever, and
+        with it every thread of this process."""
+        with self._turn.taken(), self._begin(write=True) as txn:
+            self.pairs = self.env.open_db(b"pairs", txn, dupsort=True, dupfixed=True)
+            for name in TABLES:
+                setattr(self, name, self.env.open_db(name.encode(), txn))
             found = txn.get(FORMAT_KEY, db=self.meta)
-        if found is None:
-            with self.env.begin(write=True) as txn:
+            if found is None:
                 txn.put(FORMAT_KEY, FORMAT, db=self.meta)
-        elif found != FORMAT:
-            self.env.close()
-            raise StoreError(f"{self.path}: live facts of format {found!r}, this code reads {FORMAT!r}")
+                txn.put(BORN_KEY, token_hex(8).encode(), db=self.meta)
+            elif found != FORMAT:
+                raise StoreError(f"{self.path}: live facts of format {found!r}, this code reads {FORMAT!r}")
 
     @classmethod
     def open(cls, folder: Path, max_bytes: int) -> "Tables":
@@ -182,6 +189,10 @@ class Tables:
             page_bytes = stat["psize"]
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return pages * page_bytes / int(self.env.info()["map_size"])
+
+    def born(self, txn: Transaction) -> str:
+        """Drawn when the file was made; empty in one from before that was done."""
+        return (txn.get(BORN_KEY, db=self.meta) or b"").decode()
 
     def head(self, txn: Transaction) -> Head:
         found = txn.get(HEAD, db=self.meta)

@@ -110,11 +110,15 @@ with tables.writing():
 """
 
 
+def running(program: str, folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", program, str(folder / "live")]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 def test_a_writer_that_hangs_keeps_nobody_from_reading_or_waiting_for_ever(tmp_path: Path, reopen: Reopen) -> None:
     facts = reopen()
     facts.record([event("blocked", 1, 2)])
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "live")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with running(HOLDER, tmp_path) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "holds\n"
         with pytest.raises(StoreError, match="another writer"):
@@ -123,6 +127,38 @@ def test_a_writer_that_hangs_keeps_nobody_from_reading_or_waiting_for_ever(tmp_p
         holder.kill()
     facts.record([event("blocked", 1, 3)])
     assert set(facts.of(1).barred) == {2, 3}
+
+
+OPENER = """
+import sys
+from infra.errors import StoreError
+from infra.live_facts import open_live_facts
+from infra.settings import Settings
+
+facts = open_live_facts(sys.argv[1], Settings())
+try:
+    facts.of(1)
+except StoreError as error:
+    print(error, flush=True)
+sys.stdin.readline()
+print(dict(facts.of(1).barred), flush=True)
+"""
+
+
+def test_who_opens_them_beside_a_writer_that_hangs_waits_no_longer_and_tries_again(
+    tmp_path: Path, reopen: Reopen
+) -> None:
+    reopen().record([event("blocked", 1, 2)])
+    with running(HOLDER, tmp_path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holds\n"
+        with running(OPENER, tmp_path) as opener:
+            assert opener.stdout is not None
+            told = opener.stdout.readline()
+            holder.kill()
+            holder.wait()
+            assert opener.communicate("again\n")[0] == "{2: 'blocked'}\n"
+    assert "another writer" in told
 
 
 def test_a_folder_that_cannot_be_used_is_told_at_use_and_used_once_it_can_be(tmp_path: Path) -> None:
