@@ -81,7 +81,7 @@ class LoggedEvent(NamedTuple):
 
 @dataclass(frozen=True)
 class LogBatch:
-    """name: the same for a batch that begins with the same event. mark: what `exported` takes."""
+    """name: the same for a batch that begins at the same place, and no other's. mark: what `exported` takes."""
 
     name: str
     events: Sequence[LoggedEvent]

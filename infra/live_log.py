@@ -33,17 +33,13 @@ def append(tables: Tables, txn: Transaction, number: int, event: Event) -> None:
 
 
 def unexported(tables: Tables, txn: Transaction, most: int) -> LogBatch | None:
-    events: list[LoggedEvent] = []
-    cursor = txn.cursor(tables.log)
-    first = last = 0
-    if cursor.set_range(pack_number(tables.head(txn).exported + 1)):
-        for key, entry in cursor:
-            last = unpack_number(key)
-            first = first or last
-            events.append(_logged(entry))
-            if len(events) == most:
-                break
-    return LogBatch(f"{first:020d}", events, str(last)) if events else None
+    """Its name tells whose log it is of and where it begins, though events of it be erased."""
+    cursor, first = txn.cursor(tables.log), tables.head(txn).exported + 1
+    if not cursor.set_range(pack_number(first)):
+        return None
+    entries = [*islice(cursor, most)]
+    name = f"{tables.born(txn)}-{first:020d}".removeprefix("-")
+    return LogBatch(name, [_logged(entry) for _, entry in entries], str(unpack_number(entries[-1][0])))
 
 
 def _logged(entry: bytes) -> LoggedEvent:

@@ -31,13 +31,13 @@ from infra.live_records import (
     hiding_rule,
 )
 from infra.live_scripts import BAR, FORGET_EXPIRED, PREFIX, QUEUE, RECORD
-from infra.live_stream import EventStream, Link
+from infra.live_stream import HEAD, EventStream, Link
 from infra.redis_connection import explained, is_cluster, shown
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HEAD, PEOPLE, CHANGED = f"{PREFIX}head", f"{PREFIX}people", f"{PREFIX}changed"
+PEOPLE, CHANGED = f"{PREFIX}people", f"{PREFIX}changed"
 ERASED_KEY, VIEWER = f"{PREFIX}erased", f"{PREFIX}viewer:"
 HEAD_FIELDS = ("born", "changed", "erased")
 REFUSALS = {"reused": REUSED_ID, "erased": ERASED_PERSON}

@@ -14,7 +14,7 @@ from infra.live_records import DAY_US
 from infra.live_scripts import PREFIX, QUEUE
 from infra.redis_connection import connect, connect_cluster, is_cluster
 
-STREAM, EXPORTS = f"{PREFIX}events", f"{PREFIX}exports"
+STREAM, EXPORTS, HEAD = f"{PREFIX}events", f"{PREFIX}exports", f"{PREFIX}head"
 GROUP = CONSUMER = "export"
 AT_ONCE = 1000
 
@@ -55,10 +55,21 @@ class EventStream:
     def unexported(self, most: int) -> LogBatch | None:
         """Entries that were handed out and not acknowledged, else new ones, which count as handed out from now on."""
         self._make_group()
-        entries = self._read("0", most) or self._read(">", most)
+        found = self._handed_out(most) or self._read(">", most)
+        entries = [(entry, fields) for entry, fields in found if fields]
         if not entries:
             return None
-        return LogBatch(_name_of(entries[0][0]), [_logged(fields) for _, fields in entries], entries[-1][0].decode())
+        born = (self._client.hget(HEAD, "born") or b"").decode()
+        name = f"{born}-{_name_of(found[0][0])}"
+        return LogBatch(name, [_logged(fields) for _, fields in entries], entries[-1][0].decode())
+
+    def _handed_out(self, most: int) -> list[Entry]:
+        """What was handed out before and is not yet in the lake, with the places of what was erased since."""
+        while found := self._read("0", most):
+            if any(fields for _, fields in found):
+                return found
+            self._client.xack(STREAM, GROUP, *(entry for entry, _ in found))
+        return []
 
     def _make_group(self) -> None:
         try:
@@ -68,12 +79,9 @@ class EventStream:
                 raise
 
     def _read(self, start: str, most: int) -> list[Entry]:
+        """Entries, without fields where they were deleted."""
         found = self._client.xreadgroup(GROUP, CONSUMER, {STREAM: start}, count=most)
-        entries: list[Entry] = found[0][1] if found else []
-        deleted = [entry for entry, fields in entries if not fields]
-        if deleted:
-            self._client.xack(STREAM, GROUP, *deleted)
-        return [(entry, fields) for entry, fields in entries if fields]
+        return found[0][1] if found else []
 
     def exported(self, batch: LogBatch, keep_days: int, now_us: int) -> None:
         while pending := self._client.xpending_range(STREAM, GROUP, "-", batch.mark, AT_ONCE):

@@ -110,6 +110,15 @@ def test_many_events_go_in_several_batches(lake: Path, facts: LiveStore) -> None
     assert len(rows(lake, "impressions")) == 25
 
 
+def test_live_facts_that_begin_anew_leave_what_others_exported(lake: Path, tmp_path: Path) -> None:
+    for place, other in (("lost", 5), ("new", 6)):
+        facts = open_live_facts(str(tmp_path / place), Settings())
+        facts.record([event("blocked", 1, other)])
+        export_events(facts, str(lake), 7)
+        facts.close()
+    assert [other for _, other, *_ in rows(lake, "blocks")] == [5, 6]
+
+
 def test_the_record_of_erasures_is_among_the_events_of_users(lake: Path, facts: LiveStore) -> None:
     facts.erase(66, 1_700_000_000_000_000)
     export_events(facts, str(lake), 7)

@@ -228,6 +228,19 @@ class LiveFactsSuite:
         assert facts.unexported(1) is None
         assert facts.of(1).fatigue, "facts outlive their export"
 
+    def test_a_batch_is_named_by_its_place_though_its_first_events_be_erased(self, reopen: Reopen) -> None:
+        facts = reopen()
+        facts.record([event("shown", 66, 2), event("shown", 66, 3), event("shown", 1, 2), event("shown", 1, 3)])
+        first = facts.unexported(3)
+        facts.erase(66, NOW_US)
+        again = facts.unexported(3)
+        assert first is not None
+        assert again is not None
+        assert again.name == first.name
+        facts.exported(again, keep_days=7)
+        rest = facts.unexported(3)
+        assert [(e.user_id, e.other_id) for batch in (again, rest) if batch for e in batch.events] == [(1, 2), (1, 3)]
+
     def test_when_a_fact_ended_is_told_only_of_those_that_ended(self, reopen: Reopen) -> None:
         facts = reopen()
         facts.record([event("connected", 1, 2, NOW_US - 5), event("disconnected", 1, 2, NOW_US - 3)])
