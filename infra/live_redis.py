@@ -144,11 +144,16 @@ class RedisLiveFacts:
         return {int(place): REFUSALS[why] for place, why in orjson.loads(refused) or ()}
 
     def _copied(self, asked: tuple[Any, ...]) -> Any:
-        """What a script returns, once enough replicas have what it changed: one connection asks for both."""
+        """What a script returns, once enough replicas have what it changed: one connection asks for both.
+
+        It writes more than the script may have: Redis waits for this connection's last write, and events that were
+        sent again, as some replica was late, are not stored again.
+        """
         pipe = self._writing_link.client.pipeline(transaction=False)
         pipe.eval(*asked)
+        pipe.hset(HEAD, "asked", token_hex(8))
         pipe.wait(self._replicas, self._wait_ms)
-        answer, copies = pipe.execute()
+        answer, _, copies = pipe.execute()
         if copies < self._replicas:
             fix = "Send the events again; look at the replicas, or lower events.redis_replicas."
             raise StoreError(f"{self.where}: {copies} of {self._replicas} replicas have the events", fix)

@@ -6,7 +6,8 @@ hold exactly; ids stay text.
 | key | what |
 |---|---|
 | head | last: number of the newest event; changed, erased: numbers of the last changes of who is hidden; born: drawn
-  with the first event, so that another history is told from this one |
+  with the first event, so that another history is told from this one; asked: drawn by the last request that waited for
+  replicas |
 | events | the log, a stream: type, user, other, at, position, key of the event id, number |
 | id:KEY | digest of the event stored under that id |
 | viewer:ID | `relation:other` -> `at:value`; v: number of the last event that may have changed whom they may see |
@@ -20,9 +21,19 @@ hold exactly; ids stay text.
 from infra.live_records import DISMISSAL, MOST_RECORDS, MOST_SHOWN, SHOWN
 
 PREFIX = "{pymk:live}:"
+_NUMBER = """
+local function next_number(prefix)
+  local time, last = redis.call('TIME'), tonumber(redis.call('HGET', prefix .. 'head', 'last') or '0')
+  local number = string.format('%.0f', math.max(last + 1, time[1] * 1000000 + time[2]))
+  redis.call('HSET', prefix .. 'head', 'last', number)
+  return number
+end
+"""
+"""Numbers ascend, and are no less than the time: a Redis that lost its latest events (restarted, or a replica that took
+over) gives none of theirs again, of which readers think that they know what it stands for."""
 QUEUE = f"{PREFIX}queue"
 
-RECORD = f"""
+RECORD = f"""{_NUMBER}
 local prefix, events, fatigue_us = KEYS[1], cjson.decode(ARGV[1]), tonumber(ARGV[2])
 local SHOWN = {SHOWN}
 local refused = {{}}
@@ -94,7 +105,7 @@ for index, event in ipairs(events) do
   elseif gone then
     refused[#refused + 1] = {{index - 1, 'erased'}}
   else
-    local number = redis.call('HINCRBY', prefix .. 'head', 'last', 1)
+    local number = next_number(prefix)
     redis.call('SET', id_key, event.content)
     redis.call('XADD', prefix .. 'events', '*', 'type', event.type, 'user', event.user, 'other', event.other,
       'at', event.at, 'position', event.position, 'key', event.key, 'number', number)
@@ -113,15 +124,15 @@ return cjson.encode(refused)
 Returns [[index, why], …].
 """
 
-BAR = """
+BAR = f"""{_NUMBER}
 local prefix, person, at = KEYS[1], ARGV[1], ARGV[2]
 redis.call('HSETNX', prefix .. 'head', 'born', ARGV[3])
 redis.call('HSETNX', prefix .. 'erased', person, at)
-local number = redis.call('HINCRBY', prefix .. 'head', 'last', 1)
+local number = next_number(prefix)
 redis.call('HSET', prefix .. 'head', 'erased', number)
 local state = redis.call('HDEL', prefix .. 'people', person)
 redis.call('ZREM', prefix .. 'changed', person)
-return {state, redis.call('ZREM', prefix .. 'queue', person)}
+return {{state, redis.call('ZREM', prefix .. 'queue', person)}}
 """
 """KEYS: the prefix. ARGV: person, at, a random text. From here on nothing new of the person is stored.
 

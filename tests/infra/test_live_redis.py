@@ -80,6 +80,53 @@ def test_a_redis_that_lost_its_facts_is_not_taken_for_one_without_any(tmp_path: 
     server.stop()
 
 
+def test_a_redis_that_lost_its_latest_events_hides_everybody_it_is_told_of_since(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path).start()
+    facts = open_live_facts(server.uri, SETTINGS)
+    facts.record([event("banned", 90)])
+    with server.client() as client:
+        client.save()
+    facts.record([event("banned", person) for person in range(91, 95)])
+    versions = {facts.of(1).version}
+    server.kill()
+    server.start()  # from what was saved, as a replica that lagged would take over
+    for person in range(95, 99):
+        facts.record([event("banned", person)])
+        found = facts.of(1)
+        assert person in found.hidden
+        assert found.version not in versions
+        versions.add(found.version)
+    facts.close()
+    server.stop()
+
+
+def test_an_event_sent_again_waits_for_replicas_again(tmp_path: Path) -> None:
+    primary = RedisServer(tmp_path / "primary", repl_diskless_sync_delay="0").start()
+    replica = RedisServer(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}").start()
+    settings = Settings(events=EventSettings(redis_replicas=1, redis_timeout_ms=200))
+    facts, sent = open_live_facts(primary.uri, settings), event("blocked", 1, 2)
+    while not has_a_replica(primary):
+        pass
+    facts.record([event("blocked", 3, 4)])
+    replica.hang()
+    for _ in range(2):
+        other_worker = open_live_facts(primary.uri, settings)
+        with pytest.raises(StoreError, match="0 of 1 replicas"):
+            other_worker.record([sent])
+        other_worker.close()
+    replica.resume()
+    assert facts.record([sent]) == {}
+    facts.close()
+    replica.stop()
+    primary.stop()
+
+
+def has_a_replica(primary: RedisServer) -> bool:
+    with primary.client() as client:
+        client.incr("written")
+        return client.wait(1, 1000) == 1
+
+
 def test_a_redis_that_hangs_costs_no_more_than_the_setting(tmp_path: Path) -> None:
     server = RedisServer(tmp_path).start()
     facts = open_live_facts(server.uri, Settings(events=EventSettings(redis_timeout_ms=500)))
