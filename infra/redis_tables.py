@@ -23,6 +23,10 @@ LEAST_HASHES, MOST_HASHES = 16, 4096
 """Of a table: about one for each ROWS_OF_HASH rows of the largest."""
 NOTES = "pymk:releases"
 """The hash of the host's notes."""
+MARK = b"whole"
+"""A field of each hash, written last and no key of a row: rows that went with a node of a cluster are missed by it."""
+WHOLE, MARKED = b"1", b"2"
+"""Of the key that is there once all hashes are; those of earlier versions have no marks."""
 FLUSH_BYTES = 4 << 20
 """Sent to Redis at a time while loading."""
 OVERHEAD = 1.0
@@ -132,8 +136,9 @@ class RedisTables:
     def get(self, table: str, key: int) -> bytes | None:
         name = self._names(table)[partition_of(key, self._partitions)]
         with explained(self._where):
-            value: bytes | None = self._client.hget(name, encode_key(key))
-        if value is None:
+            value: bytes | None
+            value, mark = self._client.hmget(name, (encode_key(key), MARK))
+        if value is None and mark is None:
             self._check_that_they_are_there()
         return value
 
@@ -146,15 +151,15 @@ class RedisTables:
             places.setdefault(part, []).append(place)
         pipeline = self._client.pipeline(transaction=False)
         for part, wanted in places.items():
-            pipeline.hmget(names[part], [encode_key(keys[place]) for place in wanted])
+            pipeline.hmget(names[part], [*(encode_key(keys[place]) for place in wanted), MARK])
         with explained(self._where):
             answers = pipeline.execute()
         found: list[bytes | None] = [None] * len(keys)
-        for wanted, values in zip(places.values(), answers, strict=True):
+        for wanted, (*values, mark) in zip(places.values(), answers, strict=True):
+            if mark is None and None in values:
+                self._check_that_they_are_there()
             for place, value in zip(wanted, values, strict=True):
                 found[place] = value
-        if None in found:
-            self._check_that_they_are_there()
         return found
 
     def count(self, table: str) -> int:
@@ -173,11 +178,12 @@ class RedisTables:
             raise UsageError(f"{table!r}: no such table", f"Tables: {', '.join(self._hashes)}.") from None
 
     def _check_that_they_are_there(self) -> None:
-        """Else a row that went with its release, or with a Redis that was emptied, would pass for an unknown user, of
-        whom nobody knows whom they must not be shown."""
+        """Asked for a row that is in a hash without a mark: one that went with its release, with a Redis that was
+        emptied or with a node of a cluster would pass for an unknown user, of whom nobody knows whom they must not be
+        shown."""
         with explained(self._where):
-            there = self._client.exists(self._whole)
-        if not there:
+            there = self._client.get(self._whole)
+        if there != WHOLE:
             raise StoreError(f"{self._where}: are gone", "Load the release again with `pymk release load`.")
 
 
@@ -210,8 +216,13 @@ class RedisWriter:
             written = self.hash.rows.get(table, 0)
             if held != written:
                 raise StoreError(f"{self._where}: {table} holds {held:,} rows of {written:,}", "Load again.")
+        pipeline = self._client.pipeline(transaction=False)
+        for names in self._keys.hashes.values():
+            for name in names:
+                pipeline.hset(name, MARK, b"")
         with explained(self._where):
-            self._client.set(self._keys.whole, b"1")
+            pipeline.execute()
+            self._client.set(self._keys.whole, MARKED)
         return self.hash.hexdigest()
 
     def _send(self, table: str, keys: Int64, values: npt.NDArray[np.uint8], ends: Int64) -> None:

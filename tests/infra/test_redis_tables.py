@@ -133,6 +133,32 @@ def test_rows_of_a_redis_that_was_emptied_are_an_error_not_unknown_users(
             read()
 
 
+def test_rows_that_went_with_a_node_of_a_cluster_are_an_error_not_unknown_users(
+    host: RedisHost, shared_redis: RedisServer
+) -> None:
+    rows: Rows = {USERS: dict.fromkeys(range(100), b"x")}
+    reader = write(host, "one", rows, 100)
+    shared_redis.client().delete(*Keys(set_of("one", rows)).hashes[USERS][:5])  # as a node that came back empty
+    found = []
+    for key in range(200):
+        with suppress(StoreError):
+            found.append((key, reader.get(USERS, key)))
+    assert 100 < len(found) < 200
+    assert all((value is None) == (key >= 100) for key, value in found)
+    with pytest.raises(StoreError, match="are gone"):
+        reader.get_many(USERS, range(100))
+
+
+def test_rows_of_an_earlier_version_without_marks_are_read(host: RedisHost, shared_redis: RedisServer) -> None:
+    rows: Rows = {USERS: {1: b"x"}}
+    reader, keys, client = write(host, "one", rows), Keys(set_of("one", rows)), shared_redis.client()
+    client.set(keys.whole, b"1")
+    for name in keys.hashes[USERS]:
+        client.hdel(name, "whole")
+    assert (reader.get(USERS, 1), reader.get(USERS, 2)) == (b"x", None)
+    assert reader.get_many(USERS, [2, 1]) == [None, b"x"]
+
+
 def test_rows_that_redis_lost_while_they_were_loaded_are_noticed(host: RedisHost, shared_redis: RedisServer) -> None:
     rows = {USERS: dict.fromkeys(range(100), b"x")}
     writer = host.writer(set_of("one", rows))
