@@ -74,8 +74,11 @@ class Door:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ["PATH_INFO"]
         if path in OPEN:
+            if self.queue.passed(environ):
+                start_response("204 No Content", [])
+                return []
             return self.app(environ, start_response)
-        if not self.queue.enter():
+        if not self.queue.enter(environ):
             self.metrics.shed.inc()
             return self._overloaded.answer(path, self._request_id(environ))(environ, start_response)
         self.load.began()
@@ -85,7 +88,6 @@ class Door:
             return self._answer(environ, path, start_response)
         finally:
             self.load.ended()
-            self.queue.leave()
 
     def _answer(self, environ: Environ, path: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
         problem = self._objection(environ, path)

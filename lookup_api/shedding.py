@@ -1,126 +1,204 @@
-"""Turns requests away when they come faster than they are answered, before anything is spent on them.
+"""Turns requests away once they have waited for too long, before anything else is spent on them.
 
-Requests wait in the server, where no WSGI code sees them, so that their number is judged by what can be seen: a worker
-whose threads never rest has some waiting, at most one for each connection. Where so many could wait for too long, it
-turns away whatever comes until its threads rest, which empties the queue at a fraction of what answers cost, and then
-answers again. Few connections that ask without a break are never turned away, and many of which few ask hardly ever:
-where it turns out that the queue was short, the next look is later.
+Requests wait inside the server, where no WSGI code sees them, and come out in the order in which they came. So a worker
+puts marks into its own queue: now and then, while requests come, it asks itself, over a connection to its own port. Who
+comes in while a mark is on its way was there before it, and has waited for at least as long as the mark has. Nothing is
+guessed from how busy the worker is, and nobody is turned away who did not wait.
 """
 
+import errno
+import itertools
+import math
 import os
+import secrets
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-RESTLESS, RESTED = 0.97, 0.9
-"""Share of the time that threads work or wait for a core, from which on they never rest; below which they do."""
-CHUNK = 16
-"""Refusals between two looks whether anybody still waits."""
-SLOWER, HARDLY_FASTER = 1.4, 0.5
-"""Times the fastest chunk, and the time of as many answers, from which on refusals come as slowly as requests do."""
-MOST_PATIENCE = 16
-"""Times the allowed wait after which a worker without rest looks who could be waiting, at most."""
-FILES, TASKS = "/proc/self/fd", "/proc/self/task"
+MARK_PATH, HEADER, VARIABLE = "/healthz", "X-Pymk-Mark", "HTTP_X_PYMK_MARK"
+"""What marks ask for, and what tells that they are marks: another worker on the port answers them as anybody's."""
+MARKS, IN_A_WAIT = 8, 4
+"""How many may be on their way at once, and how many are sent in the time that a request may wait."""
+LOST_S, RETRY_S = 2.0, 0.25
+"""A mark that takes longer will not come; a worker that cannot reach itself tries again after a while."""
+FILES = "/proc/self/fd"
 FEW_SOCKETS = 64
 """Of the server itself, and of so few callers that none is turned away however slow answers are: less work is put into
 an answer first (lookup_api.load), and a part that hangs is left alone after a few requests."""
-SERVER_THREADS = ("tokio", "granian")
-"""What the names of granian's threads begin with; of those, the ones that run no Python read and write connections."""
+RECOUNT_S = 1.0
 
-Worked = tuple[float, float]
-"""Seconds that the threads which answer, and those which read and write, have worked or waited for a core."""
+
+class Wire(Protocol):
+    """A connection to the worker's own port. Raises OSError once it is broken."""
+
+    def send(self, mark: str) -> None: ...
+
+    def heard(self) -> bool:
+        """Whether the answer to what was sent is there."""
+
+    def close(self) -> None: ...
+
+
+Connect = Callable[[str, int], Wire]
 
 
 class Queue:
-    """wait_s: how long requests may wait. Call `leave` for each `enter` that was True. Thread-safe.
-
-    threads: that answer. connections: how many there are, at least roughly. worked: sums since the worker began.
-    """
+    """wait_s: how long requests may wait. connections: how many there are, at least roughly. Thread-safe."""
 
     def __init__(
         self,
         wait_s: float,
-        threads: int,
         clock: Callable[[], float] = time.monotonic,
         connections: Callable[[], int] | None = None,
-        worked: Callable[[], Worked] | None = None,
+        connect: Connect | None = None,
     ) -> None:
-        self._wait_s = self._patience_s = wait_s
-        self._threads = threads
+        self._wait_s = wait_s
         self._clock = clock
         self._connections = connections or sockets
-        self._worked = worked or ThreadTimes()
-        self._lock = threading.Lock()
-        self._inside = self._answered = 0
-        self._changed = self._looked = clock()
-        self._busy_s = 0.0
-        self._before: Worked = (0.0, 0.0)
-        self._pace = 0.0
-        self._fastest_s = float("inf")
-        self._most = self._turned_away = 0
-        self.shedding = False
+        self._marks = Marks(wait_s / IN_A_WAIT, clock, connect or OwnPort)
+        self._counted_s, self._crowded = -math.inf, False
 
-    def enter(self) -> bool:
-        """Whether the request may come in; each that may leaves once."""
+    def enter(self, environ: Mapping[str, Any]) -> bool:
+        """Whether the request may come in."""
+        now, marks = self._clock(), self._marks
+        if now >= marks.due_s:
+            marks.send(now, environ)
+        return now - marks.oldest_s <= self._wait_s or not self._is_crowded(now)
+
+    def passed(self, environ: Mapping[str, Any]) -> bool:
+        """Whether this is one of the worker's own marks, which needs no answer but that it came."""
+        mark = environ.get(VARIABLE)
+        return mark is not None and self._marks.passed(mark)
+
+    def _is_crowded(self, now: float) -> bool:
+        if now - self._counted_s > RECOUNT_S:
+            self._counted_s, self._crowded = now, self._connections() > 0
+        return self._crowded
+
+
+@dataclass(slots=True)
+class Line:
+    """own: a mark came through, so that it does not lead to another worker that shares the port."""
+
+    wire: Wire
+    sent_s: float = 0.0
+    own: bool = False
+
+
+class Marks:
+    """Marks in this worker's queue. due_s: when the next is to be sent. oldest_s: when the first of those on their way
+    was sent that nobody who comes in now can have come after; infinity where none is known. Thread-safe."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float], connect: Connect) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._token, self._next = secrets.token_hex(8), itertools.count(1).__next__
+        self._flying: dict[str, Line] = {}
+        self._back: deque[Line] = deque()
+        self._passed_s = -math.inf
+        self.due_s, self.oldest_s = -math.inf, math.inf
+
+    def send(self, now: float, environ: Mapping[str, Any]) -> None:
+        """environ: of any request, for the address that the server listens on."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self.due_s = now + self._every_s
+            self._forget(now)
+            line = self._free(environ)
+            if line is not None:
+                self._put(line)
+        except (OSError, KeyError, ValueError):
+            self.due_s = now + RETRY_S
+        finally:
+            self._settle()
+            self._lock.release()
+
+    def passed(self, mark: str) -> bool:
+        """Whether a mark is this worker's; it has come through then."""
         with self._lock:
-            now = self._clock()
-            if self.shedding:
-                self._turned_away += 1
-                if self._turned_away > self._most or (self._turned_away % CHUNK == 0 and self._is_empty(now)):
-                    self._end(now)
-            elif now - self._looked > self._patience_s:
-                self._look(now)
-            if self.shedding:
+            line = self._flying.pop(mark, None)
+            if line is None:
                 return False
-            self._busy_s += self._inside * (now - self._changed)
-            self._changed = now
-            self._inside += 1
+            line.own = True
+            self._back.append(line)
+            self._passed_s = max(self._passed_s, line.sent_s)
+            self._settle()
             return True
 
-    def leave(self) -> None:
-        with self._lock:
-            now = self._clock()
-            self._busy_s += self._inside * (now - self._changed)
-            self._changed = now
-            self._inside -= 1
-            self._answered += 1
+    def _settle(self) -> None:
+        """What was sent before a mark that came through is late for a reason of its own, and tells nothing."""
+        ahead = (line.sent_s for line in self._flying.values() if line.own and line.sent_s > self._passed_s)
+        self.oldest_s = min(ahead, default=math.inf)
 
-    def _look(self, now: float) -> None:
-        """Whether the threads have not rested since the last look, and all that could wait would wait too long."""
-        pace = self._answered / (now - self._looked)
-        if self._share(now) < RESTLESS:
-            self._patience_s = max(self._wait_s, self._patience_s / 2)
-            return
-        self._most, self._pace = self._connections(), pace
-        self.shedding = self._most > pace * self._wait_s
-        self._turned_away, self._fastest_s = 0, float("inf")
+    def _forget(self, now: float) -> None:
+        """Closes the lines of marks that are lost, and of those that another worker answered."""
+        for mark, line in list(self._flying.items()):
+            if now - line.sent_s > LOST_S or (not line.own and is_over(line.wire)):
+                self._flying.pop(mark).wire.close()
 
-    def _is_empty(self, now: float) -> bool:
-        """Whether nobody waits: the threads rest, or refusals come slower than before, or hardly faster than answers
-        did, so that each has to arrive first."""
-        took_s = now - self._looked
-        self._fastest_s = min(self._fastest_s, took_s)
-        slow = took_s > SLOWER * self._fastest_s or took_s * self._pace > HARDLY_FASTER * CHUNK
-        return self._share(now) < RESTED or slow
+    def _free(self, environ: Mapping[str, Any]) -> Line | None:
+        """A line without a mark on it; None where there is none and there are enough."""
+        while self._back:
+            try:
+                return self._back.popleft() if self._back[0].wire.heard() else None
+            except OSError:
+                self._back.popleft().wire.close()
+        if len(self._flying) == MARKS or environ.get("SERVER_SOFTWARE") != "Granian":
+            return None
+        return Line(self._connect(environ["SERVER_NAME"], int(environ["SERVER_PORT"])))
 
-    def _share(self, now: float) -> float:
-        """Of the time since the last look, that in which the busier kind of thread did not rest, or all were taken."""
-        since_s = now - self._looked
-        answering, moving = self._worked()
-        taken_s = self._busy_s / self._threads
-        worked_s = max(answering - self._before[0], moving - self._before[1], taken_s)
-        self._before = (answering, moving)
-        self._looked, self._answered, self._busy_s = now, 0, 0.0
-        return worked_s / since_s if since_s > 0 else 0.0
+    def _put(self, line: Line) -> None:
+        mark = f"{self._token}-{self._next()}"
+        line.sent_s = self._clock()
+        try:
+            line.wire.send(mark)
+        except OSError:
+            line.wire.close()
+            raise
+        self._flying[mark] = line
 
-    def _end(self, now: float) -> None:
-        """Answers again, and is more patient where those turned away need not have waited for long."""
-        self.shedding = False
-        short = self._turned_away <= max(CHUNK, self._pace * self._wait_s / 2)
-        self._patience_s = min(MOST_PATIENCE * self._wait_s, 2 * self._patience_s) if short else self._wait_s
-        self._share(now)
+
+class OwnPort:
+    """A wire that never blocks."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._socket.setblocking(False)
+        failed = self._socket.connect_ex((host, port))
+        if failed not in (0, errno.EINPROGRESS):
+            self._socket.close()
+            raise OSError(failed, os.strerror(failed))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, mark: str) -> None:
+        self._socket.send(f"GET {MARK_PATH} HTTP/1.1\r\nHost: localhost\r\n{HEADER}: {mark}\r\n\r\n".encode())
+
+    def heard(self) -> bool:
+        try:
+            if not self._socket.recv(4096):
+                raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def is_over(wire: Wire) -> bool:
+    """Whether its mark was answered, or never will be."""
+    try:
+        return wire.heard()
+    except OSError:
+        return True
 
 
 def sockets() -> int:
@@ -133,44 +211,3 @@ def sockets() -> int:
     except OSError:
         return 0
     return max(0, found - FEW_SOCKETS)
-
-
-class ThreadTimes:
-    """Of the threads that answer and of the server's own. Asked by each that answers, which is how it knows those."""
-
-    def __init__(self) -> None:
-        self._answering: set[int] = set()
-        self._moving: list[int] = []
-
-    def __call__(self) -> Worked:
-        own = threading.get_native_id()
-        if own not in self._answering:
-            self._answering.add(own)
-            self._moving = [thread for thread in server_threads() if thread not in self._answering]
-        return sum(map(worked_s, self._answering)), sum(map(worked_s, self._moving))
-
-
-def worked_s(thread: int) -> float:
-    """Seconds that a thread of this process has run, or waited for a core, where the system tells; 0 for none."""
-    try:
-        ran, waited, _ = Path(f"{TASKS}/{thread}/schedstat").read_bytes().split()
-        return (int(ran) + int(waited)) / 1e9
-    except (OSError, ValueError):
-        with suppress(OSError):
-            return time.clock_gettime(clock_of(thread))
-        return 0.0
-
-
-def server_threads() -> list[int]:
-    """Ids of this process's threads by their names; none where there is no /proc."""
-    found = []
-    for folder in Path(TASKS).glob("*"):
-        with suppress(OSError):
-            if (folder / "comm").read_text().startswith(SERVER_THREADS):
-                found.append(int(folder.name))
-    return found
-
-
-def clock_of(thread: int) -> int:
-    """The CPU clock of a thread of this process, as Linux numbers them (MAKE_THREAD_CPUCLOCK in posix-timers.h)."""
-    return (~thread << 3) | 6
