@@ -159,7 +159,7 @@ def measure(served: ServedRelease, index: ShardedIndex, settings: LadderSettings
         query = Query(user_id, 20, frozenset(), False)
 
         def ask(query: Query = query, facts: NoFacts = facts) -> dict:
-            return lookup.answer(query, served, facts, Deadline.after(60))
+            return lookup.answer(query, served, facts, Deadline.after(60)).values
 
         answer = times.add("live rung", ask)
         assert answer["source"] == "live", answer

@@ -1,7 +1,7 @@
 """Requests a second of the precomputed path beside an empty Flask route and two peers: one core, interleaved.
 
     python -m benchmarks.lookup [--users 20000,1000000] [--seconds 8] [--repeats 5] [--connections 16]
-        [--folder FOLDER] [--peer-users 100000] [--feast FEAST/bin/python]
+        [--warm 5] [--folder FOLDER] [--peer-users 100000] [--feast FEAST/bin/python]
 
 The lookup asks for an API key, keeps limits, applies rules and live facts and counts its metrics. Each server has one
 worker and one and the same core; wrk, and Redis for the peers, have the others. Uniform: any user, answers not kept (L1
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--users", default="20000", help="sizes of the tables, by comma")
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warm", type=int, default=5, help="seconds for which each server is asked before, twice")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--folder", type=Path, help="where tables stay; a temporary one if not given")
     parser.add_argument("--peer-users", type=int, default=100_000, help="of those users, how many the peers know")
@@ -102,7 +103,7 @@ def main() -> None:
                 asked = servers(opened, site)
                 if users == sizes[-1]:
                     asked |= peers(opened, site, min(args.peer_users, users), Path(scratch), args.feast)
-                measure(asked, site, args.seconds, args.repeats, args.connections)
+                measure(asked, site, args.warm, args.seconds, args.repeats, args.connections)
 
 
 def print_machine() -> None:
@@ -166,7 +167,7 @@ def answers(site: Site, users: int) -> Iterator[tuple[int, bytes]]:
     release = ServedRelease.open(open_store(site.uri), site.release)
     for user_id in user_ids(users).tolist():
         query = Query(user_id, DEFAULT_LIMIT, frozenset(), False)
-        yield user_id, orjson.dumps(lookup.answer(query, release, NO_FACTS, Deadline.after(60)))
+        yield user_id, orjson.dumps(lookup.answer(query, release, NO_FACTS, Deadline.after(60)).values)
     release.give_back()
 
 
@@ -193,7 +194,7 @@ def write_rows(path: Path, found: Iterator[tuple[int, bytes]], block: int = 5000
         writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
-def measure(asked: dict[str, Asked], site: Site, seconds: int, repeats: int, connections: int) -> None:
+def measure(asked: dict[str, Asked], site: Site, warm: int, seconds: int, repeats: int, connections: int) -> None:
     """Prints all servers beside the empty route: medians of interleaved runs."""
     print(f"\n{site.users:,} users, {connections} connections, one worker each, {repeats} x {seconds} s", flush=True)
 
@@ -202,7 +203,7 @@ def measure(asked: dict[str, Asked], site: Site, seconds: int, repeats: int, con
         return wrk(one.server, seconds=seconds, connections=connections, **said)
 
     for one in [*asked.values(), *asked.values()]:
-        ask(one, 1)
+        ask(one, warm)
     before = {name: one.server.own_mib() for name, one in asked.items()}
     for _ in range(repeats):
         for one in asked.values():

@@ -42,8 +42,8 @@ class Layout:
         self.head = struct.Struct("<BB" + "BI" * len(sections))
         self._codes = [{ord(code): code for code in codes} for codes in sections.values()]
 
-    def split(self, blob: bytes) -> list[Any]:
-        """The sections in order: a tuple of numbers each, bytes for those in RAW."""
+    def split(self, blob: bytes, wanted: int | None = None) -> list[Any]:
+        """The sections in order, or the first `wanted`: a tuple of numbers each, bytes for those in RAW."""
         if not blob or blob[0] != BLOB_VERSION:
             found = blob[0] if blob else "none"
             raise CorruptArtifact(f"{self.name} blob: format version {found}, this code reads {BLOB_VERSION}")
@@ -52,15 +52,15 @@ class Layout:
         head = self.head.unpack_from(blob)
         if self.head.size + sum(head[3::2]) != len(blob):
             raise self.corrupt("its sections do not add up to its size")
-        return self._cut(blob, head)
+        return self._cut(blob, head, wanted)
 
     def corrupt(self, what: str) -> CorruptArtifact:
         return CorruptArtifact(f"{self.name} blob: {what}", "Verify the release.")
 
-    def _cut(self, blob: bytes, head: tuple[int, ...]) -> list[Any]:
+    def _cut(self, blob: bytes, head: tuple[int, ...], wanted: int | None) -> list[Any]:
         parts: list[Any] = []
         at = self.head.size
-        for codes, number, length in zip(self._codes, head[2::2], head[3::2], strict=True):
+        for codes, number, length in zip(self._codes[:wanted], head[2::2], head[3::2], strict=False):
             code = codes.get(number)
             if code is None or length % SIZES[code]:
                 raise self.corrupt(f"section {list(self.sections)[len(parts)]} has no such element type or length")
@@ -209,7 +209,7 @@ def first_page(blob: bytes) -> FirstPage | None:
     """None for a ranking that is kept without one. Raises CorruptArtifact."""
     if blob[1:2] != _PAGED:
         return None
-    ids, ends, marks, text, _ = PAGED_LAYOUT.split(blob)
+    ids, ends, marks, text = PAGED_LAYOUT.split(blob, 4)
     if len(ids) != len(ends) or len(marks) < 3 or (ends[-1] if ends else 0) != len(text):
         raise PAGED_LAYOUT.corrupt("its page does not fit together")
     return FirstPage(ids, ends, text, marks[0], marks[1], marks[2] == 1, marks[3:])

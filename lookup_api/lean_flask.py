@@ -121,11 +121,12 @@ class LeanFlask(Flask):
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         return None if request is None else FirstRoute(self, request)  # type: ignore[return-value]
 
-    def preprocess_request(self) -> None:
-        return None
-
-    def process_response(self, response: Response) -> Response:
-        return response
+    def full_dispatch_request(self) -> Response:
+        """The view's answer, or that of the handler of what it raised: there are no signals and no hooks."""
+        try:
+            return self.dispatch_request()  # type: ignore[return-value]
+        except Exception as error:
+            return self.make_response(self.handle_user_exception(error))
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
         pass

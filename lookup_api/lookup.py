@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from hashlib import sha1
 from typing import Any
 
 import orjson
@@ -29,12 +30,25 @@ NO_FACTS = NoFacts()
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer's items as a JSON array, and what they are true of."""
+    """An answer's items as a JSON array, what they are true of, and their mark (see Told)."""
 
     release_id: str
     version: int
     source: str
     items: bytes
+    mark: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer as values that orjson takes.
+
+    mark: differs wherever a user is shown other people from the same source of the same release, in another order or
+    with other reasons.
+    """
+
+    values: dict[str, Any]
+    mark: bytes
 
 
 @dataclass(frozen=True)
@@ -75,13 +89,13 @@ class Lookup:
 
     def answer(
         self, query: Query, release: ServedRelease, facts: Facts | None, deadline: Deadline, level: int = FULL
-    ) -> dict[str, Any]:
-        """The answer as values that orjson takes, all of it from this one release; the caller adds its request id.
+    ) -> Told:
+        """The answer, all of it from this one release; the caller adds its request id.
 
         facts: None where they cannot be read: then nobody is shown. level: what it may cost (lookup_api.load).
         """
         if facts is None or facts.viewer_hidden:
-            return self._told(query, release, NOBODY, NOTHING.items, facts is None)
+            return self._told(query, release, NOBODY, NOTHING.items, NOBODY.encode(), facts is None)
         if query.exclude or query.explain or not self.answers:
             return self._climbed(query, release, facts, deadline, level)
         key = (query.user_id, query.limit)
@@ -89,7 +103,7 @@ class Lookup:
         hit = kept is not None and kept.release_id == release.release_id and kept.version == facts.version
         self.counts.cache("l1", hit)
         if hit and kept is not None and not facts.fatigue:
-            return self._told(query, release, kept.source, kept.items, False, "l1")
+            return self._told(query, release, kept.source, kept.items, kept.mark, False, "l1")
         return self._climbed(query, release, facts, deadline, level)
 
     def rehearse(self, release: ServedRelease) -> None:
@@ -98,41 +112,48 @@ class Lookup:
             if isinstance(rung, Live):
                 rung.rehearse(release)
 
-    def _climbed(
-        self, query: Query, release: ServedRelease, facts: Facts, deadline: Deadline, level: int
-    ) -> dict[str, Any]:
+    def _climbed(self, query: Query, release: ServedRelease, facts: Facts, deadline: Deadline, level: int) -> Told:
         ask = Ask(query, release, facts, deadline, level)
         outcome = self.ladder.climb(ask)
         offer, degraded = outcome.offer, outcome.degraded
         items = outcome.shown.items
+        mark = b"%d" % query.limit if outcome.shown.untouched else sha1(items, usedforsecurity=False).digest()
         if offer is not None and not degraded:
-            self._keep(ask, outcome, offer, items)
+            self._keep(ask, outcome, offer, mark)
         if not query.explain:
-            return self._told(query, release, outcome.source, items, degraded, offer.cache if offer else NO_CACHE)
+            return self._told(query, release, outcome.source, items, mark, degraded, offer.cache if offer else NO_CACHE)
         listed = orjson.loads(items)
         degraded |= not add_explanations(listed, query.user_id, release, offer.evidence if offer else None)
-        answer = self._told(query, release, outcome.source, NOTHING.items, degraded)
+        told = self._told(query, release, outcome.source, orjson.dumps(listed), mark, degraded)
         tried = [
             {"rung": one.rung, "outcome": one.outcome, "ms": round(one.ms, 3), "without": list(one.without)}
             for one in outcome.tried
         ]
-        return answer | {"items": listed, "explain": {"rungs": tried}}
+        return Told(told.values | {"explain": {"rungs": tried}}, mark)
 
-    def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, items: bytes) -> None:
+    def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, mark: bytes) -> None:
         """What answered well may answer again, and in need: popular people need no keeping."""
         query, release = ask.query, ask.release
         if outcome.source in ("precomputed", "live") and self.last_good:
             self.last_good.put(query.user_id, Kept(release.release_id, offer.blob), len(offer.blob))
         if self.answers and not (query.exclude or query.explain or ask.facts.fatigue):
-            answered = Answered(release.release_id, ask.facts.version, outcome.source, items)
+            items = outcome.shown.items
+            answered = Answered(release.release_id, ask.facts.version, outcome.source, items, mark)
             self.answers.put((query.user_id, query.limit), answered, len(items))
 
     def _told(
-        self, query: Query, release: ServedRelease, source: str, items: bytes, degraded: bool, cache: str = NO_CACHE
-    ) -> dict[str, Any]:
+        self,
+        query: Query,
+        release: ServedRelease,
+        source: str,
+        items: bytes,
+        mark: bytes,
+        degraded: bool,
+        cache: str = NO_CACHE,
+    ) -> Told:
         if degraded:
             self.metrics.degraded.inc()
-        return {
+        values = {
             "user_id": str(query.user_id),
             "items": orjson.Fragment(items),
             "source": source,
@@ -142,3 +163,4 @@ class Lookup:
             "as_of": release.as_of,
             "age_s": max(0, int(time.time() - release.as_of_s)),
         }
+        return Told(values, mark)

@@ -19,7 +19,7 @@ from lookup_api.headers import JSON, NO_STORE, REVALIDATED, SAFE, accepts_gzip, 
 from lookup_api.ladder import Query
 from lookup_api.lean_flask import Answer, LeanFlask
 from lookup_api.load import FULL, Load
-from lookup_api.lookup import Lookup
+from lookup_api.lookup import Lookup, Told
 from lookup_api.metrics import Metrics
 from lookup_api.mutual import mutual_friends
 from lookup_api.parameters import parse_id, parse_query
@@ -82,31 +82,32 @@ class Routes:
         if release is None:
             raise no_release(self.limits.retry_after_s)
         try:
-            answer = self._answered(query, release) if self.tracing is None else self._traced(query, release)
+            told = self._answered(query, release) if self.tracing is None else self._traced(query, release)
         finally:
             release.give_back()
+        answer = told.values
         answer["request_id"] = request_id = self.request_ids.of(environ.get("HTTP_X_REQUEST_ID"))
         source = answer["source"]
         environ["pymk.route"], environ["pymk.source"] = RECOMMENDATIONS, source
-        found = self._conditional(environ, answer, orjson.dumps(answer), request_id)
+        found = self._conditional(environ, told, orjson.dumps(answer), request_id)
         self.metrics.answered(source, time.monotonic() - start)
         return found
 
-    def _answered(self, query: Query, release: ServedRelease) -> dict[str, Any]:
+    def _answered(self, query: Query, release: ServedRelease) -> Told:
         deadline = Deadline.after(self.limits.deadline_s)
         return self.lookup.answer(query, release, self.facts.of(query.user_id), deadline, self.load.level)
 
-    def _traced(self, query: Query, release: ServedRelease) -> dict[str, Any]:
+    def _traced(self, query: Query, release: ServedRelease) -> Told:
         """The same, with a span for each of its two steps."""
         assert self.tracing is not None
         deadline = Deadline.after(self.limits.deadline_s)
         with self.tracing.step("live facts"):
             facts = self.facts.of(query.user_id)
         with self.tracing.step("ladder") as span:
-            answer = self.lookup.answer(query, release, facts, deadline, self.load.level)
+            told = self.lookup.answer(query, release, facts, deadline, self.load.level)
             for name in ("source", "cache", "degraded", "release"):
-                span.set_attribute(f"pymk.{name}", answer[name])
-        return answer
+                span.set_attribute(f"pymk.{name}", told.values[name])
+        return told
 
     def mutual(self, user_id: str, other_id: str) -> Answer:
         """Whom the two both know: what the Explorer draws."""
@@ -159,10 +160,11 @@ class Routes:
         request_id = self.request_ids.of(request.environ.get("HTTP_X_REQUEST_ID"))
         return [("Content-Type", content_type), ("X-Request-Id", request_id), *NO_STORE, *SAFE]
 
-    def _conditional(self, environ: dict[str, Any], answer: dict[str, Any], body: bytes, request_id: str) -> Answer:
+    def _conditional(self, environ: dict[str, Any], told: Told, body: bytes, request_id: str) -> Answer:
         """The answer, or 304 where the caller has it; compressed where that pays. The tag is of what is shown, from
         where and why, and so weak: age, request id and cache differ."""
-        tag = tag_of(answer, body)
+        values = told.values
+        tag = tag_of(told.mark, values["user_id"], values["source"], values["release"], values["degraded"])
         headers = [("Content-Type", JSON), ("X-Request-Id", request_id), ("ETag", tag), *REVALIDATED, *SAFE]
         if knows(environ, tag):
             return Answer(b"", headers[1:], "304 Not Modified")
@@ -172,11 +174,10 @@ class Routes:
         return Answer(body, headers)
 
 
-def tag_of(answer: dict[str, Any], body: bytes) -> str:
-    """A hash of the answer as far as its cache, which comes after the people and their source, and of its release.
+def tag_of(mark: bytes, user_id: str, source: str, release_id: str, degraded: bool) -> str:
+    """A hash of who is shown, to whom, from where and why.
 
     SHA-1, as processors have instructions for it: nobody gains by two answers of one tag, which are both their own.
     """
-    shown = sha1(body[: body.rfind(b',"cache":')], usedforsecurity=False)
-    shown.update(answer["release"].encode())
-    return f'W/"{shown.hexdigest()[:24]}{"-degraded" if answer["degraded"] else ""}"'
+    told = sha1(f"{user_id}|{source}|{release_id}|".encode() + mark, usedforsecurity=False)
+    return f'W/"{told.hexdigest()[:24]}{"-degraded" if degraded else ""}"'

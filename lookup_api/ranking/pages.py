@@ -17,12 +17,14 @@ LARGEST_SCORE = 1e30
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """items: a JSON array of `people` objects. dropped, demoted: see rules.Picked."""
+    """items: a JSON array of `people` objects. dropped, demoted: see rules.Picked. untouched: these are the people whom
+    the release lists first, with nobody left out."""
 
     items: bytes
     people: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     demoted: int = 0
+    untouched: bool = False
 
 
 def shown(
@@ -50,7 +52,7 @@ def cut(page: FirstPage, limit: int, bars: Sequence[Bar], caps: Sequence[int]) -
     for bar in bars:
         if not bar.keys().isdisjoint(ids):
             return None
-    return Shown(b"[%b]" % text, len(ids), {}, page.demoted)
+    return Shown(b"[%b]" % text, len(ids), {}, page.demoted, True)
 
 
 def with_page(blob: bytes, limit: int, caps: tuple[int, ...]) -> bytes:

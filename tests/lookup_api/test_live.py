@@ -188,7 +188,7 @@ def test_breakers_of_parts_are_told_apart(release: ServedRelease) -> None:
 
 def told(lookup: Lookup, release: ServedRelease, user_id: int, facts: NoFacts, level: int = FULL, limit: int = 20):
     query = Query(user_id, limit, frozenset(), False)
-    return orjson.loads(orjson.dumps(lookup.answer(query, release, facts, Deadline.after(60), level)))
+    return orjson.loads(orjson.dumps(lookup.answer(query, release, facts, Deadline.after(60), level).values))
 
 
 def test_live_ranking_on_a_host_of_tables_is_that_on_the_files(
