@@ -156,7 +156,10 @@ class LmdbLiveFacts:
     def exported(self, batch: LogBatch, keep_days: int) -> None:
         tables = self._tables()
         live_log.mark_exported(tables, int(batch.mark), now_us())
-        live_log.trim(tables, keep_days, now_us())
+        with tables.reading() as txn:
+            crowded = tables.fill(txn) > FULL_FOR_OUTCOMES
+        # Where there is little room, new facts matter more than whether an event of old is told from a new one.
+        live_log.trim(tables, 0 if crowded else keep_days, now_us())
 
     def ended_at(self, pairs: Sequence[tuple[str, int, int]]) -> list[int | None]:
         tables = self._tables()

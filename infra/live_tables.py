@@ -111,6 +111,7 @@ class Tables:
                 self.env.reader_check()
                 self._turn = Turn(path)
                 self._open_tables()
+                self._file = os.stat(path)
             except BaseException:
                 self.env.close()
                 raise
@@ -167,12 +168,18 @@ class Tables:
     def writing(self) -> Iterator[Transaction]:
         """Synced to the disk when the block ends; nothing of it is kept when the block raises."""
         with explained(self.path), self._turn.taken():
+            self._refuse_if_replaced()
             try:
                 with self._begin(write=True) as txn:
                     yield txn
             except lmdb.MapFullError:
                 self.env.reader_check()  # workers that were killed while they read hold pages back
                 raise
+
+    def _refuse_if_replaced(self) -> None:
+        """What is written to a file that was deleted, or moved to put a copy in its place, would be lost."""
+        if not os.path.samestat(os.stat(self.path), self._file):
+            raise StoreError(f"{self.path}: another file is in its place", "Restart what has the earlier one open.")
 
     def _begin(self, write: bool) -> Transaction:
         try:

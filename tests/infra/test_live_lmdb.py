@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,28 @@ def fill(facts: LiveStore, make: Callable[[int], Event]) -> int:
     assert stored
     assert "events.max_mib" in refused
     return stored
+
+
+def test_when_full_an_export_makes_room_whatever_should_be_kept(tmp_path: Path) -> None:
+    facts = open_live_facts(str(tmp_path), Settings(events=EventSettings(max_mib=1)))
+    fill(facts, lambda i: event("shown", 5, i))
+    fill(facts, lambda i: event("banned", i))
+    batch = facts.unexported(10**6)
+    assert batch is not None
+    facts.exported(batch, keep_days=7)
+    facts.record([event("blocked", 1, 2)])
+    facts.close()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_nothing_is_accepted_into_a_file_that_was_taken_away(tmp_path: Path, reopen: Reopen, replaced: bool) -> None:
+    facts = reopen()
+    facts.record([event("blocked", 1, 2)])
+    (tmp_path / "live" / FILE).rename(tmp_path / "moved")
+    if replaced:
+        shutil.copy(tmp_path / "moved", tmp_path / "live" / FILE)
+    with pytest.raises(StoreError, match=r"live\.lmdb"):
+        facts.record([event("blocked", 1, 3)])
 
 
 HOLDER = """
