@@ -5,9 +5,10 @@ A delta holds, for each user whose rows differ, their rows of every table; an em
 
 from collections.abc import Sequence
 
+from infra.blobs import decode_ranking
 from infra.errors import CorruptArtifact
 from infra.kv import META, USERS, KeyValueReader
-from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, HEAD_KEY, ServingHead, decode_ids
+from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, POPULAR_IDS_KEY, POPULAR_KEY, decode_ids
 
 
 class OverlayTables:
@@ -20,9 +21,9 @@ class OverlayTables:
         self._delta, self._base = delta, base
         self._changed = frozenset(decode_ids(delta.get(META, CHANGED_KEY)).tolist())
         self.departed = frozenset(decode_ids(delta.get(META, DEPARTED_KEY)).tolist())
-        head, below = (ServingHead.from_json(tables.get(META, HEAD_KEY)) for tables in (delta, base))
-        if (head.pair_features, head.user_features) != (below.pair_features, below.user_features):
-            raise CorruptArtifact("serving tables: a delta with other features than its base", "Verify the release.")
+        popular = base.get(META, POPULAR_KEY)
+        if popular is None or decode_ranking(popular).ids() != decode_ids(delta.get(META, POPULAR_IDS_KEY)).tolist():
+            raise CorruptArtifact("serving tables: a delta of another base", "Verify the release.")
         known = sum(blob is not None for blob in base.get_many(USERS, list(self._changed)))
         self._joined = len(self._changed) - known
 

@@ -9,7 +9,7 @@ Cumulative: all of it is what changed since the base, whatever deltas came betwe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from gnn.embed_some import embed_some
-from gnn.runtime import device_of, prepare
+from gnn.runtime import prepare
 from index.sharded import IDS, IndexSpec, ShardedIndex, build_shard, finish
 from infra.blob_writer import Blobs
-from infra.blobs import decode_ranking
 from infra.graph import Float32, Graph, Int32, Int64, open_array
 from infra.hashing import ContentHash
 from infra.kv import BARS, CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
-from infra.lmdb_tables import LmdbTables, LmdbWriter
-from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, HEAD_KEY, POPULAR_KEY, ServingHead, encode_ids
+from infra.lmdb_tables import LmdbWriter
+from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, HEAD_KEY, POPULAR_IDS_KEY, encode_ids
 from jobs.blocks import hash_parts, part_path, write_part
 from jobs.context import Parent, StageContext, StageResult
 from jobs.delta_facts import find_new_facts
@@ -39,9 +38,10 @@ from jobs.integrity import check_rankings
 from jobs.newcomer_towers import TOWERS
 from jobs.rank import PRICES
 from jobs.reason_rows import ReasonNames
-from jobs.serving_tables import Encoder, in_order
+from jobs.serving_tables import Encoder, head_of, in_order
 from lookup_api.ranking.capped_groups import CappedGroups
 from lookup_api.ranking.factors import refit
+from lookup_api.ranking.popular import most_connected
 from lookup_api.ranking.rules import caps_of
 from lookup_api.ranking.scoring import RankingModel
 
@@ -63,7 +63,7 @@ def run(ctx: StageContext) -> StageResult:
     shown.mkdir()
     with LmdbWriter(ctx.data, ctx.settings.serving.partitions) as writer:
         gone = np.asarray(base.graph.ids)[merged.row_of_base < 0]
-        _write_meta(writer, base, merged, gone)
+        _write_meta(writer, encoder, base, merged, gone)
         _write_rows(writer, maker, encoder, merged.touched, gone, shown, ctx.settings.run.threads)
         tables = writer.finish()
     faults = check_rankings(merged.graph, shown, merged.touched)["faults"]
@@ -77,24 +77,20 @@ def run(ctx: StageContext) -> StageResult:
 
 @dataclass(frozen=True)
 class Base:
-    """What is read of the base release. head: of its serving tables; popular int64: ids of its popular list."""
+    """What is read of the base release. popular int64: ids of its popular list, whose places serving rows name."""
 
     as_of: datetime
     inputs: Mapping[str, Parent]
     graph: Graph
-    head: ServingHead
     popular: Int64
 
     @classmethod
     def open(cls, inputs: Mapping[str, Parent]) -> "Base":
-        tables = LmdbTables(inputs["serving_tables"].path)
-        try:
-            head = ServingHead.from_json(tables.get(META, HEAD_KEY))
-            popular = decode_ranking(tables.get(META, POPULAR_KEY) or b"").ids()
-        finally:
-            tables.close()
+        graph = Graph.open(inputs["graph"].path)
+        length = inputs["serving_tables"].manifest["settings"]["serving"]["popular"]
+        listed = most_connected(graph.now.connections)[:length]
         as_of = datetime.fromisoformat(inputs["graph"].manifest["as_of"])
-        return cls(as_of, inputs, Graph.open(inputs["graph"].path), head, np.array(popular, np.int64))
+        return cls(as_of, inputs, graph, np.asarray(graph.ids)[listed])
 
     def path(self, kind: str) -> Path:
         return self.inputs[kind].path
@@ -118,11 +114,10 @@ def _merged(ctx: StageContext, base: Base) -> tuple[Merged, LakeRows]:
 
 def _maker(ctx: StageContext, base: Base, merged: Merged) -> tuple[ListMaker, Encoder]:
     graph, settings = merged.graph, ctx.settings
-    device = device_of(settings.encoder.device).type
     vectors = _carried(open_array(base.path("embeddings") / "now.npy"), merged)
     if len(merged.joined):
         joined = merged.joined
-        vectors[joined] = embed_some(base.path("encoder"), graph, graph.now, joined, merged.base_row, device)
+        vectors[joined] = embed_some(base.path("encoder"), graph, graph.now, joined, merged.base_row)
     price = _carried(open_array(base.path("rankings") / PRICES), merged)
     index = ShardedIndex.open(base.path("index") / "now", settings.run.threads)
     search = Nearby(index, merged.row_of_base, merged.joined, vectors, settings.candidates.ann)
@@ -142,7 +137,7 @@ def _maker(ctx: StageContext, base: Base, merged: Merged) -> tuple[ListMaker, En
         graph=graph,
         groups=CappedGroups.of(graph, settings.rules),
         known=np.concatenate([maker.scorer.user_features, price[:, None]], axis=1),
-        embeddings=vectors if base.head.embedding_dimensions else None,
+        embeddings=vectors,
         popular=graph.rows_of(base.popular).astype(np.int32),
         settings=settings.serving,
         caps=caps_of(settings.rules),
@@ -165,12 +160,11 @@ def _factors(base: Base, merged: Merged) -> Float32:
     return factors
 
 
-def _write_meta(writer: LmdbWriter, base: Base, merged: Merged, gone: Int64) -> None:
-    head = replace(base.head, users=merged.graph.users, entries=merged.graph.now.connections.entries)
+def _write_meta(writer: LmdbWriter, encoder: Encoder, base: Base, merged: Merged, gone: Int64) -> None:
     changed = np.union1d(np.asarray(merged.graph.ids)[merged.touched], gone)
-    parts = [head.to_json(), encode_ids(changed), encode_ids(gone)]
-    ends = np.cumsum([len(part) for part in parts])
-    writer.put(META, np.array([HEAD_KEY, CHANGED_KEY, DEPARTED_KEY]), np.frombuffer(b"".join(parts), np.uint8), ends)
+    keys = np.array([HEAD_KEY, CHANGED_KEY, DEPARTED_KEY, POPULAR_IDS_KEY])
+    parts = [head_of(encoder).to_json(), *(encode_ids(ids) for ids in (changed, gone, base.popular))]
+    writer.put(META, keys, np.frombuffer(b"".join(parts), np.uint8), np.cumsum([len(part) for part in parts]))
 
 
 def _write_rows(

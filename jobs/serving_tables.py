@@ -118,10 +118,9 @@ class Night:
         return table
 
 
-def write_head(writer: KeyValueWriter, encoder: Encoder) -> None:
-    """The meta table: names of columns, the popular list, and the caps of groups."""
+def head_of(encoder: Encoder) -> ServingHead:
     vectors = encoder.embeddings
-    head = ServingHead(
+    return ServingHead(
         users=encoder.graph.users,
         pair_features=PAIR_FEATURES,
         user_features=(*USER_FEATURES, PRICE),
@@ -130,8 +129,12 @@ def write_head(writer: KeyValueWriter, encoder: Encoder) -> None:
         embedding_dimensions=0 if vectors is None else vectors.shape[1],
         entries=encoder.graph.now.connections.entries,
     )
+
+
+def write_head(writer: KeyValueWriter, encoder: Encoder) -> None:
+    """The meta table: names of columns, the popular list, and the caps of groups."""
     popular = ranking_blobs(encoder.graph, encoder.groups, popular_lists(encoder.graph, encoder.popular)).one(0)
-    parts = [head.to_json(), popular, encoder.groups.rule.tobytes()]
+    parts = [head_of(encoder).to_json(), popular, encoder.groups.rule.tobytes()]
     values = np.frombuffer(b"".join(parts), np.uint8)
     writer.put(META, np.array([HEAD_KEY, POPULAR_KEY, GROUP_RULES_KEY]), values, np.cumsum([len(p) for p in parts]))
 

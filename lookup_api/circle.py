@@ -60,7 +60,8 @@ def circle_of(ask: Ask) -> Circle | None:
     if barred is not None and len(barred):
         new.difference_update(barred.tolist())
     friends = [*sorted(new), *(f for f in known if f in made or f not in facts.barred)]
-    visible = [friend for friend in friends if friend not in facts.hidden]
+    departed = ask.release.departed
+    visible = [friend for friend in friends if friend not in facts.hidden and friend not in departed]
     if not visible and blob is None:
         return None
     ids = np.array([viewer, *sorted(made)], np.int64)

@@ -208,7 +208,7 @@ class Ladder:
         own: dict[int, str] = dict.fromkeys(ask.query.exclude, EXCLUDE_PARAMETER) if ask.query.exclude else {}
         own[ask.query.user_id] = SELF
         facts = ask.facts
-        found: tuple[Bar, ...] = (own,)
+        found: tuple[Bar, ...] = (own, ask.release.departed) if ask.release.departed else (own,)
         if facts.barred:
             found += (facts.barred,)
         return (*found, facts.hidden) if facts.hidden else found

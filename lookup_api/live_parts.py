@@ -22,12 +22,13 @@ from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.scoring import RankingModel
+from lookup_api.recent import WithRecent
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-RANKER, INDEX, RANKINGS = "ranker", "index", "rankings"
-VIEW = "now"
+RANKER, INDEX, RANKINGS, DELTA = "ranker", "index", "rankings", "serving_delta"
+VIEW, RECENT = "now", "recent"
 WARM_UP_ROWS = 16
 
 
@@ -53,7 +54,7 @@ class LiveParts:
             if self.model is not None:
                 self._model_again.succeeded()
         if (self.nearest is None or self.nearest.missing) and INDEX in self._release.artifacts:
-            self.nearest = self._tried(self._index_again, lambda: self._open_index(store)) or self.nearest
+            self.nearest = self._tried(self._index_again, lambda: self._open_all(store)) or self.nearest
 
     @property
     def has_model(self) -> bool:
@@ -91,6 +92,18 @@ class LiveParts:
         manifest = find_manifest(store, RANKINGS, entry.artifact_id) if entry else None
         rank = manifest.settings.get("rank", {}) if manifest else {}
         return str(rank.get("blend", "none")), float(rank.get("diversity", 0.0))
+
+    def _open_all(self, store: ObjectStore) -> Nearest:
+        """The index, and with it that of a delta, where anybody joined since its base."""
+        base, entry = self._open_index(store), self._release.artifacts.get(DELTA)
+        opened, damaged = open_sound_files(store, DELTA, entry.artifact_id, f"{RECENT}/") if entry else (None, None)
+        if opened is None or not any(file.path.startswith(f"{RECENT}/") for file in opened.manifest.files):
+            return base
+        from lookup_api.ann_local import LocalShards
+
+        if damaged:
+            raise CorruptArtifact(f"{opened.path / min(damaged)}: missing or damaged", "Verify the release.")
+        return WithRecent(base, LocalShards.open(opened.path / RECENT))
 
     def _open_index(self, store: ObjectStore) -> Nearest:
         if self._settings.ann_shards:

@@ -5,18 +5,19 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 
-from infra.artifacts import open_artifact
+from infra.artifacts import OpenArtifact, open_artifact
 from infra.blob_batches import Users, decode_users
 from infra.blobs import Ranking, decode_ranking
 from infra.errors import CorruptArtifact
 from infra.kv import META, RANKINGS, USERS, KeyValueReader
 from infra.lmdb_tables import LmdbTables
+from infra.overlay_tables import OverlayTables
 from infra.releases import Release
 from infra.serving_meta import GROUP_RULES_KEY, HEAD_KEY, POPULAR_KEY, ServingHead
 from infra.settings import LadderSettings
 from infra.store import ObjectStore
-from lookup_api.live_parts import LiveParts
-from lookup_api.ranking.rules import CAPPED
+from lookup_api.live_parts import DELTA, LiveParts
+from lookup_api.ranking.rules import CAPPED, DEPARTED, Bar
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class ServedRelease:
     """Immutable but for its count of users. as_of_s: seconds since 1970. popular: the popular list, decoded once.
 
     group_rules: the cap of each company and school, a byte a group. live: what ranks live, where the release has it.
+    departed: who left since the night that a delta is built on, whom other people's rows may still name.
     """
 
     def __init__(self, release_id: str, as_of: str, tables: KeyValueReader, live: LiveParts | None = None) -> None:
@@ -38,6 +40,8 @@ class ServedRelease:
         self.popular = _popular(tables)
         self.group_rules = tables.get(META, GROUP_RULES_KEY) or b""
         self.live = live
+        departed = tables.departed if isinstance(tables, OverlayTables) else ()
+        self.departed: Bar = dict.fromkeys(departed, DEPARTED)
         self._lock = threading.Lock()
         self._users = 1
         if self.head.caps != CAPPED:
@@ -50,13 +54,11 @@ class ServedRelease:
 
         Raises NotFound and CorruptArtifact; a release that does not fit together is corrupt.
         """
-        entry = release.artifacts.get(SERVING)
-        if entry is None:
-            raise CorruptArtifact(f"{release.release_id}: has no {SERVING}", "Publish a whole release.")
-        artifact = open_artifact(store, SERVING, entry.artifact_id)
-        if artifact.manifest.content_hash != entry.content_hash or artifact.manifest.as_of != release.as_of:
-            raise CorruptArtifact(f"{release.release_id}: {entry.path} is not the artifact the release was made of")
-        opened = cls.of(release, LmdbTables(artifact.path), ladder)
+        nightly = release.base_as_of or release.as_of
+        tables: KeyValueReader = LmdbTables(_opened(store, release, SERVING, nightly).path)
+        if release.base is not None:
+            tables = _overlaid(store, release, tables)
+        opened = cls.of(release, tables, ladder)
         opened.mend(store)
         return opened
 
@@ -110,6 +112,31 @@ class ServedRelease:
         if found != self.head.users:
             raise CorruptArtifact(f"{self.release_id}: {found} rankings for {self.head.users} users")
         self.tables.get_many(RANKINGS, self.popular.ids())
+
+
+def _opened(store: ObjectStore, release: Release, kind: str, as_of: str) -> OpenArtifact:
+    """An artifact that the release names, verified. Raises NotFound and CorruptArtifact."""
+    entry = release.artifacts.get(kind)
+    if entry is None:
+        raise CorruptArtifact(f"{release.release_id}: has no {kind}", "Publish a whole release.")
+    artifact = open_artifact(store, kind, entry.artifact_id)
+    if artifact.manifest.content_hash != entry.content_hash or artifact.manifest.as_of != as_of:
+        raise CorruptArtifact(f"{release.release_id}: {entry.path} is not the artifact the release was made of")
+    return artifact
+
+
+def _overlaid(store: ObjectStore, release: Release, base: KeyValueReader) -> KeyValueReader:
+    """The rows of a delta over those of its base, which is closed where that fails."""
+    try:
+        delta = LmdbTables(_opened(store, release, DELTA, release.as_of).path)
+        try:
+            return OverlayTables(delta, base)
+        except BaseException:
+            delta.close()
+            raise
+    except BaseException:
+        base.close()
+        raise
 
 
 def _popular(tables: KeyValueReader) -> Ranking:

@@ -14,8 +14,8 @@ from infra.settings import RulesSettings
 
 CAPPED = ("company", "school")
 """Names of the caps; a blob's group_rules index this tuple."""
-SELF, EXCLUDE_PARAMETER, NOT_FOR_USER = "self", "exclude_parameter", "not_for_user"
-BARS = (SELF, EXCLUDE_PARAMETER, NOT_FOR_USER)
+SELF, EXCLUDE_PARAMETER, NOT_FOR_USER, DEPARTED = "self", "exclude_parameter", "not_for_user", "departed"
+BARS = (SELF, EXCLUDE_PARAMETER, NOT_FOR_USER, DEPARTED)
 
 Bar = Mapping[int, str]
 """People who must not be shown -> the rule that says so. May be large: it is only asked for people, one by one."""

@@ -50,7 +50,7 @@ def ladder_of(*does: Callable[[], Offer | None]) -> Ladder:
 
 
 def climbed(ladder: Ladder, facts: NoFacts | None = None, exclude: Sequence[int] = (), explain: bool = True) -> Outcome:
-    release: Any = SimpleNamespace(release_id="r")
+    release: Any = SimpleNamespace(release_id="r", departed={})
     query = Query(VIEWER, 10, frozenset(exclude), explain)
     return ladder.climb(Ask(query, release, facts or NoFacts(), Deadline.after(60)))
 
