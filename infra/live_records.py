@@ -119,7 +119,8 @@ def facts_of(
     version: int,
     oldest: tuple[int, int],
 ) -> ViewerFacts:
-    """records: of this viewer, those of one person by relation, as of several rules the first is told.
+    """records: of this viewer, those of one person by relation. Of several rules the first is told, but a block before
+    a connection, as a friend counts for somebody whom the viewer may see.
 
     oldest: times from which dismissals and showings still count, µs.
     """
@@ -130,8 +131,7 @@ def facts_of(
         if not value:
             continue
         if relation < DISMISSAL:
-            if other not in barred:
-                barred[other] = RULE_OF_RELATION[relation]
+            barred[other] = RULE_OF_RELATION[relation]
         elif relation == SHOWN:
             if at >= shown_after:
                 fatigue[other] = value

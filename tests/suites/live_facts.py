@@ -48,6 +48,14 @@ class LiveFactsSuite:
         assert dict(facts.of(2).barred) == ({1: theirs} if theirs else {})
         assert dict(facts.of(3).barred) == {}
 
+    def test_a_block_is_told_before_a_friendship_as_friends_may_be_named(self, reopen: Reopen) -> None:
+        facts = reopen()
+        facts.record([event("connected", 1, 2), event("blocked", 2, 1), event("connected", -3, 1)])
+        facts.record([event("blocked", 1, -3), event("connected", 1, 4), event("dismissed", 1, 4)])
+        assert dict(facts.of(1).barred) == {2: "blocked", -3: "blocked", 4: "connected"}
+        facts.record([event("unblocked", 2, 1, NOW_US + 1)])
+        assert facts.of(1).barred[2] == "connected"
+
     @pytest.mark.parametrize(
         ("does", "undoes", "taken_back_by"),
         [
@@ -121,7 +129,7 @@ class LiveFactsSuite:
         assert facts.forget_expired() == 62
         assert facts.forget_expired() == 0
         assert said(facts.of(1)) == before
-        assert dict(facts.of(2).barred) == {1: "connected"}
+        assert dict(facts.of(2).barred) == {1: "blocked"}
         facts.record([event("dismissed", 12, 9)])
         assert dict(facts.of(12).barred) == {9: "dismissed"}
 
@@ -305,7 +313,7 @@ def barred_by_brute_force(events: Sequence[Event], viewer: int) -> dict[int, str
         by_each = ([e for e in both if e.user_id == user] for user in (viewer, other))
         blocked = any(_holds(own, "blocked", "unblocked") for own in by_each)
         connected = _holds(both, "connected", "disconnected")
-        rule = "connected" if connected else "blocked" if blocked else "dismissed" if dismissed else None
+        rule = "blocked" if blocked else "connected" if connected else "dismissed" if dismissed else None
         if rule:
             found[other] = rule
     return found
