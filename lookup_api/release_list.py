@@ -34,17 +34,19 @@ class ReleaseList:
         self._store: ObjectStore | None = None
         self._reader: threading.Thread | None = None
         self._failure: PymkError | None = None
-        self._read_at = -KEPT_S
+        self._read_at = self._began_at = -KEPT_S
         self._body: dict[str, Any] = {}
         self._reports: dict[str, tuple[Metrics, Metrics]] = {}
 
     def json(self, served: str | None) -> bytes:
         """{"current", "served", "releases": newest first}; served: the id that this process serves.
 
-        Raises PymkError where the store cannot be read, or not soon: no request waits longer for it.
+        Raises PymkError where the store cannot be read, or not soon: a reading is waited for once, and where it hangs
+        whoever asks later is told so at once.
         """
         if self._clock() - self._read_at >= KEPT_S:
-            self._reading().join(PATIENCE_S)
+            reader = self._reading()
+            reader.join(max(0.0, self._began_at + PATIENCE_S - self._clock()))
         if self._failure is not None:
             raise self._failure
         if self._clock() - self._read_at >= KEPT_S + PATIENCE_S:
@@ -55,6 +57,7 @@ class ReleaseList:
         """The thread that reads, of which there is one at a time."""
         with self._lock:
             if self._reader is None or not self._reader.is_alive():
+                self._began_at = self._clock()
                 self._reader = threading.Thread(target=self._renew, name="release-list", daemon=True)
                 self._reader.start()
             return self._reader
