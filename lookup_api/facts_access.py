@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 
-from infra.errors import StoreError
+from infra.errors import StoreError, UsageError
 from infra.events import Event, Refusal
 from infra.live_facts import LiveStore, ViewerFacts, open_live_facts
 from infra.settings import Settings
@@ -41,10 +41,13 @@ class FactsAccess:
     def _read(self, viewer: int) -> ViewerFacts | None:
         try:
             found = (self._opened or self._open()).of(viewer)
-        except StoreError as error:
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a reading died of, nobody is shown unchecked, and somebody must be told
             self._failures.inc()
             if not self.breaker.open:
-                log.error("live facts cannot be read: %s", error)
+                unforeseen = None if isinstance(error, StoreError) else error
+                log.error("live facts cannot be read: %s", error, exc_info=unforeseen)
             self.breaker.failed()
             return None
         self.breaker.succeeded()
