@@ -40,8 +40,8 @@ REMEMBERED = 20
 """Turns that a lease tells of."""
 LONGEST_POLL_S = 1.0
 
-AT_WORK, WRITING, MADE, FAILED, LOST = "at work", "writing", "made", "failed", "lost"
-"""States of a turn. The first two hold the lease; one that was LOST did not end by itself."""
+AT_WORK, WRITING, MADE, FOUND, FAILED, LOST = "at work", "writing", "made", "found", "failed", "lost"
+"""States of a turn. The first two hold the lease. FOUND: had nothing left to make. LOST: did not end by itself."""
 HOLDING = (AT_WORK, WRITING)
 
 
@@ -125,7 +125,10 @@ class LeaseFile:
 
 
 class Lease:
-    """A lease that is held. As a block: renewed until it ends, then given back. Safe to use from any thread."""
+    """A lease that is held. As a block: renewed until it ends, then given back. Safe to use from any thread.
+
+    ending: the state in which the turn ends, unless the block raises. lost: set once it is known to have passed on.
+    """
 
     def __init__(self, store: ObjectStore, name: str, file: LeaseFile, etag: str) -> None:
         self._store = store
@@ -133,6 +136,8 @@ class Lease:
         self._file = file
         self._etag = etag
         self._mine = file.turns[-1]
+        self.ending = MADE
+        self.lost: Fenced | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease {name}", daemon=True)
@@ -149,7 +154,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         try:
-            self._update(lambda file: file.now(FAILED if kind else MADE, {}))
+            self._update(lambda file: file.now(FAILED if kind else self.ending, {}))
         except StoreError as error:  # what it was held for is done or has failed: only the next one may have to wait
             log.warning("%s", error)
 
@@ -168,7 +173,7 @@ class Lease:
             try:
                 self._update(lambda file: replace(file, beat=file.beat + 1))
             except Fenced as error:
-                log.warning("%s", error)
+                self.lost = error
                 return
             except StoreError as error:
                 log.warning("%s/%s cannot be renewed now: %s", self._store.uri, self._key, error)
@@ -246,7 +251,7 @@ def take(
             continue
         if waited_for != holder.nonce:
             waited_for = holder.nonce
-            tell(f"waiting for {holder.maker}, which makes {name} since {holder.since}")
+            tell(f"waiting for {holder.maker}, which has {name} since {holder.since}")
         sleep(min(LONGEST_POLL_S, file.ttl_s / BEATS))
 
 

@@ -1,16 +1,20 @@
 """What happened to a release after it was written: files of their own in `{store}/releases/{release_id}/`.
 
-The release's own file never changes, so that whoever could open it still can. `override-{time}.json` says that gates
-were passed over. An object `WITHDRAWN` says that the release was rolled back from: CURRENT says so too, but may be
-damaged.
+The release's own file never changes, so that whoever could open it still can. `lineage.json` says what made it.
+`override-{time}.json` says that gates were passed over. An object `WITHDRAWN` says that the release was rolled back
+from: CURRENT says so too, but may be damaged.
 """
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from infra.errors import Conflict, StoreError
+import orjson
+
+from infra.errors import Conflict, CorruptArtifact, NotFound, StoreError
 from infra.release_files import Override, Pointer, Release
 from infra.store import ObjectStore
 
@@ -18,6 +22,63 @@ log = logging.getLogger(__name__)
 
 FOLDER = "releases"
 WITHDRAWN = "WITHDRAWN"
+LINEAGE = "lineage.json"
+LINEAGE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What made a release. run_id: of the command; dag_run: of the scheduler's run, if it was in one. at: RFC 3339 UTC.
+
+    settings_digest: sha256 over the settings that decide the content. lake: {"uri", "files": {key: size in bytes}},
+    empty where nobody knows. artifacts: of each kind {"artifact_id", "parents"} and, as far as is known, who made it:
+    "run_id", "dag_run", "host", "token", "since", "code_version". base: of a delta. parents: the release served then.
+    """
+
+    run_id: str
+    dag_run: str | None
+    host: str
+    code_version: str
+    at: str
+    settings_digest: str
+    lake: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    base: str | None = None
+    parents: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        values = asdict(self) | {"schema_version": LINEAGE_VERSION}
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> "Lineage":
+        try:
+            values = json.loads(data)
+            version = values.pop("schema_version")
+            if version != LINEAGE_VERSION:
+                raise CorruptArtifact(f"{where}: lineage version {version}, this code reads {LINEAGE_VERSION}")
+            return cls(parents=tuple(map(str, values.pop("parents"))), **values)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            fix = "Delete the file: the release itself is another."
+            raise CorruptArtifact(f"{where}: not a lineage: {error}", fix) from error
+
+
+def keep_lineage(store: ObjectStore, release_id: str, lineage: Lineage) -> Lineage:
+    """Keeps what made a release, unless that is known already: the first record stands, and is returned."""
+    try:
+        store.put(records_of(release_id) + LINEAGE, lineage.to_json(), if_absent=store.conditional_puts)
+    except Conflict:
+        return lineage_of(store, release_id) or lineage
+    return lineage
+
+
+def lineage_of(store: ObjectStore, release_id: str) -> Lineage | None:
+    """What made a release; None where nobody recorded it. Raises CorruptArtifact."""
+    key = records_of(release_id) + LINEAGE
+    try:
+        return Lineage.from_json(store.get(key).data, f"{store.uri}/{key}")
+    except NotFound:
+        return None
 
 
 def records_of(release_id: str) -> str:

@@ -82,16 +82,17 @@ def check(found: Measured, before: Measured | None, settings: Settings) -> list[
     ]
     if before is None:
         missed = [Finding(f.gate, f.detail, False) for f in missed]
-    return [*_faults(report), *missed]
+    return [*faults("rankings", report), *missed]
 
 
-def _faults(metrics: Mapping[str, Any]) -> list[Finding]:
-    faults = metrics.get("faults")
-    if faults is None:
-        return [Finding(INTEGRITY, "the report does not say whether the rankings are sound", True)]
+def faults(kind: str, metrics: Mapping[str, Any]) -> list[Finding]:
+    """The faults that were counted of an artifact's rankings; not to have counted any is one too."""
+    found = metrics.get("faults")
+    if found is None:
+        return [Finding(INTEGRITY, f"nothing says whether its {kind} are sound", True)]
     return [
-        Finding(INTEGRITY, f"rankings: {count:,} {FAULTS.get(name, name)}", True)
-        for name, count in faults.items()
+        Finding(INTEGRITY, f"{kind}: {count:,} {FAULTS.get(name, name)}", True)
+        for name, count in found.items()
         if count
     ]
 

@@ -10,16 +10,18 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from infra.artifacts import Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
+from infra.artifacts import DATA, Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
 from infra.cost import CostMeter
 from infra.erasures import digest_of, erased_people
 from infra.errors import CorruptArtifact, InputError, NotFound, PymkError, UsageError
 from infra.file_lock import held, lock_of
+from infra.leases import FOUND, Lease, Maker, take
 from infra.releases import Release, ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore
 from infra.times import format_time
 from jobs.context import Parent, StageContext, StageResult
+from jobs.lineage import files_of, record_lineage, this_run
 from jobs.stages import PUBLISH, STAGE_NAMES, STAGES, Stage, stage_named, stage_of
 from jobs.version import VERSION
 from jobs.work_folder import work_folder
@@ -27,21 +29,28 @@ from jobs.work_folder import work_folder
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from jobs.publishing import Carry
+    from jobs.spark_cluster import SharedFiles
+
 log = logging.getLogger(__name__)
 
 
 class SparkHolder:
     """The run's one Spark session, started when a stage first asks and stopped at the end."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, store: ObjectStore, lake: str) -> None:
+        self._settings, self._store, self._lake = settings, store, lake
         self._session: SparkSession | None = None
+        self._shared: SharedFiles | None = None
 
     def __call__(self) -> "SparkSession":
         if self._session is None:
             from jobs.spark import start_session
+            from jobs.spark_cluster import SharedFiles
 
             self._session = start_session(self._settings)
+            self._shared = SharedFiles(self._store, self._lake)
+            self._shared.show(self._session)
         return self._session
 
     def stop(self) -> None:
@@ -50,6 +59,8 @@ class SparkHolder:
 
             stop_session(self._session)
             self._session = None
+        if self._shared is not None:
+            self._shared.hide()
 
 
 @dataclass
@@ -57,7 +68,8 @@ class Pipeline:
     """One run: a lake, a store, an as-of and settings.
 
     graph_id: pins a graph built earlier from this lake. shared_spark: a session that outlives the run; without one
-    the run starts its own when a stage first asks, and stops it at the end.
+    the run starts its own when a stage first asks, and stops it at the end. maker: who this run is for others. carry:
+    see jobs.publishing.publish_release.
     """
 
     lake: str
@@ -67,10 +79,12 @@ class Pipeline:
     progress: Callable[[str], None] = lambda line: None
     graph_id: str | None = None
     shared_spark: "Callable[[], SparkSession] | None" = None
+    maker: Maker = field(default_factory=this_run)
+    carry: "Carry | None" = None
     _opened: dict[str, OpenArtifact] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._own_spark = SparkHolder(self.settings)
+        self._own_spark = SparkHolder(self.settings, self.store, self.lake)
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -99,24 +113,48 @@ class Pipeline:
         return {"release_id": release.release_id, "published": False, "said": said, "warnings": []}
 
     def ensure(self, stage: Stage, shard: int | None = None) -> dict[str, Any]:
-        """Finds the stage's artifact or makes it."""
+        """Finds the stage's artifact or makes it; where another run is at it, waits and finds what that one made."""
         kind, wanted = self._identity(stage, shard)
         found = self._finished(kind, wanted)
-        if found is None:
-            self.progress(f"{stage.name}: {stage.summary}" + (f", shard {shard}" if shard is not None else ""))
-            manifest = self._make(stage, kind, wanted, shard)
-            self.progress(f"{stage.name}: {manifest.rows:,} rows in {manifest.cost['wall_s']:.1f} s")
-        else:
-            manifest = found
+        manifest, made = (found, False) if found else self._make_once(stage, kind, wanted, shard)
+        if not made:
             self.progress(f"{stage.name}: found {kind}/{wanted}")
         return {
             "artifact_id": wanted,
             "kind": kind,
             "rows": manifest.rows,
             "content_hash": manifest.content_hash,
-            "found": found is not None,
+            "found": not made,
             "cost": manifest.cost,
         }
+
+    def _make_once(self, stage: Stage, kind: str, wanted: str, shard: int | None) -> tuple[Manifest, bool]:
+        """The manifest, and whether this run made it. Raises Fenced where another run took over from this one."""
+        if not self.store.conditional_puts:
+            return self._make(stage, kind, wanted, shard, None)
+        lease = take(
+            self.store,
+            f"{kind}/{wanted}",
+            self.maker,
+            ttl_s=self.settings.store.lease_s,
+            uses=self._uses(stage),
+            done=lambda: self._finished(kind, wanted) is not None,
+            tell=lambda line: self.progress(f"{stage.name}: {line}"),
+        )
+        if lease is None:
+            return self._opened[kind].manifest, False
+        with lease:
+            if found := self._finished(kind, wanted, mending=True):
+                lease.ending = FOUND
+                return found, False
+            return self._make(stage, kind, wanted, shard, lease)
+
+    def _uses(self, stage: Stage) -> tuple[str, ...]:
+        """What the stage reads of the store, so that nobody cleans it away meanwhile."""
+        shards = range(self.settings.index.shards) if stage.sharded else ()
+        named = (("encoder", one) for one in self._named_parents(stage).values())
+        read = [(kind, self.artifact_id(kind)) for kind in stage.parents]
+        return tuple(f"{k}/{a}" for k, a in (*read, *named, *(self._identity(stage, number) for number in shards)))
 
     def publish(self, *, force: bool = False, reason: str | None = None) -> dict[str, Any]:
         """Writes the release, checks the gates and moves CURRENT; see jobs.publishing.publish_release."""
@@ -124,13 +162,24 @@ class Pipeline:
 
         release = self.make_release()
         releases = ReleaseStore(self.store)
-        made = publish_release(releases, release, self.settings, self.progress, force=force, reason=reason)
+        made = publish_release(
+            releases,
+            release,
+            self.settings,
+            self.progress,
+            force=force,
+            reason=reason,
+            carry=self.carry,
+            maker=self.maker,
+        )
         self.progress(f"release {release.release_id}: {made['said']}")
         return made
 
     def make_release(self) -> Release:
-        """Writes the release of this run's artifacts and leaves CURRENT alone."""
-        return ReleaseStore(self.store).make({stage.kind: self._open(stage.kind).manifest for stage in STAGES})
+        """Writes the release of this run's artifacts, and what made it, and leaves CURRENT alone."""
+        release = ReleaseStore(self.store).make({stage.kind: self._open(stage.kind).manifest for stage in STAGES})
+        record_lineage(self.store, release, self.maker, self._resolved)
+        return release
 
     def artifact_id(self, kind: str) -> str:
         return self._identity(stage_of(kind), None)[1]
@@ -174,24 +223,29 @@ class Pipeline:
 
         return resolved(self.settings)
 
-    def _finished(self, kind: str, wanted: str) -> Manifest | None:
-        """The manifest of a finished artifact; a damaged one is removed so that it is made again."""
+    def _finished(self, kind: str, wanted: str, mending: bool = False) -> Manifest | None:
+        """The manifest of a finished artifact; None for a damaged one too. mending: such a one is removed."""
         try:
             opened = open_artifact(self.store, kind, wanted)
         except NotFound:
             return None
         except CorruptArtifact as error:
-            log.warning("%s; making it again", error.what)
-            self.store.delete_folder(f"{kind}/{wanted}/")
+            if mending:
+                log.warning("%s; making it again", error.what)
+                self.store.delete_folder(f"{kind}/{wanted}/")
             return None
         self._opened[kind] = opened
         return opened.manifest
 
-    def _make(self, stage: Stage, kind: str, wanted: str, shard: int | None) -> Manifest:
+    def _make(
+        self, stage: Stage, kind: str, wanted: str, shard: int | None, lease: Lease | None
+    ) -> tuple[Manifest, bool]:
+        """The manifest that stands, and whether it is this run's."""
+        self.progress(f"{stage.name}: {stage.summary}" + (f", shard {shard}" if shard is not None else ""))
         inputs = self._inputs(stage, shard)
         scratch = self.store.scratch()
         try:
-            (scratch / "data").mkdir()
+            (scratch / DATA).mkdir()
             with held(lock_of(scratch)), work_folder(scratch.parent, f"{kind}-{wanted}") as work:
                 with CostMeter() as meter:
                     context = StageContext(
@@ -199,32 +253,49 @@ class Pipeline:
                         as_of=self.as_of,
                         lake=self.lake,
                         inputs=inputs,
-                        data=scratch / "data",
+                        data=scratch / DATA,
                         spark=self.shared_spark or self._own_spark,
-                        progress=self.progress,
+                        progress=self._told_by(lease),
                         shard=shard,
                         work=work,
                         erased=tuple(sorted(self._erased)),
                     )
                     result: StageResult = _module_of(stage).run(context)
                 self._refuse_moved_lake(stage)
-                manifest = Manifest(
-                    kind=kind,
-                    artifact_id=wanted,
-                    as_of=format_time(self.as_of),
-                    parents=self._parent_ids(stage),
-                    settings=self._settings_of(stage),
-                    seed=self.settings.run.seed,
-                    code_version=VERSION,
-                    rows=result.rows,
-                    content_hash=result.content_hash,
-                    files=(),
-                    metrics=result.metrics,
-                    cost=meter.as_dict(),
-                )
-                return write_artifact(self.store, scratch, manifest)
+                if lease:
+                    lease.writing(**({} if stage.parents else {"lake": files_of(self.lake)}))
+                manifest = self._manifest(stage, kind, wanted, result, meter)
+                made = write_artifact(self.store, scratch, manifest, lease)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        self.progress(f"{stage.name}: {made.rows:,} rows in {made.cost['wall_s']:.1f} s")
+        return made, made.cost == manifest.cost
+
+    def _manifest(self, stage: Stage, kind: str, wanted: str, result: StageResult, meter: CostMeter) -> Manifest:
+        return Manifest(
+            kind=kind,
+            artifact_id=wanted,
+            as_of=format_time(self.as_of),
+            parents=self._parent_ids(stage),
+            settings=self._settings_of(stage),
+            seed=self.settings.run.seed,
+            code_version=VERSION,
+            rows=result.rows,
+            content_hash=result.content_hash,
+            files=(),
+            metrics=result.metrics,
+            cost=meter.as_dict(),
+        )
+
+    def _told_by(self, lease: Lease | None) -> Callable[[str], None]:
+        """Progress of a stage, which stops where it is no longer this run's to make."""
+
+        def tell(line: str) -> None:
+            if lease and lease.lost:
+                raise lease.lost
+            self.progress(line)
+
+        return tell
 
     def _refuse_moved_lake(self, stage: Stage) -> None:
         """A graph's id names the lake it was built from, so that lake must still be what it was."""

@@ -1,20 +1,32 @@
-"""Moving CURRENT to a release: the gates, who passes them over, and the record of that."""
+"""Moving CURRENT to a release: the gates, who passes them over, and the record of that.
+
+A nightly knows less of the last hours than the delta that it replaces, and a delta that ends late knows less of the
+nightly that replaced its base: CURRENT then moves to a delta on the newer nightly, as of the later of the two times.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from infra.artifacts import Manifest
 from infra.errors import Conflict, CorruptArtifact, GateRefused, NotFound, UsageError
+from infra.leases import Lease, Maker, take
+from infra.release_family import delta_kinds
 from infra.release_files import Override, Pointer
 from infra.release_records import recorded
 from infra.releases import Release, ReleaseStore, Seen, manifests_of
 from infra.settings import Settings
 from infra.times import format_time
-from jobs.gates import INTEGRITY, Finding, Measured, check
+from jobs.gates import INTEGRITY, Finding, Measured, check, faults
+from jobs.lineage import this_run
 
 Tell = Callable[[str], None]
+Carry = Callable[[Release, datetime], Release]
+"""Makes the delta on a nightly at an as-of."""
+
+LEASE = "publish"
 
 ATTEMPTS = 5
 """A rival publishes once a night: who loses more often is not up against one."""
@@ -28,24 +40,41 @@ def publish_release(
     *,
     force: bool = False,
     reason: str | None = None,
+    carry: Carry | None = None,
+    maker: Maker | None = None,
 ) -> dict[str, Any]:
-    """Checks the gates and moves CURRENT: {"release_id", "published", "said", "warnings", "overridden"}.
+    """Checks the gates and moves CURRENT: {"release_id", "published", "said", "warnings", "overridden", "served"}.
 
     CURRENT stays where a newer release is served or this one was withdrawn by a rollback, unless forced. Raises
     GateRefused naming every gate that refused. force passes the quality gates, never those of integrity; what it passed
     is recorded beside the release, with the reason. Where another release is published meanwhile, the gates are checked
-    again; raises Conflict when that happens each of ATTEMPTS times, and for one that is not of CURRENT.
+    again; raises Conflict when that happens each of ATTEMPTS times, and for one that is not of CURRENT. One publishes
+    at a time: another waits, by the lease of infra.leases, and who lost it meanwhile is refused with Fenced.
+
+    carry: makes the delta that CURRENT moves to where the release, or the one it replaces, would lose what the other
+    knows; "served" is its id then. Without carry CURRENT stays, unless forced: then what the delta knew is lost.
     """
     refuse_reason_alone(force, reason)
-    for _ in range(ATTEMPTS - 1):
-        seen = releases.look(repairing=force)
-        try:
-            return _publish(releases, release, seen, settings, tell, force, reason)
-        except Conflict:
-            if releases.look(repairing=force).stored == seen.stored:
-                raise  # nobody moved CURRENT, so that to try again changes nothing
-            tell("another release was published meanwhile: the gates are checked against that one")
-    return _publish(releases, release, releases.look(repairing=force), settings, tell, force, reason)
+    with _one_at_a_time(releases, settings, tell, maker or this_run()) as lease:
+        asked = _Asked(releases, release, settings, tell, force, reason, carry, lease)
+        for _ in range(ATTEMPTS - 1):
+            seen = releases.look(repairing=force)
+            try:
+                return asked.publish(seen)
+            except Conflict:
+                if releases.look(repairing=force).stored == seen.stored:
+                    raise  # nobody moved CURRENT, so that to try again changes nothing
+                tell("another release was published meanwhile: the gates are checked against that one")
+        return asked.publish(releases.look(repairing=force))
+
+
+def _one_at_a_time(
+    releases: ReleaseStore, settings: Settings, tell: Tell, maker: Maker
+) -> AbstractContextManager[Lease | None]:
+    """A block in which no other run publishes."""
+    if not releases.store.conditional_puts:
+        return nullcontext()  # CURRENT will not be moved there
+    return take(releases.store, LEASE, maker, ttl_s=settings.store.lease_s, tell=tell) or nullcontext()
 
 
 def refuse_reason_alone(force: bool, reason: str | None) -> None:
@@ -54,33 +83,83 @@ def refuse_reason_alone(force: bool, reason: str | None) -> None:
         raise UsageError("--reason without --force: there is nothing to give a reason for", "Add --force, or drop it.")
 
 
-def _publish(
-    releases: ReleaseStore,
-    release: Release,
-    seen: Seen,
-    settings: Settings,
-    tell: Tell,
-    force: bool,
-    reason: str | None,
-) -> dict[str, Any]:
-    """Raises Conflict, with nothing done, where CURRENT is not `seen`, which the gates are checked against."""
-    served = _served(releases, seen, release, force)
-    findings = judge(releases, release, manifests_of(releases.store, release), served, settings, repairing=force)
-    _refuse(release, [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)])
-    overridden = [f for f in findings if f.refuses]
-    with _recorded(releases, release, overridden, served, reason):
-        published = releases.publish(release, force=force, over=seen)
-    for finding in findings:
-        tell(f"warning: {finding}")
-    if reason is not None and not overridden:
-        tell("warning: no gate had to be passed over, so that the reason is not kept")
-    return {
-        "release_id": release.release_id,
-        "published": published,
-        "said": "published" if published else _unpublished(seen.pointer, release.release_id),
-        "warnings": [str(f) for f in findings],
-        "overridden": [f.gate for f in overridden],
-    }
+@dataclass(frozen=True)
+class _Asked:
+    """What publish_release was asked for. lease: None where nothing may be published."""
+
+    releases: ReleaseStore
+    release: Release
+    settings: Settings
+    tell: Tell
+    force: bool
+    reason: str | None
+    carry: Carry | None
+    lease: Lease | None
+
+    def publish(self, seen: Seen) -> dict[str, Any]:
+        """Raises Conflict, with nothing done, where CURRENT is not `seen`, which the gates are checked against."""
+        releases, release, force = self.releases, self.release, self.force
+        served = _served(releases, seen, release, force)
+        manifests = manifests_of(releases.store, release)
+        findings = judge(releases, release, manifests, served, self.settings, repairing=force)
+        _refuse(release, [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)])
+        overridden = [f for f in findings if f.refuses]
+        kept = self._kept(seen.pointer, served)
+        target = release if kept else self._target(served)
+        if self.lease:
+            self.lease.check()
+        published = bool(kept and kept[0])
+        if not kept:
+            with _recorded(releases, release, overridden, served, self.reason):
+                published = releases.publish(target, force=force, over=seen)
+        for finding in findings:
+            self.tell(f"warning: {finding}")
+        if self.reason is not None and not overridden:
+            self.tell("warning: no gate had to be passed over, so that the reason is not kept")
+        return {
+            "release_id": release.release_id,
+            "published": published,
+            "said": kept[1] if kept else _said(release, target, published, seen.pointer),
+            "warnings": [str(f) for f in findings],
+            "overridden": [f.gate for f in overridden],
+            "served": target.release_id if published and not kept else seen.pointer and seen.pointer.release_id,
+        }
+
+    def _kept(self, pointer: Pointer | None, served: Release | None) -> tuple[bool, str] | None:
+        """Whether the release counts as published though CURRENT stays, and why it does; None where it is to move."""
+        release = self.release
+        if self.force or served is None or pointer is None or pointer.release_id == release.release_id:
+            return None
+        if release.release_id in pointer.withdrawn:
+            return False, _unpublished(pointer, release.release_id)
+        if served.base == release.release_id:
+            return True, f"published, and extended since by {served.release_id}"
+        if self.carry is None and served.order < release.order and loses(release, served):
+            return False, (
+                f"not published: what {served.release_id}, which is served, knows until {served.as_of} would be lost; "
+                f"`pymk stage publish` with the lake carries it forward, "
+                f"`pymk release publish {release.release_id} --force` drops it"
+            )
+        return None
+
+    def _target(self, served: Release | None) -> Release:
+        """What CURRENT is to name: the release, or a delta that knows what it and the served one know."""
+        release = self.release
+        if self.carry is None or served is None or not loses(release, served):
+            return release
+        if self.force and release.order < served.order:
+            return release
+        behind, ahead = sorted((release, served), key=lambda one: one.order)
+        self.tell(f"what {behind.release_id} knows until {behind.as_of} is carried forward onto {ahead.nightly}")
+        target = self.carry(self.releases.get(ahead.nightly), behind.time)
+        _refuse(target, _own_faults(target, manifests_of(self.releases.store, target)))
+        return target
+
+
+def loses(release: Release, served: Release) -> bool:
+    """Whether the newer of the two, on another nightly, does not know the last of what the older one knows."""
+    ahead, behind = sorted((release, served), key=lambda one: one.order, reverse=True)
+    return ahead.nightly != behind.nightly and behind.time > ahead.time
 
 
 def _served(releases: ReleaseStore, seen: Seen, release: Release, repairing: bool) -> Release | None:
@@ -107,6 +186,8 @@ def judge(
     found = Measured.of(manifests)
     if found is None:
         return [Finding(INTEGRITY, f"{release.release_id} has no report: no gate can be checked", True)]
+    if own := _own_faults(release, manifests):
+        return own
     if served is None or served.release_id == release.release_id or served.order > release.order:
         return check(found, None, settings)
     try:
@@ -116,6 +197,13 @@ def judge(
             raise
         before = None
     return check(found, before, settings)
+
+
+def _own_faults(release: Release, manifests: Mapping[str, Manifest]) -> list[Finding]:
+    """What is wrong with what a delta adds: one of its artifacts at least counts its faults, as the report does."""
+    counted = {kind: manifests[kind].metrics for kind in sorted(delta_kinds(release, manifests))}
+    told = {kind: metrics for kind, metrics in counted.items() if "faults" in metrics} or counted
+    return [found for kind, metrics in told.items() for found in faults(kind, metrics)]
 
 
 def _refuse(release: Release, refused: Sequence[Finding]) -> None:
@@ -142,6 +230,12 @@ def _recorded(
     replaced = served.release_id if served else None
     override = Override(format_time(datetime.now(UTC)), reason, passed, replaced)
     return recorded(releases.store, release.release_id, override)
+
+
+def _said(release: Release, target: Release, published: bool, pointer: Pointer | None) -> str:
+    if not published:
+        return _unpublished(pointer, target.release_id)
+    return "published" if target == release else f"published, carried forward as {target.release_id}"
 
 
 def _unpublished(pointer: Pointer | None, release_id: str) -> str:
