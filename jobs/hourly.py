@@ -17,6 +17,8 @@ from infra.settings import Settings
 from infra.store import ObjectStore
 from infra.times import format_time
 from jobs.gates import FAULTS
+from jobs.hardware import resolved
+from jobs.lineage import files_of, record_lineage
 from jobs.pipeline import Pipeline
 from jobs.stages import Stage
 
@@ -107,7 +109,7 @@ def run_hourly(
     answer = _told(as_of, base, release, made)
     if not publish:
         return answer | {"published": False, "said": "written, CURRENT stays as it is", "warnings": []}
-    published = publish_release(releases, release, settings, tell)
+    published = publish_release(releases, release, settings, tell, carry=carrier(lake, store, settings, tell))
     tell(f"release {release.release_id}: {published['said']}")
     return answer | published
 
@@ -140,6 +142,7 @@ def make_delta(
     manifest = open_files(store, KIND, made["artifact_id"], ()).manifest
     _refuse_faults(manifest)
     release = ReleaseStore(store).make_delta(base, {KIND: manifest}, as_of)
+    record_lineage(store, release, pipeline.maker, resolved(settings), files_of(lake))
     changed = {name: manifest.metrics[name] for name in ("joined", "departed", "friendships", "touched", "waiting")}
     return release, made | {"changed": changed}
 

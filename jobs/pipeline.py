@@ -29,7 +29,6 @@ from jobs.work_folder import work_folder
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.publishing import Carry
     from jobs.spark_cluster import SharedFiles
 
 log = logging.getLogger(__name__)
@@ -68,8 +67,7 @@ class Pipeline:
     """One run: a lake, a store, an as-of and settings.
 
     graph_id: pins a graph built earlier from this lake. shared_spark: a session that outlives the run; without one
-    the run starts its own when a stage first asks, and stops it at the end. maker: who this run is for others. carry:
-    see jobs.publishing.publish_release.
+    the run starts its own when a stage first asks, and stops it at the end. maker: who this run is for others.
     """
 
     lake: str
@@ -80,7 +78,6 @@ class Pipeline:
     graph_id: str | None = None
     shared_spark: "Callable[[], SparkSession] | None" = None
     maker: Maker = field(default_factory=this_run)
-    carry: "Carry | None" = None
     _opened: dict[str, OpenArtifact] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -158,6 +155,7 @@ class Pipeline:
 
     def publish(self, *, force: bool = False, reason: str | None = None) -> dict[str, Any]:
         """Writes the release, checks the gates and moves CURRENT; see jobs.publishing.publish_release."""
+        from jobs.hourly import carrier
         from jobs.publishing import publish_release
 
         release = self.make_release()
@@ -169,7 +167,7 @@ class Pipeline:
             self.progress,
             force=force,
             reason=reason,
-            carry=self.carry,
+            carry=carrier(self.lake, self.store, self.settings, self.progress),
             maker=self.maker,
         )
         self.progress(f"release {release.release_id}: {made['said']}")
