@@ -19,14 +19,17 @@ from infra.kv import BARS, CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
 from infra.lmdb_tables import LmdbWriter
 from infra.releases import Release, ReleaseStore
 from infra.serving_meta import HEAD_KEY, POPULAR_KEY, PRICE, ServingHead
+from infra.settings import RulesSettings, ServingSettings
 from infra.store import ObjectStore
 from infra.times import format_time
+from jobs.serving_blobs import paged_blobs
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
-from lookup_api.ranking.rules import CAPPED
+from lookup_api.ranking.rules import CAPPED, caps_of
 
 FIRST_ID, STEP = 10_000_000_097, 97
 RANKED, STORED, FRIENDS, POPULAR, DIMENSIONS, ATTRIBUTES = 100, 150, 100, 500, 128, 6
 BLOCK = 2000
+PAGE, CAPS = ServingSettings().first_page, caps_of(RulesSettings())
 TAG = "release"
 """Attribute of a reason that every item carries, whose value tells which tables an answer was read from."""
 
@@ -66,7 +69,7 @@ def _block(ids, keys, tag, draw, vectors):
     features = draw.random((n * STORED, len(PAIR_FEATURES)), np.float32).astype(np.float16)
     none = Ragged(np.zeros(0, np.int64), np.zeros(n, np.int64))
     return {
-        RANKINGS: _rankings(ids, keys, min(RANKED, len(ids) - 1), tag, draw),
+        RANKINGS: paged_blobs(_rankings(ids, keys, min(RANKED, len(ids) - 1), tag, draw), PAGE, CAPS),
         CANDIDATES: encode_candidates(stored, Ragged.of_matrix(draw.integers(1, 8, (n, STORED))), features),
         USERS: encode_users(
             draw.random((n, len(USER_FEATURES) + 1), np.float32),

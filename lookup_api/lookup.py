@@ -132,9 +132,9 @@ class Lookup:
         return Told(told.values | {"explain": {"rungs": tried}}, mark)
 
     def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, mark: bytes) -> None:
-        """What answered well may answer again, and in need: popular people need no keeping."""
+        """What answered well may answer again, and in need where reading or ranking it again may fail."""
         query, release = ask.query, ask.release
-        if outcome.source in ("precomputed", "live") and self.last_good:
+        if outcome.source == "live" or (outcome.source == "precomputed" and not release.mapped):
             self.last_good.put(query.user_id, Kept(release.release_id, offer.blob), len(offer.blob))
         if self.answers and not (query.exclude or query.explain or ask.facts.fatigue):
             items = outcome.shown.items

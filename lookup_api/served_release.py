@@ -28,7 +28,8 @@ class ServedRelease:
     """Immutable but for its count of users. as_of_s: seconds since 1970. popular: the popular list, decoded once.
 
     group_rules: the cap of each company and school, a byte a group. live: what ranks live, where the release has it.
-    departed: who left since the night that a delta is built on, whom other people's rows may still name.
+    departed: who left since the night that a delta is built on, whom other people's rows may still name. mapped: its
+    tables are files of this machine, where what was read once can be read again.
     """
 
     def __init__(self, release_id: str, as_of: str, tables: KeyValueReader, live: LiveParts | None = None) -> None:
@@ -40,6 +41,7 @@ class ServedRelease:
         self.popular = _popular(tables)
         self.group_rules = tables.get(META, GROUP_RULES_KEY) or b""
         self.live = live
+        self.mapped = isinstance(tables, LmdbTables | OverlayTables)
         departed = tables.departed if isinstance(tables, OverlayTables) else ()
         self.departed: Bar = dict.fromkeys(departed, DEPARTED)
         self._lock = threading.Lock()
