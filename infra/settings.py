@@ -41,9 +41,19 @@ class RunSettings(Section):
 
 
 class SparkSettings(Section):
-    master: str = Field("local[2]", min_length=1, description="Spark on this machine: local, local[N] or local[*].")
+    master: str = Field(
+        "local[2]",
+        min_length=1,
+        description="Spark on this machine, local, local[N] or local[*], or a standalone cluster, spark://host:port.",
+    )
     memory: str = Field(
         "2g", pattern=r"^[1-9][0-9]{0,5}[gm]$", description="Memory of the Spark driver, and so of local mode."
+    )
+    executor_memory: str = Field(
+        "1g", pattern=r"^[1-9][0-9]{0,5}[gm]$", description="Memory of the JVM of each worker of a cluster."
+    )
+    driver_host: str = Field(
+        "", description="Address at which a cluster's workers find the driver; empty: the one that leads to the master."
     )
     partitions: int = Field(8, ge=1, le=100_000, description="Shuffle partitions of build_graph.")
 
@@ -298,7 +308,7 @@ class LadderSettings(Section):
     new_friends: int = Field(
         3, ge=1, le=1_000_000, description="Friends made since the release with whom a stored list is stale."
     )
-    l1_mib: int = Field(32, ge=0, le=65_536, description="Memory of a worker for answers that it keeps; 0 for none.")
+    l1_mib: int = Field(64, ge=0, le=65_536, description="Memory of a worker for answers that it keeps; 0 for none.")
     l1_life_s: float = Field(300, ge=0.001, le=86_400, description="How long a worker keeps an answer.")
     l2: str = Field(
         "", pattern=r"^(rediss?://.*)?$", description="redis:// URI where workers share live rankings; empty for none."
