@@ -9,8 +9,8 @@ never replaces a newer one unless forced.
 import builtins
 import hashlib
 import logging
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
@@ -19,18 +19,17 @@ import orjson
 from infra.artifacts import (
     Manifest,
     check_name,
-    drop_cached,
     find_manifest,
-    is_artifact_id,
     is_name,
     open_artifact,
-    prefix_of,
 )
 from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError, UsageError
 from infra.release_family import check_consistent, check_extends, check_release, entries_of
 from infra.release_files import HISTORY, Pointer
 from infra.release_files import Release as Release
+from infra.release_readers import open_releases
 from infra.release_records import FOLDER, mark_withdrawn, records_of, withdrawn_releases
+from infra.retention import kept_releases, named_artifacts, remove_artifacts, store_time
 from infra.store import ObjectStore, StoredObject
 from infra.times import format_time
 
@@ -201,7 +200,7 @@ class ReleaseStore:
         pointer = self.pointer()
         if not pointer:
             raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
-        target = to or next(iter(pointer.history), None)
+        target = to or next((r for r in pointer.history if self.store.exists(_key(r))), None)
         if target is None:
             raise PymkError(f"{self.store.uri}: CURRENT has no earlier release", "Name one with --to ID.")
         release = self.get(target)
@@ -228,40 +227,45 @@ class ReleaseStore:
     def clean(self, keep: int, grace_s: float = 86_400.0) -> dict[str, Sequence[str]]:
         """Deletes old releases and artifacts that no kept release names.
 
-        Kept: the newest `keep` releases, CURRENT, the release before it, and every artifact younger than `grace_s`
-        seconds (a run may be about to use it). Folders that are no artifacts are never touched.
+        Kept is what infra.retention names: the newest `keep` nightlies and as many deltas, what CURRENT and a rollback
+        need, what somebody has open, what is being made or made from, and every artifact younger than `grace_s` seconds
+        (a run may be about to use it). Folders that are no artifacts are never touched.
         Returns {"releases": [...], "artifacts": [...]}, what was deleted. Raises CorruptArtifact, with nothing deleted,
         where CURRENT or the file of a release is damaged: nobody knows what artifacts it names.
         """
-        releases, damaged = self._read_all()
-        if damaged:
-            raise damaged[0]
+        releases = self._sound()
         pointer = self.pointer()
-        kept_ids = {r.release_id for r in releases[-keep:]}
         if pointer:
-            kept_ids |= {self.get(pointer.release_id).release_id, *pointer.history[:1]}
-        kept = [r for r in releases if r.release_id in kept_ids]
-        doomed = [r for r in releases if r.release_id not in kept_ids]
-        for release in doomed:
-            self.store.delete(_key(release.release_id))
-            self.store.delete_folder(records_of(release.release_id))
-        removed = list(self._remove_artifacts(_named(kept), grace_s))
+            self.get(pointer.release_id)
+        now_s = store_time(self.store)
+        kept_ids = kept_releases(releases, pointer, keep, open_releases(self.store, now_s))
+        doomed = [r for r in releases if r.release_id not in kept_ids and self._remove(r)]
+        kept = named_artifacts(self._sound())  # with those that were made meanwhile
+        removed = list(remove_artifacts(self.store, kept, grace_s, now_s))
         self.store.clean_scratch(grace_s)
         return {"releases": [r.release_id for r in doomed], "artifacts": removed}
 
-    def _remove_artifacts(self, kept: set[tuple[str, str]], grace_s: float) -> Iterator[str]:
-        """Deletes artifacts that are not kept and did not change for `grace_s` seconds; yields their paths."""
-        now = time.time()
-        for kind in self.store.folders(""):
-            for artifact in self.store.folders(f"{kind}/"):
-                if (kind, artifact) in kept or not is_artifact_id(artifact):
-                    continue
-                prefix = f"{prefix_of(kind, artifact)}/"
-                newest = max((i.modified_s for i in self.store.list(prefix)), default=0.0)
-                if now - newest >= grace_s:
-                    self.store.delete_folder(prefix)
-                    drop_cached(self.store, kind, artifact)
-                    yield prefix.rstrip("/")
+    def _sound(self) -> builtins.list[Release]:
+        """All releases, oldest first. Raises where the file of one is damaged."""
+        releases, damaged = self._read_all()
+        if damaged:
+            raise damaged[0]
+        return releases
+
+    def _remove(self, release: Release) -> bool:
+        """Deletes a release's file and records, unless CURRENT has been moved to it just now."""
+        self.store.delete(_key(release.release_id))
+        pointer = self.pointer()
+        if pointer and release.release_id in (pointer.release_id, self._base_of(pointer.release_id)):
+            self.store.put(_key(release.release_id), release.to_json())
+            return False
+        self.store.delete_folder(records_of(release.release_id))
+        return True
+
+    def _base_of(self, release_id: str) -> str | None:
+        with suppress(NotFound):
+            return self.get(release_id).base
+        return None
 
     def _read_all(self) -> tuple[builtins.list[Release], builtins.list[PymkError]]:
         """The releases, oldest first, and what is wrong with those whose file cannot be read."""
@@ -289,8 +293,19 @@ class ReleaseStore:
                 self.store.put(CURRENT, data, if_absent=True)
         except Conflict:
             return False
+        self._refuse_removed(stored, pointer, data)
         mark_withdrawn(self.store, pointer)
         return True
+
+    def _refuse_removed(self, stored: StoredObject | None, pointer: Pointer, data: bytes) -> None:
+        """Moves CURRENT back where the release it names was cleaned away in the same moment. Raises NotFound."""
+        if self.store.exists(_key(pointer.release_id)):
+            return
+        written = self.store.get(CURRENT)
+        if stored and written.data == data:
+            with suppress(Conflict):
+                self.store.put(CURRENT, stored.data, if_match=written.etag)
+        raise NotFound(f"{self.store.uri}: release {pointer.release_id} was removed meanwhile", "Name another.")
 
     def _refuse_without_conditions(self) -> None:
         if not self.store.conditional_puts:
@@ -309,10 +324,6 @@ def manifests_of(store: ObjectStore, release: Release) -> dict[str, Manifest]:
             raise NotFound(f"{release.release_id}: {entry.path} is gone", "Roll back, or run the stage again.")
         found[kind] = manifest
     return found
-
-
-def _named(releases: Iterable[Release]) -> set[tuple[str, str]]:
-    return {(kind, entry.artifact_id) for release in releases for kind, entry in release.artifacts.items()}
 
 
 def _key(release_id: str) -> str:

@@ -15,7 +15,7 @@ from infra.cost import CostMeter
 from infra.erasures import digest_of, erased_people
 from infra.errors import CorruptArtifact, InputError, NotFound, PymkError, UsageError
 from infra.file_lock import held, lock_of
-from infra.leases import FOUND, Lease, Maker, take
+from infra.leases import FOUND, Lease, Maker, take, touch
 from infra.releases import Release, ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore
@@ -232,6 +232,7 @@ class Pipeline:
                 log.warning("%s; making it again", error.what)
                 self.store.delete_folder(f"{kind}/{wanted}/")
             return None
+        touch(self.store, f"{kind}/{wanted}")
         self._opened[kind] = opened
         return opened.manifest
 

@@ -9,6 +9,7 @@ from infra.artifacts import local_copy
 from infra.errors import PymkError
 from infra.loaded_releases import LoadedReleases
 from infra.release_files import Pointer, Release
+from infra.release_readers import Reading
 from infra.release_records import withdrawn_releases
 from infra.releases import ReleaseStore
 from infra.settings import LadderSettings
@@ -58,6 +59,7 @@ class StoreSource:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._opened: ObjectStore | None = None
+        self._reading: Reading | None = None
 
     def pointer(self) -> Pointer | None:
         return ReleaseStore(self._store()).pointer()
@@ -73,6 +75,8 @@ class StoreSource:
         release = ReleaseStore(store).get(release_id)
         opened = ServedRelease.open(store, release, ladder)
         self._keep(release)
+        self._stop_reading()
+        self._reading = Reading(store, release_id)
         return opened
 
     def recall(self, ladder: LadderSettings | None) -> ServedRelease | None:
@@ -92,9 +96,17 @@ class StoreSource:
 
     def mend(self, served: ServedRelease) -> None:
         served.mend(self._store())
+        if self._reading is not None:
+            self._reading.renew()
 
     def close(self) -> None:
-        """Nothing is held."""
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        """Of the release that was opened before, whose files stay open by themselves for the requests that have it."""
+        if self._reading is not None:
+            self._reading.end()
+            self._reading = None
 
     def _store(self) -> ObjectStore:
         if self._opened is None:
