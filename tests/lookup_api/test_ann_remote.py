@@ -3,20 +3,20 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from index.sharded import IndexSpec, build_shard, finish
+from index.sharded import IDS, IndexSpec, build_shard, finish
 from infra.errors import UsageError
 from lookup_api.ann import Found, merged
-from lookup_api.ann_local import IDS, LocalShards
+from lookup_api.ann_local import LocalShards
 from lookup_api.ann_remote import RemoteShards, ShardProcess
 from lookup_api.ann_server import ShardHolder, ShardServer
-from lookup_api.ann_wire import REQUEST, WireError, decode_reply, encode_reply, encode_request, reply_size
+from lookup_api.ann_wire import REQUEST, WireError, decode_reply, encode_reply, encode_request, read_request, reply_size
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from tests.suites.index_backends import brute_force, clustered
@@ -68,6 +68,19 @@ def silent() -> Iterator[str]:
     """Takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def dropping() -> Iterator[str]:
+    """Its queue of connections is full, so that whoever comes is dropped without a word."""
+    with ExitStack() as held, socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            queued = held.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(server.getsockname())
+        yield "{}:{}".format(*server.getsockname())
 
 
 def remote(*addresses: str, name: str = NAME, failures: int = 100) -> RemoteShards:
@@ -124,6 +137,59 @@ def test_who_keeps_failing_is_not_asked_each_time(folder: Path) -> None:
         found = find(there, 1)
         assert found.left_out == (late,)
         assert len(found.ids) == K
+
+
+@pytest.mark.parametrize("dropped_first", [True, False])
+def test_a_host_that_drops_packets_costs_the_others_nothing(folder: Path, dropped_first: bool) -> None:
+    expected = find(LocalShards.open(folder), 5).ids.tolist()
+    with dropping() as hole, holding(folder, 0, 1, 2) as healthy:
+        breakers = {address: Breaker(address, 2, 60.0) for address in (hole, healthy)}
+        order = [hole, healthy] if dropped_first else [healthy, hole]
+        there = RemoteShards([ShardProcess(address, breakers[address]) for address in order], NAME)
+        for _ in range(4):
+            found = find(there, 5, seconds=0.5)
+            assert found.ids.tolist() == expected
+            assert found.left_out == (hole,)
+        assert breakers[hole].open
+        assert not breakers[healthy].open
+        there.close()
+
+
+def test_what_came_back_in_time_is_read_though_the_time_is_over_by_then() -> None:
+    replied, looks = threading.Event(), iter([60.0, 60.0])
+
+    class Ending(Deadline):
+        """Over at the third look, which is as late as it takes for the reply to be there."""
+
+        @property
+        def left_s(self) -> float:
+            left = next(looks, 0.0)
+            return left if left else 0.0 * replied.wait()
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            read_request(connection)
+            connection.sendall(encode_reply(0, Found(np.array([7]), np.ones(1, np.float32)), ""))
+            replied.set()
+            connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, dropping() as hole:
+        answering = threading.Thread(target=answer, args=(server,))
+        answering.start()
+        there = remote(hole, "{}:{}".format(*server.getsockname()))
+        found = there.find(VECTORS[5], K, Ending(0.0))
+        there.close()
+        answering.join()
+    assert (found.ids.tolist(), found.left_out) == ([7], (hole,))
+
+
+def test_a_process_is_asked_by_its_name(folder: Path) -> None:
+    with holding(folder, 0, 1, 2) as address:
+        by_name = "localhost:" + address.rpartition(":")[2]
+        assert find(remote(by_name), 7).left_out == ()
+    nowhere = "no-such-host.invalid:8101"
+    assert find(remote(nowhere), 7).left_out == (nowhere,)
 
 
 def test_a_process_that_was_started_anew_is_asked_again(folder: Path) -> None:
