@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from infra.artifacts import Manifest, OpenArtifact, open_sound_files
-from infra.errors import CorruptArtifact, GateRefused, PymkError
+from infra.artifacts import OpenArtifact, open_sound_files
+from infra.errors import CorruptArtifact, PymkError
 from infra.release_files import Release
 from infra.releases import ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore
 from infra.times import format_time
-from jobs.gates import FAULTS
 from jobs.hardware import resolved
 from jobs.lineage import files_of, record_lineage
 from jobs.pipeline import Pipeline
@@ -135,12 +134,10 @@ def make_delta(
     """Makes or finds the delta on a nightly release; CURRENT stays as it is.
 
     Returns the release, and what was done: artifact_id, rows, content_hash, found, cost, and what `changed`.
-    Raises GateRefused where somebody would be shown who must not be: no such release is written.
     """
     with DeltaPipeline(lake, store, as_of, settings, tell, base=base) as pipeline:
         made = pipeline.ensure(DELTA)
     manifest = open_files(store, KIND, made["artifact_id"], ()).manifest
-    _refuse_faults(manifest)
     release = ReleaseStore(store).make_delta(base, {KIND: manifest}, as_of)
     record_lineage(store, release, pipeline.maker, resolved(settings), files_of(lake))
     changed = {name: manifest.metrics[name] for name in ("joined", "departed", "friendships", "touched", "waiting")}
@@ -155,12 +152,3 @@ def carrier(lake: str, store: ObjectStore, settings: Settings, tell: Tell) -> Ca
         return make_delta(lake, store, base, as_of, settings, tell)[0]
 
     return carry
-
-
-def _refuse_faults(manifest: Manifest) -> None:
-    found = [f"{count:,} {FAULTS.get(name, name)}" for name, count in manifest.metrics["faults"].items() if count]
-    if found:
-        raise GateRefused(
-            f"{KIND}/{manifest.artifact_id}: integrity: {'; '.join(found)}",
-            "Nothing passes the gate of integrity: CURRENT is unchanged. Find the fault and run again.",
-        )
