@@ -1,7 +1,7 @@
 """Rate limits by the generic cell rate algorithm (GCRA, as in ITU-T I.371): one number a name, no timers.
 
-A name may ask `per_s` times a second on average and a second's worth at once. The number is the time up to which its
-requests are paid for; a request is refused when that lies more than a second ahead.
+A name may ask `per_s` times a second on average and a second's worth at once, or one where that is less. The number is
+the time up to which its requests are paid for; a request is refused when that lies further ahead.
 """
 
 import time
@@ -23,6 +23,7 @@ class RateLimit:
         self.kind = kind
         self.per_s = per_s
         self._cost_s = 1 / per_s
+        self.burst_s = max(BURST_S, self._cost_s)
         self._clock = clock
         self._young: dict[str, float] = {}
         self._old: dict[str, float] = {}
@@ -37,8 +38,8 @@ class RateLimit:
         if paid is None:
             paid = self._old.get(name, now)
         ahead = max(paid - now, 0.0)
-        if ahead + self._cost_s > BURST_S + self._cost_s / 2:
-            return ahead + self._cost_s - BURST_S
+        if ahead + self._cost_s > self.burst_s + self._cost_s / 2:
+            return ahead + self._cost_s - self.burst_s
         self._keep(name, now + ahead + self._cost_s)
         if self.telling:
             self.spent[name] = self.spent.get(name, 0) + 1

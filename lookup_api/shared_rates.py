@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from infra.errors import StoreError
 from infra.redis_connection import connect, explained
-from lookup_api.rate_limits import BURST_S, RateLimit
+from lookup_api.rate_limits import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,9 @@ class SharedRates:
         with explained("shared rate limits"), self._redis.pipeline(transaction=False) as pipeline:
             for name, requests in spent:
                 self._pay(
-                    keys=[redis_key(limit.kind, name)], args=[requests / limit.per_s, 2 * BURST_S], client=pipeline
+                    keys=[redis_key(limit.kind, name)],
+                    args=[requests / limit.per_s, 2 * limit.burst_s],
+                    client=pipeline,
                 )
             for (name, _), ahead in zip(spent, pipeline.execute(), strict=True):
                 limit.learn(name, float(ahead))

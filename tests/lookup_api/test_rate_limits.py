@@ -48,6 +48,16 @@ def test_a_second_s_worth_may_come_at_once_and_the_wait_told_is_enough() -> None
     assert not limit.refuse("b"), "each name has its own"
 
 
+def test_a_rate_below_one_a_second_lets_one_through_after_the_wait_it_tells() -> None:
+    clock = Clock()
+    limit = RateLimit(KEY, 0.1, clock)
+    for _ in range(5):
+        assert not limit.refuse("a"), "a name may ask one at once"
+        wait = limit.refuse("a")
+        assert 9 < wait <= 10
+        clock.now += wait
+
+
 def test_names_are_forgotten_before_they_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MOST_NAMES", 10)
     clock = Clock()
