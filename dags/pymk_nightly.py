@@ -4,86 +4,52 @@
 Reads the lake as it was at 00:00 UTC of the run's day and publishes one release: one task a stage, each the same
 `pymk stage` that a person would type.
 
+**Late** (alert after 4 hours). The page of the run shows the task it waits for. One that stays *scheduled* waits for a
+slot of its pool: `airflow pools list` shows `pymk_lake`, `pymk_spark` and `pymk_gpu`, else import `dags/pools.json`.
+Until the run ends, the release before stays served.
+
+**`preflight` is tried again.** Inputs are missing, come in part, or a table has far fewer rows than in the release
+before; or memory or disk are too little. Its log says which. It waits for two hours, then fails. Where the inputs are
+right as they are, trigger with *Force* and a reason, or lower `gates.min_rows_share`.
+
 **A task failed.** Its log ends with what went wrong and how to fix it. Clear the task: finished stages are found by
-their id, not done again. Exit code 3 in `publish` is a gate that refused; the release before it stays served, and
-`pymk report` shows the metrics that it saw.
+their id, not done again. Where it says that the artifact before *is not finished*, pymk was deployed anew meanwhile:
+clear the run from `build_graph`.
 
-**A night is missing.** Trigger the DAG with `as_of` set to its date, or backfill the range. An older date never
-replaces a newer release.
+**`publish` failed with exit code 3.** A gate refused; the release before stays served, and `pymk report --release ID`
+shows the metrics it saw. Where the night is right, trigger with *Force* and a reason: all stages are found.
 
-**The answers are bad.** `pymk release rollback --store $PYMK_STORE`: every server follows within a second.
+**A night is missing.** Trigger with *As of* set to its date, or *Backfill* a range of dates: up to three at once do not
+disturb one another. An older date never replaces a newer release, unless *Force* says so.
 
-Workers need `PYMK_LAKE`, `PYMK_STORE` and, if there is a settings file, `PYMK_CONFIG` in their environment.
+**The answers are bad.** Trigger `pymk_rollback`: every server follows within a second.
+
+Every setting of the form holds for this run alone. A run depends on its date and settings, never on what another run
+left: *Warm start* names the encoder to start from. Workers need `PYMK_LAKE`, `PYMK_STORE` and, if there is a settings
+file, `PYMK_CONFIG` in their environment.
 """
 
-from datetime import datetime, timedelta
-
-from airflow.sdk import Param, dag, task
-from stage_task import run_stage
-
-from jobs.stages import PUBLISH, STAGES
-
-GRAPH = "build_graph"
-
-PARAMS = {
-    "as_of": Param(
-        None,
-        type=["null", "string"],
-        title="As of",
-        description="Date or RFC 3339 time; empty: 00:00 UTC of the run's day. Only facts before it exist.",
-    ),
-    "settings": Param(
-        [],
-        type="array",
-        items={"type": "string", "pattern": r"^[a-z_]+\.[a-z_0-9]+=.*$"},
-        title="Settings",
-        description="section.key=value, one a line; `pymk config show` lists them.",
-    ),
-}
-
-
-@task(multiple_outputs=False)
-def build_graph() -> dict:
-    return run_stage(GRAPH)
-
-
-@task(multiple_outputs=False)
-def shard_numbers(graph: dict) -> list[int]:
-    return list(range(graph["index_shards"]))
-
-
-@task(multiple_outputs=False)
-def build_shard(shard: int, graph: dict) -> dict:
-    return run_stage("build_index", [f"--graph={graph['artifact_id']}", f"--shard={shard}"])
-
-
-@task(multiple_outputs=False)
-def run_one(name: str, graph: dict) -> dict:
-    return run_stage(name, [f"--graph={graph['artifact_id']}"])
+from airflow.sdk import dag
+from pymk_tasks import forms
+from pymk_tasks.alerts import deadline
+from pymk_tasks.defaults import common
+from pymk_tasks.stages import night
 
 
 @dag(
     schedule="0 2 * * *",
-    start_date=datetime(2025, 1, 1),
-    catchup=False,
-    max_active_runs=1,
-    params=PARAMS,
-    tags=["pymk"],
-    doc_md=__doc__,
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(minutes=2)},
+    deadline=deadline("pymk_nightly", minutes=240),
+    params={
+        "as_of": forms.as_of("day"),
+        "settings": forms.settings(),
+        "warm_start": forms.warm_start(),
+        "force": forms.force(),
+        "reason": forms.reason(needed=False),
+    },
+    **common(("release",), __doc__),
 )
 def pymk_nightly() -> None:
-    graph = build_graph()
-    before = graph
-    for stage in STAGES[1:]:
-        if stage.sharded:
-            shards = build_shard.partial(graph=graph).expand(shard=shard_numbers(graph))
-            before >> shards
-            before = shards
-        after = run_one.override(task_id=stage.name)(stage.name, graph)
-        before >> after
-        before = after
-    before >> run_one.override(task_id=PUBLISH)(PUBLISH, graph)
+    night()
 
 
 pymk_nightly()

@@ -73,9 +73,9 @@ def run(ctx: StageContext) -> StageResult:
     built.graph.save(ctx.data)
     for name, table in tables.items():
         pq.write_table(table, ctx.data / f"{name}.parquet")
-    return StageResult(
-        built.graph.users, content_hash(built.graph, tables), built.metrics | {"quarantined": bad_counts}
-    )
+    rows = {name: of.rows for name, of in facts.files.items() if of.rows}
+    metrics = built.metrics | {"quarantined": bad_counts, "lake_rows": rows}
+    return StageResult(built.graph.users, content_hash(built.graph, tables), metrics)
 
 
 def folder_warnings(ignored: Sequence[str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from jobs.cli_key import key_app
 from jobs.cli_lake import lake_app
 from jobs.cli_loading import loading_app
 from jobs.cli_output import console, output
+from jobs.cli_preflight import preflight_app
 from jobs.cli_release import release_app
 from jobs.cli_report import report_app
 from jobs.cli_run import run_app
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (lake_app, run_app, report_app, serve_app, erase_app):
+for commands in (lake_app, preflight_app, run_app, report_app, serve_app, erase_app):
     app.add_typer(commands)
 release_app.add_typer(loading_app)
 app.add_typer(release_app, name="release")

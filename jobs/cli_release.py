@@ -1,5 +1,6 @@
 """`pymk release`: list, show, publish, roll back, verify and clean."""
 
+import atexit
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,9 +10,11 @@ import typer
 from rich.console import Console
 
 from infra.artifacts import OpenArtifact, open_artifact
+from infra.audit import recorded
 from infra.errors import CorruptArtifact, PymkError
 from infra.release_files import Override
-from infra.release_records import overrides_of
+from infra.release_readers import Reading, reading
+from infra.release_records import Lineage, lineage_of, overrides_of
 from infra.releases import Release, ReleaseStore
 from infra.store import open_store
 from jobs.cli_options import Config, Json, Reason, Store, load_settings
@@ -19,6 +22,7 @@ from jobs.cli_output import console, output, progress, table
 
 release_app = typer.Typer(help="List, show, publish, roll back, verify and clean releases.", no_args_is_help=True)
 
+Why = Annotated[str | None, typer.Option("--reason", help="Why, kept in the store's folder audit.")]
 ReleaseId = Annotated[str | None, typer.Argument(help="Release id; CURRENT if not given.")]
 
 
@@ -31,27 +35,33 @@ def list_(store: Store, json: Json = False) -> None:
     except CorruptArtifact as error:  # these ids are what its repair asks for
         console.print(f"warning: {error}", markup=False)
         current = None
+    listed = releases.list()
     found = [
-        {"release_id": r.release_id, "as_of": r.as_of, "current": r.release_id == current} for r in releases.list()
+        {"release_id": r.release_id, "as_of": r.as_of, "current": r.release_id == current, "base": r.base}
+        for r in listed
     ]
-    rows = [(f["release_id"], f["as_of"], "← CURRENT" if f["current"] else "") for f in found]
+    rows = [(r.release_id, r.as_of, _kind(r), "← CURRENT" if r.release_id == current else "") for r in listed]
     output.show(
         {"current": current, "releases": found},
         json,
-        lambda c: c.print(table("releases", ["release", "as of", ""], rows)),
+        lambda c: c.print(table("releases", ["release", "as of", "kind", ""], rows)),
     )
+
+
+def _kind(release: Release) -> str:
+    return f"delta on {release.base}" if release.base else "nightly"
 
 
 @release_app.command()
 def show(store: Store, release_id: ReleaseId = None, json: Json = False) -> None:
-    """A release and its artifacts, and the gates that somebody passed over to publish it."""
+    """A release and its artifacts, what made it, and the gates that somebody passed over to publish it."""
     opened = open_store(store)
     release = find_release(ReleaseStore(opened), release_id)
-    overrides = overrides_of(opened, release)
-    output.show(describe(release, overrides), json, lambda c: _print_release(c, release, overrides))
+    overrides, lineage = overrides_of(opened, release), lineage_of(opened, release.release_id)
+    output.show(describe(release, overrides, lineage), json, lambda c: _print_release(c, release, overrides, lineage))
 
 
-def describe(release: Release, overrides: Sequence[Override]) -> dict[str, Any]:
+def describe(release: Release, overrides: Sequence[Override], lineage: Lineage | None) -> dict[str, Any]:
     """The release as `pymk release show --json` prints it."""
     keys = ("path", "rows", "bytes", "content_hash", "artifact_id")
     return {
@@ -59,19 +69,47 @@ def describe(release: Release, overrides: Sequence[Override]) -> dict[str, Any]:
         "as_of": release.as_of,
         "parents": list(release.parents),
         "delta": release.delta,
+        "base": release.base,
+        "lineage": asdict(lineage) if lineage else None,
         "overrides": [asdict(override) for override in overrides],
         "artifacts": {kind: {k: getattr(e, k) for k in keys} for kind, e in release.artifacts.items()},
     }
 
 
-def _print_release(c: Console, release: Release, overrides: Sequence[Override]) -> None:
+def _print_release(c: Console, release: Release, overrides: Sequence[Override], lineage: Lineage | None) -> None:
     rows = [(k, e.path, f"{e.rows:,}", f"{e.bytes:,}", e.content_hash[:16]) for k, e in release.artifacts.items()]
     c.print(table(release.release_id, ["kind", "path", "rows", "bytes", "content hash"], rows))
+    c.print(f"{_kind(release)}, as of {release.as_of}", markup=False)
+    if lineage:
+        _print_lineage(c, lineage)
     for override in overrides:
         done = "published" if override.published else "perhaps published, as the command was cut off,"
         c.print(f"{done} {override.at} over its gates: {override.reason or 'no reason given'}", markup=False)
         for passed in override.gates:
             c.print(f"  {passed['gate']}: {passed['detail']}", markup=False)
+
+
+def _print_lineage(c: Console, lineage: Lineage) -> None:
+    files = lineage.lake.get("files", {})
+    run = f"{lineage.dag_run}, {lineage.run_id}" if lineage.dag_run else lineage.run_id
+    read = f"{len(files):,} files, {sum(files.values()):,} bytes of {lineage.lake.get('uri')}" if files else "unknown"
+    for name, value in {
+        "run": f"{run} on {lineage.host} at {lineage.at}",
+        "code": lineage.code_version,
+        "settings": lineage.settings_digest,
+        "lake": read,
+        "parents": ", ".join(lineage.parents) or "none",
+    }.items():
+        c.print(f"{name}: {value}", markup=False, soft_wrap=True)
+    rows = [
+        (kind, made.get("dag_run") or made.get("run_id", ""), made.get("host", ""), _parents(made))
+        for kind, made in lineage.artifacts.items()
+    ]
+    c.print(table("made by", ["kind", "run", "host", "from"], rows))
+
+
+def _parents(made: dict[str, Any]) -> str:
+    return ", ".join(sorted(made.get("parents", {})))
 
 
 @release_app.command()
@@ -101,10 +139,14 @@ def publish(
 def rollback(
     store: Store,
     to: Annotated[str | None, typer.Option(help="Release id; the one served before if not given.")] = None,
+    reason: Why = None,
     json: Json = False,
 ) -> None:
     """Point CURRENT back at an earlier release."""
-    release = ReleaseStore(open_store(store, writable=True)).rollback(to)
+    opened = open_store(store, writable=True)
+    with recorded(opened, "rollback", reason) as deed:
+        release = ReleaseStore(opened).rollback(to)
+        deed["release_id"] = release.release_id
     output.show(
         {"release_id": release.release_id, "published": True},
         json,
@@ -117,7 +159,8 @@ def verify(store: Store, release_id: ReleaseId = None, json: Json = False) -> No
     """Read every byte of a release and compare it with its manifests."""
     releases = ReleaseStore(open_store(store))
     release = find_release(releases, release_id)
-    releases.verify(release)
+    with reading(releases.store, release.release_id):
+        releases.verify(release)
     output.show(
         {"release_id": release.release_id, "verified": True},
         json,
@@ -130,12 +173,15 @@ def clean(
     store: Store,
     keep: Annotated[int | None, typer.Option(min=1, help="Releases to keep; default store.keep_releases.")] = None,
     grace_hours: Annotated[float, typer.Option(min=0, help="Unused artifacts younger than this stay.")] = 24.0,
+    reason: Why = None,
     json: Json = False,
 ) -> None:
     """Delete old releases and what only they use; CURRENT and the one before it always stay."""
     settings = load_settings(None)
-    releases = ReleaseStore(open_store(store, writable=True))
-    removed = releases.clean(keep or settings.store.keep_releases, grace_hours * 3600)
+    opened = open_store(store, writable=True)
+    with recorded(opened, "clean", reason) as deed:
+        removed = ReleaseStore(opened).clean(keep or settings.store.keep_releases, grace_hours * 3600)
+        deed.update(removed)
     said = f"removed {len(removed['releases'])} releases and {len(removed['artifacts'])} artifacts"
     output.show(removed, json, lambda c: c.print(said))
 
@@ -154,8 +200,9 @@ def open_release_folders(store: str, release_id: str | None, kinds: Sequence[str
 
 
 def open_release(store: str, release_id: str | None, kinds: Sequence[str] = ()) -> dict[str, OpenArtifact]:
-    """kind -> verified artifact, of all artifacts of a release or of some."""
+    """kind -> verified artifact, of all artifacts of a release or of some, for as long as this process runs."""
     opened = open_store(store)
     release = find_release(ReleaseStore(opened), release_id)
+    atexit.register(Reading(opened, release.release_id).end)
     wanted = kinds or tuple(release.artifacts)
     return {kind: open_artifact(opened, kind, release.artifacts[kind].artifact_id) for kind in wanted}

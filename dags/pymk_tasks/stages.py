@@ -1,0 +1,173 @@
+"""The tasks of a night, each a `pymk` command that a person would type, in order."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Asset, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from jobs.stages import PUBLISH, STAGES, Stage
+from pymk_tasks.alerts import waits
+from pymk_tasks.commands import (
+    CONFIG,
+    LAKE,
+    STORE,
+    as_of_option,
+    force_options,
+    log,
+    place_options,
+    run_pymk,
+    settings,
+    settings_options,
+    store_link,
+)
+
+RELEASE = Asset("pymk_release")
+"""A release that is served from now on. Extra: release_id, as_of."""
+
+LAKE_POOL, SPARK_POOL, GPU_POOL = "pymk_lake", "pymk_spark", "pymk_gpu"
+ON_GPU = ("train_encoder", "embed")
+GRAPH, REPORT = "build_graph", "evaluate"
+ALL_PLACES = (LAKE, STORE, CONFIG)
+SHORT, LONG = timedelta(minutes=30), timedelta(hours=6)
+
+
+def pool_of(stage: Stage) -> str:
+    """build_graph reads the whole lake: nobody may write it meanwhile."""
+    if stage.name == GRAPH:
+        return LAKE_POOL
+    if stage.name in ON_GPU:
+        return GPU_POOL
+    return SPARK_POOL if stage.spark else "default_pool"
+
+
+@task(
+    multiple_outputs=False,
+    execution_timeout=SHORT,
+    retries=6,
+    retry_delay=timedelta(minutes=5),
+    max_retry_delay=timedelta(minutes=30),
+    on_retry_callback=waits,
+    doc_md="Fails in the first minute where inputs are missing, partial or suddenly small, or memory or disk too "
+    "little; tried again for two hours, as inputs may yet come.",
+)
+def preflight(always: Sequence[str]) -> dict:
+    context = get_current_context()
+    force_options(context["params"])
+    options = [*place_options(*ALL_PLACES), as_of_option(context), *settings_options(context["params"], always)]
+    return run_pymk("preflight", *options, *(["--force"] if context["params"].get("force") else []))
+
+
+@task(
+    multiple_outputs=False,
+    pool=LAKE_POOL,
+    execution_timeout=LONG,
+    doc_md="Live events into the lake. Skipped where there are no live facts, in backfills, and for a given as-of.",
+)
+def export_events() -> dict:
+    context = get_current_context()
+    if context["dag_run"].run_type == "backfill" or context["params"].get("as_of"):
+        raise AirflowSkipException("the run is of a given date: what happened since is exported by the next one of now")
+    if not _has_live_facts():
+        raise AirflowSkipException("api.facts is empty and the store has no folder `live`: no events are kept")
+    return run_pymk("events", "export", *place_options(*ALL_PLACES))
+
+
+def _has_live_facts() -> bool:
+    (store,) = place_options(STORE)
+    return bool(settings().api.facts) or Path(store.removeprefix("--store="), "live").is_dir()
+
+
+def run_stage(name: str, always: Sequence[str], *options: str) -> dict[str, Any]:
+    """Runs `pymk stage NAME` for the run's as-of and settings, and says where what it made is."""
+    context = get_current_context()
+    params = context["params"]
+    words = [*place_options(*ALL_PLACES), as_of_option(context), *settings_options(params, always)]
+    made = run_pymk("stage", name, *words, *options)
+    if "artifact_id" in made:
+        folder = f"{made['kind']}/{made['artifact_id']}"
+        log.info("%s: %s rows, %s", name, f"{made['rows']:,}", "found" if made["found"] else "made")
+        log.info("manifest: %s", store_link(f"{folder}/manifest.json"))
+        if name == REPORT:
+            log.info("report: %s", store_link(f"{folder}/data/report.html"))
+    return made
+
+
+@task(multiple_outputs=False)
+def first_stage(always: Sequence[str]) -> dict:
+    return run_stage(GRAPH, always)
+
+
+@task(multiple_outputs=False)
+def later_stage(name: str, graph: dict, always: Sequence[str]) -> dict:
+    return run_stage(name, always, f"--graph={graph['artifact_id']}")
+
+
+@task(multiple_outputs=False)
+def shard_numbers(graph: dict) -> list[int]:
+    return list(range(graph["index_shards"]))
+
+
+@task(multiple_outputs=False, execution_timeout=LONG, doc_md="One shard of the index.")
+def build_shard(shard: int, graph: dict, always: Sequence[str]) -> dict:
+    return run_stage("build_index", always, f"--graph={graph['artifact_id']}", f"--shard={shard}")
+
+
+@task(
+    multiple_outputs=False,
+    execution_timeout=SHORT,
+    doc_md="The gates, then CURRENT. Exit code 3 is a gate that refused: nothing was published. An older date leaves "
+    "CURRENT where it is, unless the form says force.",
+)
+def publish(graph: dict, always: Sequence[str]) -> dict:
+    params = get_current_context()["params"]
+    made = run_stage(PUBLISH, always, f"--graph={graph['artifact_id']}", *force_options(params))
+    log.info("release %s: %s", made["release_id"], made["said"])
+    log.info("release page: %s", store_link(f"releases/{made['release_id']}.json"))
+    return made
+
+
+@task(
+    multiple_outputs=False,
+    execution_timeout=LONG,
+    outlets=[RELEASE],
+    doc_md="Loads the release into Redis or DynamoDB where `api.tables` names one, and tells other DAGs of it by the "
+    "asset pymk_release. Skipped where CURRENT did not move.",
+)
+def hand_over(made: dict) -> dict:
+    if not made["published"]:
+        raise AirflowSkipException(f"{made['release_id']} is not served: {made.get('said', '')}")
+    loaded = {}
+    if settings().api.tables:
+        loaded = run_pymk("release", "load", made["release_id"], *place_options(STORE, CONFIG))
+    events = get_current_context()["outlet_events"]
+    events[RELEASE].extra = {"release_id": made["release_id"]}
+    return loaded
+
+
+def night(always: Sequence[str] = ()) -> None:
+    """Wires a night. always: settings, `section.key=value`, that stand over those of the form."""
+    first = STAGES[0]
+    graph = first_stage.override(
+        task_id=first.name,
+        pool=pool_of(first),
+        execution_timeout=LONG,
+        trigger_rule="none_failed",
+        doc_md=first.summary,
+    )(always)
+    preflight(always) >> export_events() >> graph
+    before = graph
+    for stage in STAGES[1:]:
+        if stage.sharded:
+            shards = build_shard.partial(graph=graph, always=always).expand(shard=shard_numbers(graph))
+            before >> shards
+            before = shards
+        named = {"task_id": stage.name, "pool": pool_of(stage), "execution_timeout": LONG, "doc_md": stage.summary}
+        after = later_stage.override(**named)(stage.name, graph, always)
+        before >> after
+        before = after
+    published = publish(graph, always)
+    before >> published
+    hand_over(published)

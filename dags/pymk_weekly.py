@@ -1,0 +1,38 @@
+"""
+### People You May Know, anew every week
+
+A night whose encoder is trained from scratch, whatever encoder the settings name to start from, and whose index is
+built whole on its vectors. Where nights start from an encoder (`encoder.warm_start`), small errors of one night pass to
+the next; this run ends the chain. Where they do not, it finds what the night of the same date has made.
+
+**To let the nights after it start from here**: the log of `train_encoder` names the encoder's id; write it to
+`encoder.warm_start` of the settings file. Nothing does that by itself, so that a repeated night gives the same release.
+
+All else is as in `pymk_nightly`, whose runbook holds here too. Alert after 12 hours.
+"""
+
+from airflow.sdk import dag
+from pymk_tasks import forms
+from pymk_tasks.alerts import deadline
+from pymk_tasks.defaults import common
+from pymk_tasks.stages import night
+
+FROM_SCRATCH = ("encoder.warm_start=",)
+
+
+@dag(
+    schedule="0 5 * * 0",
+    deadline=deadline("pymk_weekly", minutes=720),
+    params={
+        "as_of": forms.as_of("day"),
+        "settings": forms.settings(),
+        "force": forms.force(),
+        "reason": forms.reason(needed=False),
+    },
+    **common(("release",), __doc__),
+)
+def pymk_weekly() -> None:
+    night(FROM_SCRATCH)
+
+
+pymk_weekly()

@@ -1,0 +1,169 @@
+"""What tasks do with what a form says, how they end what they started, and what is told of a failure."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pytest
+
+from tests.dags.test_dags import DAGS
+
+PRELUDE = """
+import json, logging, sys
+from types import SimpleNamespace as Namespace
+from datetime import datetime, timezone
+import pymk_tasks.commands as commands
+run = Namespace(dag_id="pymk_nightly", run_id="manual__1", run_type="manual", triggering_user_name="ada",
+    logical_date=datetime(2026, 1, 2, 2, tzinfo=timezone.utc), run_after=None)
+context = {"dag_run": run, "params": {}, "task": Namespace()}
+commands.get_current_context = lambda: context
+said = sys.stdout  # Airflow's logging writes there too
+def answer(*words):
+    print("ANSWER", *words, file=said, flush=True)
+"""
+
+
+def answers(done: "subprocess.CompletedProcess[str]") -> list[str]:
+    return [line.removeprefix("ANSWER ") for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+
+
+def run(code: str, home: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"AIRFLOW_HOME": str(home), "PYTHONPATH": str(DAGS)} | variables
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + code], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_form_values_are_arguments_and_nothing_else(tmp_path: Path) -> None:
+    code = """
+from airflow.sdk.exceptions import AirflowFailException
+params = {"settings": ["rank.blend=$(touch hacked)"], "warm_start": "X", "force": True, "reason": "; touch hacked"}
+words = [*commands.settings_options(params, ["encoder.warm_start="]), *commands.force_options(params)]
+for bad in ({"force": True, "reason": "  "}, {"force": True}):
+    try:
+        commands.force_options(bad)
+    except AirflowFailException as error:
+        words.append(str(error)[:24])
+context["params"] = {"as_of": "2026-01-01"}
+run.run_type = "backfill"
+try:
+    commands.as_of_option(context)
+except AirflowFailException as error:
+    words.append(str(error)[:17])
+answer(json.dumps(words))
+"""
+    assert json.loads(*answers(run(code, tmp_path))) == [
+        "--set=rank.blend=$(touch hacked)",
+        "--set=encoder.warm_start=X",
+        "--set=encoder.warm_start=",
+        "--force",
+        "--reason=; touch hacked",
+        *["force: needs a reason, wh"[:24]] * 2,
+        "as_of: a backfill",
+    ]
+
+
+def test_a_command_gives_its_json_its_progress_and_its_error(tmp_path: Path) -> None:
+    code = """
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+answer(len(commands.run_pymk("config", "show")))
+for words, kind in ((["release", "list", "--store=/nowhere/at/all"], AirflowException),
+                    (["stage", "nonsense", "--lake=x", "--store=y", "--as-of=2026-01-01"], AirflowFailException)):
+    try:
+        commands.run_pymk(*words)
+    except AirflowException as error:
+        assert type(error) is kind, error
+        answer(error)
+"""
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings, missing, wrong = answers(done)
+    assert int(settings) > 0
+    assert "no such folder" in missing
+    assert "Stages: build_graph" in wrong
+    assert "pymk release list" in done.stdout
+
+
+@pytest.mark.parametrize("way", ["on_kill", "timeout"])
+def test_a_task_that_is_ended_leaves_no_process(way: str, tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        "print('warning: started', os.getpid(), child.pid, file=sys.stderr, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    code = f"""
+import os, signal
+commands.PYMK = ({str(script)!r},)
+def end(*_):
+    if {way == "on_kill"}:
+        context["task"].on_kill()
+    else:
+        raise TimeoutError("too long")
+class Watch(logging.Handler):
+    def emit(self, record):
+        if "started" in record.getMessage():
+            answer(record.getMessage())
+            os.kill(os.getpid(), signal.SIGALRM)
+commands.log.addHandler(Watch())
+signal.signal(signal.SIGALRM, end)
+try:
+    commands.run_pymk("x")
+except Exception as error:
+    answer(type(error).__name__, error)
+"""
+    done = run(code, tmp_path)
+    started, ended = answers(done)
+    assert ("143" if way == "on_kill" else "TimeoutError") in ended
+    assert not [pid for pid in map(int, started.split()[2:]) if psutil.pid_exists(pid)]
+    if way == "on_kill":
+        assert "[warning" in done.stdout
+
+
+class Inbox(BaseHTTPRequestHandler):
+    posted: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_failure_and_a_late_run_are_told_to_the_webhook(tmp_path: Path) -> None:
+    server = HTTPServer(("127.0.0.1", 0), Inbox)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = """
+from pymk_tasks import alerts
+ti = Namespace(dag_id="pymk_nightly", task_id="rank", run_id="manual__1", try_number=4, log_url="http://airflow/log")
+alerts.failed({"ti": ti, "exception": ValueError("no room. Free some")})
+late = {"dag_id": "pymk_nightly", "dag_run_id": "manual__1", "state": "running", "queued_at": "2026-01-02T02:00:00Z"}
+alerts.late({"dag_run": late})
+"""
+    try:
+        done = run(code, tmp_path, PYMK_ALERT_WEBHOOK=f"http://127.0.0.1:{server.server_port}/secret")
+    finally:
+        server.shutdown()
+    failed, late = Inbox.posted
+    assert "pymk_nightly.rank failed: no room. Free some" in failed["text"]
+    assert failed["where"] == "run manual__1, try 4, log http://airflow/log"
+    assert "runbook" in failed["how_to_fix"]
+    assert "pymk_nightly is late" in late["what"]
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_webhook_that_is_away_fails_nothing(tmp_path: Path) -> None:
+    code = "from pymk_tasks import alerts; alerts.tell({'what': 'x'}); answer('went on')"
+    done = run(code, tmp_path, PYMK_ALERT_WEBHOOK="http://127.0.0.1:9/secret")
+    assert answers(done) == ["went on"]
+    assert "could not be posted" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
