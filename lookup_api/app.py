@@ -130,7 +130,7 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     parts = Parts(uri, known)
     app = LeanFlask("lookup_api")
     app.config["MAX_CONTENT_LENGTH"] = known.api.max_body_kib << 10
-    problems.register(app, parts.metrics.failed, parts.request_ids)
+    problems.register(app, parts.metrics.failed, parts.request_ids, known.api.retry_after_s)
     parts.routes().register(app)
     pages.register(app, known.events.batch, parts.request_ids)
     app.extensions |= {"pymk": parts, "release_watch": parts.watch}

@@ -9,8 +9,10 @@ import orjson
 from flask import Flask, request
 from werkzeug.exceptions import HTTPException
 
+from infra.errors import CorruptArtifact, StoreError
 from lookup_api.headers import NO_STORE, SAFE
 from lookup_api.lean_flask import Answer
+from lookup_api.logs import Sparing
 from lookup_api.request_ids import RequestIds
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,10 @@ def too_many(what: str, retry_after_s: int) -> Problem:
     return Problem(429, "too-many-requests", f"The rate limit of this {what} is reached.", _retry(retry_after_s))
 
 
+def body_late() -> Problem:
+    return Problem(408, "body-late", "The body did not come in time.", {"Connection": "close"})
+
+
 def no_key(detail: str) -> Problem:
     return Problem(401, "unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="pymk"'})
 
@@ -92,7 +98,11 @@ def _retry(seconds: int) -> dict[str, str]:
     return {"Retry-After": str(seconds)}
 
 
-def register(app: Flask, count: Callable[[int], None], request_ids: RequestIds) -> None:
+def unreadable(retry_after_s: int) -> Problem:
+    return Problem(503, "store-unreadable", "What is stored cannot be read now.", _retry(retry_after_s))
+
+
+def register(app: Flask, count: Callable[[int], None], request_ids: RequestIds, retry_after_s: int) -> None:
     """Makes every error of the app, the framework's included, a problem. count: is told the status of each."""
 
     def answer(problem: Problem) -> Answer:
@@ -107,7 +117,15 @@ def register(app: Flask, count: Callable[[int], None], request_ids: RequestIds) 
         log.error("%s failed", request.path, exc_info=error, extra={"request_id": found})
         return answer(Problem(500, "internal", "The server failed to answer. The failure was logged."))
 
+    sparing = Sparing(log)
+
+    def away(error: Exception) -> Answer:
+        sparing.warning("what is stored cannot be read", path=request.path[:200], why=str(error))
+        return answer(unreadable(retry_after_s))
+
     app.register_error_handler(Problem, answer)
+    app.register_error_handler(StoreError, away)
+    app.register_error_handler(CorruptArtifact, away)
     app.register_error_handler(HTTPException, lambda error: answer(_of_framework(error)))
     app.register_error_handler(Exception, unforeseen)
 

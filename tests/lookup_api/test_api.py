@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks.serving_rows import FIRST_ID, TAG, user_ids
 from infra.blobs import decode_candidates, decode_ranking
+from infra.errors import StoreError
 from infra.kv import BARS, CANDIDATES, NEIGHBOURS, RANKINGS
 from infra.settings import RulesSettings
 from infra.store import ObjectStore
@@ -312,3 +313,20 @@ def test_the_api_loads_no_batch_engine() -> None:
     root = Path(__file__).parents[2]
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damage", ["away", "damaged"])
+def test_friends_in_common_are_503_while_what_they_need_cannot_be_read(
+    client: FlaskClient, release: ServedRelease, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    def get_many(kind: str, keys: list[int]) -> list[bytes]:
+        if damage == "away":
+            raise StoreError("the tables do not answer")
+        return [b"no such thing"] * len(keys)
+
+    asked = f"/v1/users/{KNOWN}/mutual/{user_ids(USERS)[6]}"
+    assert client.get(asked).status_code == 200
+    monkeypatch.setattr(release.tables, "get_many", get_many)
+    answer = client.get(asked)
+    assert assert_problem(answer, 503)["type"] == "urn:pymk:problem:store-unreadable"
+    assert int(answer.headers["Retry-After"]) > 0
