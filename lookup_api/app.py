@@ -28,6 +28,7 @@ from lookup_api.request_ids import RequestIds
 from lookup_api.routes import Limits, Routes
 from lookup_api.shared_rates import SharedRates
 from lookup_api.shedding import Queue
+from lookup_api.slow_bodies import SlowBodies
 from lookup_api.tracing import open_tracing
 
 STORE_VARIABLE, DRAIN_VARIABLE = "PYMK_STORE", "PYMK_DRAIN_FILE"
@@ -48,6 +49,7 @@ class Parts:
         self.facts = FactsAccess(facts_at, settings, self.metrics)
         self.keys = KeyRing(store_uri, api.poll_s)
         self.tracing = open_tracing()
+        self.slow_bodies = SlowBodies(api.body_ms / 1e3)
         self.request_ids = RequestIds()
         self.load = Load(threads_of(settings), settings.ladder.fewer_at, settings.ladder.no_live_at)
         self.load.told = self.lookup.counts.busy
@@ -63,12 +65,14 @@ class Parts:
 
     def start(self) -> None:
         self.keys.start()
+        self.slow_bodies.start()
         if self.shared_rates:
             self.shared_rates.start()
         self.watch.start()
 
     def stop(self) -> None:
         self.watch.stop()
+        self.slow_bodies.stop()
         self.keys.stop()
         if self.shared_rates:
             self.shared_rates.stop()
@@ -95,6 +99,7 @@ class Parts:
             is_draining,
             ReleaseList(self.store_uri),
             self.tracing,
+            self.slow_bodies,
         )
 
     def door(self, app: LeanFlask) -> Door:

@@ -1,0 +1,61 @@
+"""Bodies that do not come: the worker, which has one thread, goes on answering, and those that are there are taken."""
+
+import json
+import socket
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from benchmarks.servers import free_port, running
+from benchmarks.serving_rows import FIRST_ID
+from tests.suites.served_store import new_store, publish_day
+
+EVENT = {"type": "blocked", "user_id": str(FIRST_ID), "other_id": "9", "at": "2026-01-01T00:00:00Z"}
+HALF = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    store = new_store(tmp_path_factory.mktemp("slow"))
+    publish_day(store, 1, users=20)
+    port = free_port()
+    command = [sys.executable, "-m", "jobs.cli", "serve", f"--store={store.uri}", f"--port={port}"]
+    with running(command, {}, f"http://127.0.0.1:{port}", "/readyz") as started:
+        yield started.url
+
+
+def ask(url: str, body: bytes | None = None) -> int:
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=20) as answer:
+        return int(answer.status)
+
+
+def half_sent(stack: ExitStack, url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    made = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+    made.sendall(HALF)
+    return made
+
+
+def heard(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection or its answer is there."""
+    try:
+        return connection.recv(4096)
+    except ConnectionResetError:
+        return b""
+
+
+def test_half_sent_bodies_stop_nobody_and_are_ended(server: str) -> None:
+    with ExitStack() as stack:
+        slow = [half_sent(stack, server) for _ in range(20)]
+        for number in range(5):
+            assert ask(f"{server}/v1/users/{FIRST_ID}/recommendations") == 200
+            assert ask(f"{server}/healthz") == 200
+            event = json.dumps({"events": [EVENT | {"event_id": f"e{number}"}]}).encode()
+            assert ask(f"{server}/v1/events", event) == 202
+        for one in slow:
+            told = heard(one)
+            assert not told or told.startswith(b"HTTP/1.1 408 ")
