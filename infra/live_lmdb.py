@@ -4,9 +4,12 @@ What a request brings, its ids, its place in the log and what it changes, is one
 outlives a kill of the process or the machine, and every worker sees it at its next read. Readers take no locks.
 """
 
+import logging
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import lmdb
 
@@ -31,21 +34,36 @@ from infra.live_tables import (
 )
 from infra.settings import Settings
 
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Between looks whether another file was put in the place of the one that is open."""
+GRACE_S = 1.0
+"""Until a file that was replaced is closed, as reads of it may still run; meanwhile nothing is read."""
 FULL_FOR_OUTCOMES, FULL = 0.8, 0.9
 """Shares of the room: once taken, outcomes and then all events are refused. To export and to erase needs room too."""
 
 _NEVER = pack_number(0)
 
 
+class _Opened(NamedTuple):
+    tables: Tables
+    hidden: Hidden
+
+
 class LmdbLiveFacts:
-    """See infra.live_facts.LiveStore. The file is opened at first use, and tried again where that failed."""
+    """See infra.live_facts.LiveStore. The file is opened at first use, and tried again where that failed.
+
+    One that is replaced, by a copy or after a loss, is noticed within LOOK_S, and the new one is opened.
+    """
 
     def __init__(self, folder: Path, max_bytes: int, expiry: Expiry) -> None:
         self.folder = folder
         self._max_bytes = max_bytes
         self._expiry = expiry
-        self._hidden = Hidden()
-        self._opened: Tables | None = None
+        self._opened: _Opened | None = None
+        self._replaced: Tables | None = None
+        self._look_at_s = self._close_at_s = 0.0
         self._closed = False
         self._lock = threading.Lock()
 
@@ -54,26 +72,26 @@ class LmdbLiveFacts:
         return cls(folder, settings.events.max_mib << 20, Expiry.of(settings))
 
     def of(self, viewer: int) -> ViewerFacts:
-        tables = self._tables()
+        tables, hidden = self._current()
         try:
             with tables.env.begin() as txn:
-                return self._read(tables, txn, viewer)
+                return self._read(tables, hidden, txn, viewer)
         except lmdb.Error:  # once more, slowly, with what helps and with errors that say what to do
             with tables.reading() as txn:
-                return self._read(tables, txn, viewer)
+                return self._read(tables, hidden, txn, viewer)
 
-    def _read(self, tables: Tables, txn: Transaction, viewer: int) -> ViewerFacts:
-        key, hidden = pack_id(viewer), self._hidden
+    def _read(self, tables: Tables, hidden: Hidden, txn: Transaction, viewer: int) -> ViewerFacts:
+        key = pack_id(viewer)
         head = txn.get(HIDDEN_HEAD, b"", db=tables.meta)
         if head != hidden.head:
             hidden.follow(tables, txn)
         # Another thread may have followed a later state: who is hidden may be newer than the version, never older.
-        people, version = hidden.people, hidden_version(head)
+        people, version, salt = hidden.people, hidden_version(head), tables.salt << 64
         seen = txn.get(key, db=tables.versions)
         if seen is None:
-            return ViewerFacts({}, people, {}, viewer in people, version)
+            return ViewerFacts({}, people, {}, viewer in people, salt | version)
         oldest = self._expiry.oldest(now_us())
-        version = max(version, unpack_number(seen))
+        version = salt | max(version, unpack_number(seen))
         return facts_of(tables.records(txn, key), people, viewer, version, oldest)
 
     def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
@@ -220,19 +238,47 @@ class LmdbLiveFacts:
 
     def close(self) -> None:
         with self._lock:
-            tables, self._opened, self._closed = self._opened, None, True
-        if tables is not None:
-            tables.release()
+            opened, self._opened, self._closed = self._opened, None, True
+            replaced, self._replaced = self._replaced, None
+        for tables in (opened.tables if opened else None, replaced):
+            if tables is not None:
+                tables.release()
 
     def _tables(self) -> Tables:
-        return self._opened or self._open()
+        return self._current().tables
 
-    def _open(self) -> Tables:
+    def _current(self) -> _Opened:
+        opened = self._opened
+        if opened is None:
+            return self._open()
+        if time.monotonic() < self._look_at_s:
+            return opened
+        return self._looked_at(opened)
+
+    def _looked_at(self, opened: _Opened) -> _Opened:
+        """The same, unless another file is in its place: then it is left, and StoreError raised until it is closed."""
+        self._look_at_s = time.monotonic() + LOOK_S
+        if not opened.tables.replaced():
+            return opened
+        with self._lock:
+            if self._opened is opened:
+                log.error("%s: another file is in its place, and is opened", opened.tables.path)
+                self._opened, self._replaced = None, opened.tables
+                self._close_at_s = time.monotonic() + GRACE_S
+        return self._open()
+
+    def _open(self) -> _Opened:
         with self._lock:
             if self._closed:
                 raise StoreError(f"{self.folder}: live facts were closed")
+            if self._replaced is not None:
+                if time.monotonic() < self._close_at_s:
+                    raise StoreError(f"{self.folder}: live facts were replaced, and are opened in a moment")
+                self._replaced.release()
+                self._replaced = None
             if self._opened is None:
-                self._opened = Tables.open(self.folder, self._max_bytes)
+                self._opened = _Opened(Tables.open(self.folder, self._max_bytes), Hidden())
+                self._look_at_s = time.monotonic() + LOOK_S
             return self._opened
 
 

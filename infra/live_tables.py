@@ -18,6 +18,7 @@ import errno
 import os
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -111,7 +112,6 @@ class Tables:
                 self.env.reader_check()
                 self._turn = Turn(path)
                 self._open_tables()
-                self._file = os.stat(path)
             except BaseException:
                 self.env.close()
                 raise
@@ -126,11 +126,14 @@ class Tables:
     queue: "lmdb._Database"
     queued: "lmdb._Database"
     exports: "lmdb._Database"
+    salt: int
+    """Of this file: it tells its versions from those of another in its place."""
 
     def _open_tables(self) -> None:
         """Makes those that are missing, when it is this one's turn: LMDB would wait for a hung writer for ever, and
         with it every thread of this process."""
         with self._turn.taken(), self._begin(write=True) as txn:
+            self._refuse_strange_lock(txn)
             self.pairs = self.env.open_db(b"pairs", txn, dupsort=True, dupfixed=True)
             for name in TABLES:
                 setattr(self, name, self.env.open_db(name.encode(), txn))
@@ -140,13 +143,22 @@ class Tables:
                 txn.put(BORN_KEY, token_hex(8).encode(), db=self.meta)
             elif found != FORMAT:
                 raise StoreError(f"{self.path}: live facts of format {found!r}, this code reads {FORMAT!r}")
+            self._file = os.stat(self.path)
+            self.salt = zlib.crc32(f"{self.born(txn)} {self._file.st_dev} {self._file.st_ino}".encode())
+
+    def _refuse_strange_lock(self, txn: Transaction) -> None:
+        """A file put in another's place without its lock file is numbered as that one, while somebody has it open: what
+        is written then may be lost at the next start."""
+        if txn.id() != self.env.info()["last_txnid"] + 1:
+            fix = "Stop what has the earlier file open; servers leave it by themselves within seconds."
+            raise StoreError(f"{self.path}: the lock file beside it is in use for another file", fix)
 
     @classmethod
     def open(cls, folder: Path, max_bytes: int) -> "Tables":
         path = (folder.expanduser() / FILE).resolve()
         with cls._lock:
             tables = cls._open.get(path)
-            if tables is None:
+            if tables is None or tables.replaced():
                 tables = cls._open[path] = cls(path, max_bytes)
             tables.users += 1
             return tables
@@ -155,7 +167,8 @@ class Tables:
         with self._lock:
             self.users -= 1
             if self.users == 0:
-                del self._open[self.path]
+                if self._open.get(self.path) is self:
+                    del self._open[self.path]
                 self._turn.close()
                 self.env.close()
 
@@ -179,7 +192,15 @@ class Tables:
     def _refuse_if_replaced(self) -> None:
         """What is written to a file that was deleted, or moved to put a copy in its place, would be lost."""
         if not os.path.samestat(os.stat(self.path), self._file):
-            raise StoreError(f"{self.path}: another file is in its place", "Restart what has the earlier one open.")
+            fix = "Send the events again: servers open that one within seconds."
+            raise StoreError(f"{self.path}: another file is in its place", fix)
+
+    def replaced(self) -> bool:
+        """Whether another file is where this one was; one that was only taken away is still the best that is known."""
+        try:
+            return not os.path.samestat(os.stat(self.path), self._file)
+        except OSError:
+            return False
 
     def _begin(self, write: bool) -> Transaction:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from infra import live_tables
+from infra import live_lmdb, live_tables
 from infra.errors import StoreError
 from infra.events import Event
 from infra.live_facts import LiveStore, open_live_facts
@@ -20,7 +20,7 @@ from tests.suites.live_facts import NOW_US, SETTINGS, LiveFactsSuite, Reopen, ev
 
 
 @pytest.fixture
-def reopen(tmp_path: Path) -> Iterator[Reopen]:
+def reopen(tmp_path: Path) -> Iterator[Callable[[], LmdbLiveFacts]]:
     opened = []
 
     def open_again() -> LmdbLiveFacts:
@@ -119,6 +119,62 @@ def test_nothing_is_accepted_into_a_file_that_was_taken_away(tmp_path: Path, reo
         shutil.copy(tmp_path / "moved", tmp_path / "live" / FILE)
     with pytest.raises(StoreError, match=r"live\.lmdb"):
         facts.record([event("blocked", 1, 3)])
+
+
+@pytest.mark.parametrize("with_its_lock", [True, False])
+def test_who_reads_a_file_that_was_replaced_goes_on_with_the_new_one(
+    tmp_path: Path, reopen: Callable[[], LmdbLiveFacts], with_its_lock: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_lmdb, "LOOK_S", 600.0)
+    monkeypatch.setattr(live_lmdb, "GRACE_S", 600.0)
+    facts, live = reopen(), tmp_path / "live"
+    facts.record([event("banned", 5), event("blocked", 1, 2)])
+    before = facts.of(1)
+    if with_its_lock:
+        live.rename(tmp_path / "moved")
+    else:
+        (live / FILE).rename(tmp_path / "moved")
+    assert facts.of(1).barred, "what was known is the best there is while nothing is in its place"
+    copy = LmdbLiveFacts.open(tmp_path / "copy", Settings())
+    copy.erase(66, 1)
+    copy.record([event("blocked", 1, 3)])
+    copy.close()
+    live.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "copy" / FILE, live / FILE)
+    assert facts.of(1).barred, "it is looked at every so often"
+    facts._look_at_s = 0.0
+    for _ in range(2):
+        with pytest.raises(StoreError, match="in a moment"):
+            facts.of(1)
+    facts._close_at_s = 0.0
+    found = facts.of(1)
+    assert (dict(found.barred), dict(found.hidden)) == ({3: "blocked"}, {66: "erased"})
+    assert found.version != before.version
+    facts.record([event("blocked", 1, 4)])
+    assert reopen().of(1).barred.keys() == {3, 4}
+
+
+STRANGER = """
+import sys
+from pathlib import Path
+from infra.errors import StoreError
+from infra.live_tables import Tables
+
+try:
+    Tables.open(Path(sys.argv[1]), 64 << 20)
+except StoreError as error:
+    print(error, flush=True)
+"""
+
+
+def test_a_file_whose_lock_file_is_in_use_for_another_is_not_opened(tmp_path: Path, reopen: Reopen) -> None:
+    """It would go on with the numbers of the other, and lose what is written at the next start."""
+    facts = reopen()
+    facts.record([event("blocked", 1, 2)])
+    (tmp_path / "live" / FILE).rename(tmp_path / "moved")
+    with running(STRANGER, tmp_path) as stranger:
+        said, _ = stranger.communicate()
+    assert "in use for another file" in said
 
 
 HOLDER = """
@@ -268,12 +324,12 @@ def test_facts_read_before_an_event_never_have_the_version_of_those_after_it(reo
     facts = reopen()
     assert isinstance(facts, LmdbLiveFacts)
     facts.record([event("connected", 1, 3), event("banned", 8)])
-    tables = facts._tables()
+    tables, hidden = facts._current()
     with tables.env.begin() as before:  # a request that has begun and waits for its core
         facts.record([event("blocked", 2, 1)])
         facts.record([event("banned", 9)])
         facts.of(7)  # another request has seen all of it
-        late = facts._read(tables, before, 1)
+        late = facts._read(tables, hidden, before, 1)
     now = facts.of(1)
     assert (2 in late.barred, 2 in now.barred) == (False, True)
     assert late.version != now.version
