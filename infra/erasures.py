@@ -21,7 +21,7 @@ _ID = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 def erased_people(store: ObjectStore) -> dict[int, int]:
     """Everyone who was erased -> when, microseconds since 1970. Raises CorruptArtifact for a damaged record."""
-    return _people(_stored(store), f"{store.uri}/{KEY}")
+    return parse_erasures(_stored(store), f"{store.uri}/{KEY}")
 
 
 def record_erasure(store: ObjectStore, user_id: int, at_us: int) -> bool:
@@ -36,7 +36,7 @@ def record_erasure(store: ObjectStore, user_id: int, at_us: int) -> bool:
         raise StoreError(what, "Use a store that honours If-Match and If-None-Match.")
     while True:
         stored = _stored(store)
-        people = _people(stored, f"{store.uri}/{KEY}")
+        people = parse_erasures(stored, f"{store.uri}/{KEY}")
         if user_id in people:
             return False
         data = _json(people | {user_id: at_us})
@@ -62,7 +62,8 @@ def _stored(store: ObjectStore) -> StoredObject | None:
         return None
 
 
-def _people(stored: StoredObject | None, where: str) -> dict[int, int]:
+def parse_erasures(stored: StoredObject | None, where: str) -> dict[int, int]:
+    """The people of a record, None for one that is not there. Raises CorruptArtifact."""
     if stored is None:
         return {}
     try:

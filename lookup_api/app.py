@@ -13,6 +13,7 @@ from infra.request_threads import threads_of
 from infra.settings import Settings
 from lookup_api import logs, pages, problems
 from lookup_api.door import Door
+from lookup_api.erasure_watch import ErasureWatch
 from lookup_api.facts_access import FactsAccess
 from lookup_api.lean_flask import LeanFlask
 from lookup_api.load import Load
@@ -47,6 +48,7 @@ class Parts:
         self.watch = ReleaseWatch(store_uri, api.poll_s, self.metrics, ladder=settings.ladder, source=source)
         self.lookup = Lookup.of(settings, self.metrics)
         self.facts = FactsAccess(facts_at, settings, self.metrics)
+        self.erasures = ErasureWatch(store_uri, self.facts, api.poll_s, self.metrics)
         self.keys = KeyRing(store_uri, api.poll_s)
         self.tracing = open_tracing()
         self.slow_bodies = SlowBodies(api.body_ms / 1e3)
@@ -69,6 +71,7 @@ class Parts:
         if self.shared_rates:
             self.shared_rates.start()
         self.watch.start()
+        self.erasures.start()
 
     def stop(self) -> None:
         self.watch.stop()
@@ -76,6 +79,7 @@ class Parts:
         self.keys.stop()
         if self.shared_rates:
             self.shared_rates.stop()
+        self.erasures.stop()
         self.facts.close()
         if self.tracing:
             self.tracing.stop()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from infra.errors import StoreError, UsageError
 from infra.events import Event, Refusal
-from infra.live_facts import LiveStore, ViewerFacts, open_live_facts
+from infra.live_facts import ERASED, LiveStore, ViewerFacts, open_live_facts
 from infra.settings import Settings
 from lookup_api.breaker import Breaker
 from lookup_api.metrics import Metrics
@@ -62,6 +62,21 @@ class FactsAccess:
         except StoreError:
             self.of(0)  # what can be read but takes no events is full, and still worth asking
             raise
+
+    def adopt(self, recorded: Mapping[int, int]) -> int:
+        """Erases those of `recorded` (person -> when) whom they do not know as erased; returns how many.
+
+        Of workers that do so together each finds what the others have done. Raises StoreError.
+        """
+        if not recorded:
+            return 0
+        facts, adopted = self._opened or self._open(), 0
+        hidden = facts.of(0).hidden
+        for person in [person for person in recorded if hidden.get(person) != ERASED]:
+            if facts.of(0).hidden.get(person) != ERASED:
+                facts.erase(person, recorded[person])
+                adopted += 1
+        return adopted
 
     def close(self) -> None:
         if self._opened is not None:

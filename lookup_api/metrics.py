@@ -44,6 +44,9 @@ class Metrics:
             "pymk_turned_away", "Requests that did not come through the door, by why.", ["why"], registry=own
         )
         self.facts_failures = Counter("pymk_facts_failures", "Reads of live facts that failed.", registry=own)
+        self.erasures_failures = Counter(
+            "pymk_erasures_failures", "Looks at the record of erasures that failed.", registry=own
+        )
         self.events_accepted = Counter("pymk_events_accepted", "Events that are stored.", registry=own)
         self.events_rejected = Counter("pymk_events_rejected", "Events that were not taken.", ["code"], registry=own)
         self.release = Gauge(
