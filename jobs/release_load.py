@@ -9,6 +9,7 @@ from infra.errors import CorruptArtifact
 from infra.kv import SERVING_TABLES
 from infra.lmdb_tables import LmdbTables
 from infra.loaded_releases import Block, LoadedReleases
+from infra.release_readers import reading
 from infra.releases import Release
 from infra.store import ObjectStore
 from infra.table_hosts import TableHost
@@ -29,7 +30,8 @@ def load_release(
     """
     loaded = LoadedReleases(host)
     start = time.perf_counter()
-    made = _load(store, release, loaded, progress)
+    with reading(store, release.release_id):
+        made = _load(store, release, loaded, progress)
     seconds = time.perf_counter() - start
     switched = switch and loaded.switch(release.release_id)
     removed = loaded.clean(keep) if switch else []
