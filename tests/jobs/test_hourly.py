@@ -1,0 +1,228 @@
+"""A delta release: who it is for, what stays as it was, and that a late night loses nothing of it."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.artifacts import open_artifact
+from infra.blobs import decode_bars, decode_neighbours, decode_ranking
+from infra.kv import BARS, CANDIDATES, NEIGHBOURS, RANKINGS, USERS
+from infra.releases import Release, ReleaseStore
+from infra.schemas import LAKE_TABLES
+from infra.settings import LadderSettings, Settings, load
+from infra.store import ObjectStore, open_store
+from jobs.context import Parent, StageContext
+from jobs.delta_tables import run as run_stage
+from jobs.hourly import KIND, READ, open_files, run_hourly
+from jobs.sample import generate
+from lookup_api.deadline import Deadline
+from lookup_api.served_release import ServedRelease
+from tests.conftest import SMALL_FLAGS, small_pipeline
+from tests.suites.served_store import app_on
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+NIGHT, HOUR = datetime(2025, 12, 1, tzinfo=UTC), datetime(2025, 12, 1, 7, tzinfo=UTC)
+WITHIN = NIGHT + timedelta(hours=1)
+NEW, ALONE = 10**12, 10**12 + 1
+"""Who joined: one with a friend, one without."""
+TABLES = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS, BARS)
+
+
+@dataclass(frozen=True)
+class Hour:
+    """a, b: strangers of the night who befriended each other; c blocked d; left: who left. night, delta: releases."""
+
+    lake: str
+    store: ObjectStore
+    a: int
+    b: int
+    c: int
+    d: int
+    left: int
+    night: Release
+    delta: Release
+    made: dict[str, Any]
+
+
+def settings_of() -> Settings:
+    return load(None, SMALL_FLAGS, {})[0]
+
+
+@pytest.fixture(scope="module")
+def hour(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Hour:
+    folder = tmp_path_factory.mktemp("hour")
+    lake = open_store(str(folder / "lake"), create=True)
+    generate(400, lambda key, path: lake.upload(path, key), 17, NIGHT.date())
+    with small_pipeline(lake.uri, str(folder / "store"), spark, as_of=f"{NIGHT:%Y-%m-%d}") as pipeline:
+        night = ReleaseStore(pipeline.store).get(pipeline.run()["release_id"])
+        store = pipeline.store
+    people = add_hour(folder / "lake", store, night)
+    made = run_hourly(lake.uri, store, HOUR, settings_of(), lambda line: None)
+    return Hour(lake.uri, store, *people, night, ReleaseStore(store).get(made["release_id"]), made)
+
+
+def add_hour(lake: Path, store: ObjectStore, night: Release) -> tuple[int, int, int, int, int]:
+    """Writes what happened since; returns a, b, c, d and who left. c is shown d by the night, and many the last."""
+    folder = open_artifact(store, "rankings", night.artifacts["rankings"].artifact_id).path
+    rows = pq.read_table(folder)
+    user, candidate = rows["user_id"].to_numpy(), rows["candidate_id"].to_numpy()
+    a, b = int(user[0]), int(candidate[user == user[0]][-1])
+    c, d = next((int(u), int(v)) for u, v in zip(user, candidate, strict=True) if len({a, b, int(u), int(v)}) == 4)
+    ids, times = np.unique(candidate[~np.isin(candidate, [a, b, c, d])], return_counts=True)
+    left = int(ids[np.argmax(times)])
+    add(lake, "profiles", [(NEW, WITHIN), (ALONE, WITHIN)])
+    add(lake, "connections", [(a, b, WITHIN, None), (NEW, a, WITHIN, None)])
+    add(lake, "blocks", [(c, d, WITHIN, None)])
+    add(lake, "user_events", [(left, "deactivated", WITHIN)])
+    old = pq.read_table(lake / "affiliations")
+    own = old.filter(pa.array(old["user_id"].to_numpy() == a))
+    mine = own.set_column(0, own.schema.field("user_id"), pa.array([ALONE] * own.num_rows))
+    pq.write_table(mine, lake / "affiliations" / "later.parquet")
+    return a, b, c, d, left
+
+
+def add(lake: Path, table: str, rows: list[tuple[Any, ...]]) -> None:
+    schema = LAKE_TABLES[table].schema
+    values = [dict(zip(schema.names, row, strict=False)) for row in rows]
+    pq.write_table(pa.Table.from_pylist(values, schema), lake / table / "later.parquet")
+
+
+@pytest.fixture
+def served(hour: Hour) -> Iterator[dict[str, ServedRelease]]:
+    ladder = LadderSettings()
+    opened = {name: ServedRelease.open(hour.store, getattr(hour, name), ladder) for name in ("night", "delta")}
+    yield opened
+    for one in opened.values():
+        one.give_back()
+
+
+def test_it_is_published_on_its_night_and_found_again(hour: Hour) -> None:
+    assert hour.made["published"]
+    assert ReleaseStore(hour.store).current_id() == hour.delta.release_id
+    assert (hour.delta.base, hour.delta.as_of) == (hour.night.release_id, "2025-12-01T07:00:00Z")
+    ReleaseStore(hour.store).verify(hour.delta)
+    again = run_hourly(hour.lake, hour.store, HOUR, settings_of(), lambda line: None)
+    assert again["stages"]["delta_tables"]["found"]
+    assert again["release_id"] == hour.delta.release_id
+
+
+def test_whom_it_touches_are_who_joined_and_both_ends_of_what_changed(hour: Hour) -> None:
+    lists = pq.read_table(open_files(hour.store, KIND, hour.delta.artifacts[KIND].artifact_id, ("",)).path / "rankings")
+    assert set(lists["user_id"].to_pylist()) == {NEW, ALONE, hour.a, hour.b, hour.c, hour.d}
+    assert hour.made["changed"]["joined"] == 2
+    assert hour.made["changed"]["departed"] == 1
+
+
+def test_rows_of_all_others_are_those_of_the_night(hour: Hour, served: dict[str, ServedRelease]) -> None:
+    folder = open_artifact(hour.store, "rankings", hour.night.artifacts["rankings"].artifact_id).path
+    ids = np.unique(pq.read_table(folder)["user_id"].to_numpy())
+    others = np.setdiff1d(ids, [hour.a, hour.b, hour.c, hour.d, hour.left]).tolist()
+    assert len(others) > 300
+    before, after = served["night"].tables, served["delta"].tables
+    for table in TABLES:
+        assert after.get_many(table, others) == before.get_many(table, others), table
+        assert after.get(table, hour.left) is None
+        assert before.get(table, hour.left) is not None
+        assert after.get(table, NEW) is not None
+    assert after.count(RANKINGS) == served["delta"].head.users == before.count(RANKINGS) + 1
+
+
+def test_who_joined_is_ranked_and_found(hour: Hour, served: dict[str, ServedRelease]) -> None:
+    tables = served["delta"].tables
+    for person in (NEW, ALONE):
+        listed = decode_ranking(tables.get(RANKINGS, person) or b"").ids()
+        assert len(listed) > 20
+        assert person not in listed
+    circle = set(decode_neighbours(served["night"].tables.get(NEIGHBOURS, hour.a) or b"").ids)
+    listed = decode_ranking(tables.get(RANKINGS, NEW) or b"").ids()
+    assert len(circle & set(listed[:20])) > 3, "friends of the one friend come first"
+    live = served["delta"].live
+    assert live is not None
+    assert live.nearest is not None
+    vector = served["delta"].users([NEW]).embeddings(np.zeros(1, np.int64))[0]
+    assert live.nearest.find(vector, 3, Deadline.after(60)).ids[0] == NEW
+
+
+def test_nobody_is_shown_a_new_friend_or_whom_they_blocked(hour: Hour, served: dict[str, ServedRelease]) -> None:
+    before, after = served["night"].tables, served["delta"].tables
+    for one, other in ((hour.a, hour.b), (hour.c, hour.d)):
+        assert other in decode_ranking(before.get(RANKINGS, one) or b"").ids()
+        for user, person in ((one, other), (other, one)):
+            assert person not in decode_ranking(after.get(RANKINGS, user) or b"").ids()
+            barred = decode_neighbours(after.get(NEIGHBOURS, user) or b"").ids
+            assert person in [*barred, *decode_bars(after.get(BARS, user) or b"")]
+
+
+def test_who_left_is_shown_to_nobody(hour: Hour) -> None:
+    app = app_on(hour.store)
+    try:
+        rows = pq.read_table(open_artifact(hour.store, "rankings", hour.night.artifacts["rankings"].artifact_id).path)
+        mine = rows.filter(pa.array((rows["candidate_id"].to_numpy() == hour.left) & (rows["rank"].to_numpy() <= 20)))
+        viewers = mine["user_id"].to_pylist()[:50]
+        assert len(viewers) > 5
+        with app.test_client() as client:
+            for viewer in viewers:
+                answer = client.get(f"/v1/users/{viewer}/recommendations?limit=100").json
+                assert answer["release"] == hour.delta.release_id
+                assert answer["source"] == "precomputed"
+                assert str(hour.left) not in [item["user_id"] for item in answer["items"]]
+            assert client.get(f"/v1/users/{NEW}/recommendations").json["source"] == "precomputed"
+    finally:
+        app.extensions["pymk"].stop()
+
+
+def test_the_content_does_not_depend_on_threads(hour: Hour, tmp_path: Path) -> None:
+    found = []
+    for threads in ("1", "2"):
+        flags = SMALL_FLAGS | {"run.threads": threads}
+        (tmp_path / threads).mkdir()
+        inputs = {}
+        for kind, entry in hour.night.artifacts.items():
+            opened = open_files(hour.store, kind, entry.artifact_id, READ.get(kind, ("",)))
+            inputs[kind] = Parent(entry.artifact_id, opened.path, entry.content_hash, opened.manifest.__dict__)
+        context = StageContext(
+            load(None, flags, {})[0], HOUR, hour.lake, inputs, tmp_path / threads, no_spark, lambda line: None
+        )
+        found.append(run_stage(context).content_hash)
+    assert set(found) == {hour.made["stages"]["delta_tables"]["content_hash"]}
+
+
+def no_spark() -> Any:
+    raise AssertionError("an hour needs no Spark")
+
+
+def test_an_hour_that_its_night_knows_adds_nothing(hour: Hour) -> None:
+    made = run_hourly(hour.lake, hour.store, NIGHT, settings_of(), lambda line: None)
+    assert not made["published"]
+    assert made["release_id"] == hour.night.release_id
+    assert "nothing to add" in made["said"]
+
+
+def test_a_night_that_ends_late_loses_nothing_of_the_hour(hour: Hour, spark: "SparkSession", tmp_path: Path) -> None:
+    """The night is of half an hour after the first; the block and who joined came later than it, and before 07:00."""
+    folder = Path(hour.store.uri.removeprefix("file://"))
+    store = open_store(str(shutil.copytree(folder, tmp_path / "store")), writable=True)
+    as_of = (NIGHT + timedelta(minutes=30)).isoformat()
+    with small_pipeline(hour.lake, store.uri, spark, as_of=as_of) as pipeline:
+        made = pipeline.run()
+    assert made["published"]
+    current = ReleaseStore(store).current()
+    assert current is not None
+    assert (current.base, current.as_of) == (made["release_id"], hour.delta.as_of)
+    opened = ServedRelease.open(store, current)
+    try:
+        assert len(decode_ranking(opened.tables.get(RANKINGS, NEW) or b"").ids()) > 20
+        assert hour.d not in decode_ranking(opened.tables.get(RANKINGS, hour.c) or b"").ids()
+        assert hour.left in opened.departed
+    finally:
+        opened.give_back()
