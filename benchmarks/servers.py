@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from infra.request_threads import threads_of
+from infra.request_threads import SPARE, SPARE_VARIABLE, threads_of
 from infra.settings import Settings
+from jobs.serve import APP
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("lookup.lua")
@@ -60,12 +61,14 @@ def served(
 ) -> Iterator[Server]:
     """Granian with one WSGI app on a free port, ready; stopped afterwards. core: the only ones it may run on."""
     port = free_port()
+    spare = SPARE if app == APP else 0
     command = [
         *(sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "--no-access-log"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)),
-        *("--blocking-threads", str(threads_of(Settings())), "--log-level", "warning", app),
+        *("--blocking-threads", str(threads_of(Settings()) + spare), "--log-level", "warning", app),
     ]
-    with running(command, environment, f"http://127.0.0.1:{port}", "/readyz", core) as server:
+    told = {**environment, SPARE_VARIABLE: str(spare)}
+    with running(command, told, f"http://127.0.0.1:{port}", "/readyz", core) as server:
         yield server
 
 

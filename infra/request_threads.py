@@ -6,6 +6,9 @@ from infra.settings import Settings
 ASKING = 4
 """Of a worker that asks other hosts: some wait for them while one answers."""
 
+SPARE, SPARE_VARIABLE = 8, "PYMK_SPARE_THREADS"
+"""Threads of a server beyond those, for while requests wait for their bodies; and what tells a worker of them."""
+
 
 def threads_of(settings: Settings) -> int:
     """Request threads of a worker: the setting, else one where all is on this machine.

@@ -231,7 +231,7 @@ class ApiSettings(Section):
         0,
         ge=0,
         le=64,
-        description="Requests that a worker has in hand at once; 0 for one, or four where it asks other hosts for them.",
+        description="Requests that a worker has in hand at once; 0: one, or four where it asks other hosts for them.",
     )
     poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks at CURRENT.")
     retry_after_s: int = Field(5, ge=1, le=86_400, description="Retry-After of a 503.")
@@ -242,7 +242,6 @@ class ApiSettings(Section):
         0, ge=0, le=1_000_000, description="Requests a second that may be sent for one user, as above; 0 for any."
     )
     max_body_kib: int = Field(1024, ge=1, le=1_048_576, description="KiB of a request's body, at most.")
-    body_ms: float = Field(500, ge=5, le=60_000, description="Time that a request's body may take to come.")
     queue_ms: float = Field(
         50, ge=1, le=60_000, description="Time for which requests may wait their turn before some are turned away."
     )

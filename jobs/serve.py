@@ -20,7 +20,7 @@ from granian.http import HTTP1Settings
 from infra.errors import PymkError, StoreError, UsageError
 from infra.keys import KeyStore
 from infra.live_facts import facts_uri
-from infra.request_threads import threads_of
+from infra.request_threads import SPARE, SPARE_VARIABLE, threads_of
 from infra.settings import ENV_PREFIX, Settings
 from infra.store import open_store
 from jobs.erasure import adopt_erasures
@@ -79,10 +79,11 @@ class Server(Granian):  # type: ignore[misc, valid-type]
         self.respawned_wrks = Respawns()
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
-        if args[:1] != (signal.SIGTERM,) or not self.drain_s or self.drain_file.exists():
+        drains = args[:1] == (signal.SIGTERM,) and self.drain_s and not self.drain_file.exists()
+        self.drain_file.touch()
+        if not drains:
             super().signal_handler_interrupt(*args, **kwargs)
             return
-        self.drain_file.touch()
         waker = threading.Timer(self.drain_s, super().signal_handler_interrupt)
         waker.daemon = True
         waker.start()
@@ -102,6 +103,7 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
         os.environ.update(worker_environment(store_uri, settings, address))
         Server.drain_s, Server.drain_file = settings.api.drain_s, Path(folder) / "draining"
         os.environ[DRAIN_VARIABLE] = str(Server.drain_file)
+        os.environ[SPARE_VARIABLE] = str(SPARE)
         if workers > 1:
             os.environ[METRICS_VARIABLE] = folder
         Server(
@@ -110,7 +112,7 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
             port=port,
             interface=Interfaces.WSGI,
             workers=workers,
-            blocking_threads=threads_of(settings),
+            blocking_threads=threads_of(settings) + SPARE,
             factory=True,
             websockets=False,
             http=HTTPModes.http1,

@@ -29,7 +29,7 @@ from lookup_api.request_ids import RequestIds
 from lookup_api.routes import Limits, Routes
 from lookup_api.shared_rates import SharedRates
 from lookup_api.shedding import Queue
-from lookup_api.slow_bodies import SlowBodies
+from lookup_api.spare_threads import SpareThreads
 from lookup_api.tracing import open_tracing
 
 STORE_VARIABLE, DRAIN_VARIABLE = "PYMK_STORE", "PYMK_DRAIN_FILE"
@@ -51,7 +51,7 @@ class Parts:
         self.erasures = ErasureWatch(store_uri, self.facts, api.poll_s, self.metrics)
         self.keys = KeyRing(store_uri, api.poll_s)
         self.tracing = open_tracing()
-        self.slow_bodies = SlowBodies(api.body_ms / 1e3)
+        self.spare = SpareThreads.of_environment(is_draining)
         self.request_ids = RequestIds()
         self.load = Load(threads_of(settings), settings.ladder.fewer_at, settings.ladder.no_live_at)
         self.load.told = self.lookup.counts.busy
@@ -67,7 +67,6 @@ class Parts:
 
     def start(self) -> None:
         self.keys.start()
-        self.slow_bodies.start()
         if self.shared_rates:
             self.shared_rates.start()
         self.watch.start()
@@ -75,7 +74,7 @@ class Parts:
 
     def stop(self) -> None:
         self.watch.stop()
-        self.slow_bodies.stop()
+        self.spare.stop()
         self.keys.stop()
         if self.shared_rates:
             self.shared_rates.stop()
@@ -103,7 +102,7 @@ class Parts:
             is_draining,
             ReleaseList(self.store_uri),
             self.tracing,
-            self.slow_bodies,
+            self.spare,
         )
 
     def door(self, app: LeanFlask) -> Door:
@@ -116,6 +115,7 @@ class Parts:
             user_limit=self.user_limit,
             max_body_bytes=api.max_body_kib << 10,
             queue=Queue(api.queue_ms / 1e3),
+            spare=self.spare,
             load=self.load,
             retry_after_s=api.retry_after_s,
             metrics=self.metrics,

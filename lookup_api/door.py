@@ -25,6 +25,7 @@ from lookup_api.problems import Problem, Repeated, bad_parameter, no_key, overlo
 from lookup_api.rate_limits import RateLimit
 from lookup_api.request_ids import RequestIds
 from lookup_api.shedding import Queue
+from lookup_api.spare_threads import SpareThreads
 from lookup_api.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Door:
     user_limit: RateLimit | None
     max_body_bytes: int
     queue: Queue
+    spare: SpareThreads
     load: Load
     retry_after_s: int
     metrics: Metrics
@@ -73,8 +75,10 @@ class Door:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ["PATH_INFO"]
+        if not self.spare.knows:
+            self.spare.learn(environ)
         if path in OPEN:
-            if self.queue.passed(environ):
+            if self.queue.passed(environ) or self.spare.parks(environ):
                 start_response("204 No Content", [])
                 return []
             return self.app(environ, start_response)

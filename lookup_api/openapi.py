@@ -115,7 +115,6 @@ def _events(most: int) -> Json:
     )  # fmt: skip
     operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     operation["responses"] |= {
-        "408": _ref("responses", "BodyLate"),
         "413": _ref("responses", "TooLarge"),
         "415": _ref("responses", "NotJson"),
     }
@@ -169,7 +168,6 @@ _PROBLEMS: dict[str, tuple[str, Json]] = {
     "InvalidBody": ("The body is not what the schema says, or has too many events.", {}),
     "NoKey": ("No key, or one that is unknown, revoked or expired.", _CHALLENGE),
     "WrongScope": ("The key is for something else.", _CHALLENGE),
-    "BodyLate": ("The body did not come in time; the connection is closed.", {}),
     "TooLarge": ("Too many bytes.", {}),
     "NotJson": ("The body is of another type.", {}),
     "TooMany": ("A rate limit is reached.", _LATER),

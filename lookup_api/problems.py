@@ -81,10 +81,6 @@ def too_many(what: str, retry_after_s: int) -> Problem:
     return Problem(429, "too-many-requests", f"The rate limit of this {what} is reached.", _retry(retry_after_s))
 
 
-def body_late() -> Problem:
-    return Problem(408, "body-late", "The body did not come in time.", {"Connection": "close"})
-
-
 def no_key(detail: str) -> Problem:
     return Problem(401, "unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="pymk"'})
 

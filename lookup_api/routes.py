@@ -23,12 +23,12 @@ from lookup_api.lookup import Lookup, Told
 from lookup_api.metrics import Metrics
 from lookup_api.mutual import mutual_friends
 from lookup_api.parameters import parse_id, parse_query
-from lookup_api.problems import Problem, body_late, draining, no_release
+from lookup_api.problems import Problem, draining, no_release
 from lookup_api.release_list import ReleaseList
 from lookup_api.release_watch import ReleaseWatch
 from lookup_api.request_ids import RequestIds
 from lookup_api.served_release import ServedRelease
-from lookup_api.slow_bodies import SlowBodies
+from lookup_api.spare_threads import SpareThreads
 from lookup_api.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Routes:
     is_draining: Callable[[], bool]
     release_list: ReleaseList
     tracing: Tracing | None
-    slow_bodies: SlowBodies
+    spare: SpareThreads
 
     def register(self, app: LeanFlask) -> None:
         def add(path: str, view: Callable[..., Answer], method: str = "GET") -> None:
@@ -125,17 +125,13 @@ class Routes:
         if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != JSON:
             # A page of another origin can send other types without asking first.
             raise Problem(415, "not-json", f"Send events as {JSON}.")
-        told = take_events(self._body(environ), self.facts, self.limits.events, self.limits.retry_after_s)
+        with self.spare.instead() as may_wait:
+            if not may_wait:
+                later = {"Retry-After": str(self.limits.retry_after_s)}
+                raise Problem(503, "bodies-late", "Too many requests wait for their bodies.", later)
+            told = take_events(request.get_data(), self.facts, self.limits.events, self.limits.retry_after_s)
         self.metrics.took_events(told)
         return Answer(orjson.dumps(told), self._headers(JSON), "202 Accepted")
-
-    def _body(self, environ: dict[str, Any]) -> bytes:
-        with self.slow_bodies.reading(environ) as reading:
-            body = request.get_data()
-        length = environ.get("CONTENT_LENGTH")
-        if len(body) < int(length) if length else reading.ended:
-            raise body_late()
-        return body
 
     def releases(self) -> Answer:
         with self.watch.hold() as release:

@@ -41,7 +41,7 @@ class ServedRelease:
         self.popular = _popular(tables)
         self.group_rules = tables.get(META, GROUP_RULES_KEY) or b""
         self.live = live
-        self.mapped = isinstance(tables, LmdbTables | OverlayTables)
+        self.mapped = False
         departed = tables.departed if isinstance(tables, OverlayTables) else ()
         self.departed: Bar = dict.fromkeys(departed, DEPARTED)
         self._lock = threading.Lock()
@@ -61,6 +61,7 @@ class ServedRelease:
         if release.base is not None:
             tables = _overlaid(store, release, tables)
         opened = cls.of(release, tables, ladder)
+        opened.mapped = True
         opened.mend(store)
         return opened
 

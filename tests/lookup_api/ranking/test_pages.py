@@ -34,9 +34,7 @@ def test_a_cut_equals_the_ruled_ranking(
     bars = ({10 * person: "blocked" for person in barred}, {-1: SELF})
     assert page is not None
     found, expected = cut(page, limit, bars, CAPS), shown(ranking, limit, bars, CAPS)
-    assert [int(item["user_id"]) // 10 for item in orjson.loads(expected.items)] == [
-        person for person in order(drawn, limit, barred)
-    ]
+    assert [int(item["user_id"]) // 10 for item in orjson.loads(expected.items)] == order(drawn, limit, barred)
     if found is not None:
         assert (found.items, found.people) == (expected.items, expected.people)
     elif not barred and limit == size:
