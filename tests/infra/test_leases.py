@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.leases import Maker, take
+from infra.leases import LeaseFile, Maker, take
 from infra.process_life import is_gone, this_process
 from infra.store import ObjectStore, open_store
 from tests.suites.leases import NAME, LeaseSuite
@@ -25,9 +25,19 @@ class TestInABucket(LeaseSuite):
         return open_store(f"s3://{s3_bucket}/store", writable=True)
 
 
+def test_a_lease_of_version_1_opens_and_is_written_byte_for_byte() -> None:
+    stored = (Path(__file__).parents[1] / "golden" / "lease" / "v1" / "lease.json").read_bytes()
+    lease = LeaseFile.from_json(stored, "")
+    assert lease.holder is None
+    assert lease.maker
+    assert lease.maker.maker == Maker("b", "worker-1", "boot:pid:[1]/7/99", "0.1.0+0123456789ab", "nightly by ada")
+    assert [(turn.token, turn.state) for turn in lease.turns] == [(1, "lost"), (2, "made")]
+    assert lease.to_json() == stored.strip()
+
+
 TAKE_AND_DIE = """
 import os, signal, sys
-from infra.leases import Maker, take
+from infra.leases import LeaseFile, Maker, take
 from infra.process_life import this_process
 from infra.store import open_store
 with take(open_store(sys.argv[1]), sys.argv[2], Maker("a", "h", this_process(), "1")) as lease:

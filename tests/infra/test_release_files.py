@@ -23,6 +23,21 @@ def test_a_release_of_version_1_opens_and_is_written_byte_for_byte() -> None:
     assert RELEASE.to_json() == golden("release.json").strip()
 
 
+def test_a_delta_of_version_1_opens_and_is_written_byte_for_byte() -> None:
+    delta, id_ = Release.from_json(golden("delta.json"), ""), "20260101T010000Z-fedcba9876543210"
+    rows = ArtifactEntry(id_, f"serving_delta/{id_}/data", 2, 5, "ff00")
+    assert delta == Release(
+        "20260101T010000Z-0123456789ab",
+        "2026-01-01T01:00:00Z",
+        3600,
+        (THIS,),
+        {"graph": GRAPH, "serving_delta": rows},
+        base=THIS,
+        base_as_of="2026-01-01T00:00:00Z",
+    )
+    assert delta.to_json() == golden("delta.json").strip()
+
+
 def test_a_release_that_holds_its_overrides_opens_with_them() -> None:
     found = Release.from_json(golden("release_with_overrides.json"), "")
     assert found.overrides == (PASSED,)

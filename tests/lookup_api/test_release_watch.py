@@ -320,6 +320,24 @@ def test_the_same_tables_in_two_releases_swap_without_a_break(store: ObjectStore
     watch_of(app).stop()
 
 
+def test_cleaning_is_told_what_a_worker_serves(store: ObjectStore) -> None:
+    """One that cannot open anything newer, say; when it stops nobody has it open."""
+    first = publish_day(store, 1)
+    app = app_on(store)
+    releases = ReleaseStore(store)
+    for day in (2, 3, 4):
+        publish_day(store, day)
+    releases.clean(keep=1, grace_s=0)
+    assert first in releases.list()
+    releases.verify(first)
+    watch_of(app).look()
+    releases.clean(keep=1, grace_s=0)
+    assert first not in releases.list()
+    assert len(list(store.list("readers/"))) == 1
+    watch_of(app).stop()
+    assert not list(store.list("readers/"))
+
+
 def test_settings_of_the_environment_reach_a_worker(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables that `pymk serve` sets are the ones a worker's create_app reads."""
     from infra.settings import load
