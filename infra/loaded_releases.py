@@ -20,6 +20,7 @@ import orjson
 
 from infra.errors import Conflict, CorruptArtifact, NotFound, StoreError
 from infra.kv import Int64, KeyValueReader
+from infra.overlay_tables import OverlayTables
 from infra.release_files import Pointer, Release
 from infra.table_hosts import TableHost, TableSet
 
@@ -107,14 +108,19 @@ class LoadedReleases:
         return self._whole(release_id).release
 
     def open(self, release_id: str) -> KeyValueReader:
-        """Its tables. Raises NotFound for a release that is not there whole."""
-        return self.host.reader(self._whole(release_id).tables)
+        """Its tables, those of a delta over those of its base. Raises NotFound for what is not there whole."""
+        loaded = self._whole(release_id)
+        if loaded.release.base is None:
+            return self.host.reader(loaded.tables)
+        below = self.host.reader(self._whole(loaded.release.base).tables)
+        return OverlayTables(self.host.reader(loaded.tables), below)
 
     def load(self, release: Release, content_hash: str, rows: Mapping[str, int], blocks: Iterable[Block]) -> bool:
         """Writes the tables of a release; false where it was there already, and `blocks` were not looked at.
 
-        rows: how many each table has. Raises CorruptArtifact where what was written does not have the content hash. A
-        load that fails removes what it wrote, at once or, where the host is gone, at the next `clean`.
+        Of a delta only its own are written. rows: how many each table has. Raises CorruptArtifact where what was
+        written does not have the content hash. A load that fails removes what it wrote, at once or, where the host is
+        gone, at the next `clean`.
         """
         if self._find(release.release_id) is not None:
             return False
@@ -155,20 +161,26 @@ class LoadedReleases:
     def clean(self, keep: int) -> list[str]:
         """Removes all but the served release and those before it, `keep` in all, and what dead loads left.
 
+        The base of a delta stays as long as that.
+
         Returns the ids of releases that were removed.
         """
         pointer = self.pointer()
         notes = self._notes()
         served = (pointer.release_id, *pointer.history, *pointer.withdrawn) if pointer else ()
         kept = _kept(notes, served, keep)
-        removed = []
-        for loaded in notes:
+
+        def gone(loaded: Loaded) -> bool:
             old = self._clock() - loaded.beat_s >= GRACE_S
             if loaded.state is State.WHOLE:
-                gone = loaded.name not in kept and (old or loaded.release.release_id in served)
-            else:
-                gone = old or loaded.state is State.REMOVING
-            if gone:
+                return loaded.name not in kept and (old or loaded.release.release_id in served)
+            return old or loaded.state is State.REMOVING
+
+        doomed = [loaded for loaded in notes if gone(loaded)]
+        bases = {loaded.release.base for loaded in notes if loaded not in doomed}
+        removed = []
+        for loaded in doomed:
+            if loaded.state is not State.WHOLE or loaded.release.release_id not in bases:
                 self._remove(loaded)
                 removed.append(loaded.release.release_id)
         return removed

@@ -14,6 +14,7 @@ from infra.errors import ExitCode, PymkError
 from infra.errors import explain as explain_os_error
 from jobs.cli_config import config_app
 from jobs.cli_events import erase_app, events_app
+from jobs.cli_hourly import hourly_app
 from jobs.cli_key import key_app
 from jobs.cli_lake import lake_app
 from jobs.cli_loading import loading_app
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (lake_app, preflight_app, run_app, report_app, serve_app, erase_app):
+for commands in (lake_app, preflight_app, run_app, hourly_app, report_app, serve_app, erase_app):
     app.add_typer(commands)
 release_app.add_typer(loading_app)
 app.add_typer(release_app, name="release")

@@ -30,14 +30,13 @@ class Merged:
     int64 [N]: the reverse, -1 of who joined. touched int32: rows whose lists are made anew, ascending: who joined, both
     ends of friendships that began or ended, who is kept from whom anew, whose profile or affiliations changed.
 
-    unknown: values and entities that wait for the night. changed: what was merged, by name.
+    changed: what was merged, by name; waiting: values and affiliations that the base has not seen.
     """
 
     graph: Graph
     row_of_base: Int64
     base_row: Int64
     touched: Int32
-    unknown: int
     changed: dict[str, int]
 
     @property
@@ -54,7 +53,7 @@ def merge(
     row_of_base = rows_of_ids(ids, np.asarray(base.ids))
     base_row = rows_of_ids(np.asarray(base.ids), ids)
     merger = _Merger(len(ids), row_of_base)
-    friends, met = _friends(merger, base, facts, as_of_us)
+    friends, met, friendships = _friends(merger, base, facts, as_of_us)
     excluded, parted = _excluded(merger, base, facts, as_of_us, settings.graph.dismissal_days)
     codes, joined_day, profiled, unknown_values = _profiles(base, folder, facts, names, row_of_base)
     affiliations, placed, unknown_entities = _affiliations(merger, base, folder, facts)
@@ -77,14 +76,11 @@ def merge(
     changed = {
         "joined": len(facts.joined),
         "departed": len(facts.departed),
-        "friendships": len(met) and int(_differing(base, row_of_base, friends)),
+        "friendships": friendships,
         "touched": len(touched),
+        "waiting": unknown_values + unknown_entities,
     }
-    return Merged(graph, row_of_base, base_row, touched.astype(np.int32), unknown_values + unknown_entities, changed)
-
-
-def _differing(base: Graph, row_of_base: Int64, friends: Csr) -> int:
-    return abs(friends.entries - base.now.connections.entries) // 2
+    return Merged(graph, row_of_base, base_row, touched.astype(np.int32), changed)
 
 
 @dataclass(frozen=True)
@@ -133,8 +129,8 @@ class _Merger:
         return keys, None if base.values is None else np.asarray(base.values)[stays]
 
 
-def _friends(merger: _Merger, base: Graph, facts: NewFacts, as_of_us: int) -> tuple[Csr, Int64]:
-    """Friendships at the as-of, and rows of those who have other ones than before."""
+def _friends(merger: _Merger, base: Graph, facts: NewFacts, as_of_us: int) -> tuple[Csr, Int64, int]:
+    """Friendships at the as-of, rows of those who have other ones than before, and how many began or ended."""
     low, high = facts.friends.T
     open_ = facts.connections.where(facts.connections.end_us >= as_of_us)
     user, other = rows_of_ids(facts.ids, open_.user), rows_of_ids(facts.ids, open_.other)
@@ -145,7 +141,7 @@ def _friends(merger: _Merger, base: Graph, facts: NewFacts, as_of_us: int) -> tu
     np.minimum.at(days, at, np.concatenate([day, day]))
     gone = np.unique(np.concatenate([low * merger.users + high, high * merger.users + low]))
     friends, differing = merger.replaced(base.now.connections, gone, keys, days)
-    return friends, np.unique(differing // max(merger.users, 1))
+    return friends, np.unique(differing // max(merger.users, 1)), len(differing) // 2
 
 
 def _excluded(merger: _Merger, base: Graph, facts: NewFacts, as_of_us: int, days: int) -> tuple[Csr, Int64]:

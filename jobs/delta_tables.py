@@ -38,6 +38,7 @@ from jobs.integrity import check_rankings
 from jobs.newcomer_towers import TOWERS
 from jobs.rank import PRICES
 from jobs.reason_rows import ReasonNames
+from jobs.release_load import ROWS_HASH
 from jobs.serving_tables import Encoder, head_of, in_order
 from lookup_api.ranking.capped_groups import CappedGroups
 from lookup_api.ranking.factors import refit
@@ -71,7 +72,13 @@ def run(ctx: StageContext) -> StageResult:
     parts = hash_parts(shown)
     digest = ContentHash().text("tables", tables).text(SHOWN, parts.hexdigest())
     digest.text(RECENT, _save_recent(ctx, merged, maker.vectors))
-    metrics = {**merged.changed, "waiting": merged.unknown, "faults": faults, "quarantined": _bad(lake)}
+    metrics = {
+        **merged.changed,
+        ROWS_HASH: tables,
+        "waiting": merged.unknown,
+        "faults": faults,
+        "quarantined": _bad(lake),
+    }
     return StageResult(len(merged.touched), digest.hexdigest(), metrics)
 
 

@@ -10,11 +10,13 @@ from infra.kv import SERVING_TABLES
 from infra.lmdb_tables import LmdbTables
 from infra.loaded_releases import Block, LoadedReleases
 from infra.release_readers import reading
-from infra.releases import Release
+from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore
 from infra.table_hosts import TableHost
 
-SERVING = "serving_tables"
+SERVING, DELTA = "serving_tables", "serving_delta"
+ROWS_HASH = "rows_hash"
+"""Metric of a delta: the hash of its rows alone; its content hash is of more."""
 SAY_S = 5.0
 """Seconds between lines of progress."""
 
@@ -24,7 +26,8 @@ def load_release(
 ) -> dict[str, Any]:
     """Loads a release that is not there yet, serves it and removes all but `keep` releases.
 
-    switch: false leaves what is served, and every other release, as it is.
+    Of a delta the base is loaded first, unless it is there. switch: false leaves what is served, and every other
+    release, as it is.
     Raises NotFound and CorruptArtifact for a release that does not verify, StoreError where the host fails; what was
     served then stays served.
     """
@@ -50,18 +53,22 @@ def load_release(
 def _load(store: ObjectStore, release: Release, loaded: LoadedReleases, progress: Callable[[str], None]) -> bool:
     if release.release_id in [known.release_id for known in loaded.releases()]:
         return False
-    entry = release.artifacts.get(SERVING)
+    if release.base is not None:
+        _load(store, ReleaseStore(store).get(release.base), loaded, progress)
+    kind = SERVING if release.base is None else DELTA
+    entry = release.artifacts.get(kind)
     if entry is None:
-        raise CorruptArtifact(f"{release.release_id}: has no {SERVING}", "Load a whole release.")
+        raise CorruptArtifact(f"{release.release_id}: has no {kind}", "Load a whole release.")
     loaded.host.check_room(entry.bytes)
-    artifact = open_artifact(store, SERVING, entry.artifact_id)
+    artifact = open_artifact(store, kind, entry.artifact_id)
     if artifact.manifest.content_hash != entry.content_hash:
         raise CorruptArtifact(f"{release.release_id}: {entry.path} is not the artifact the release was made of")
+    rows_hash = entry.content_hash if release.base is None else artifact.manifest.metrics[ROWS_HASH]
     tables = LmdbTables(artifact.path)
     try:
         rows = {table: tables.count(table) for table in SERVING_TABLES}
         blocks = _told(tables, sum(rows.values()), progress)
-        return loaded.load(release, entry.content_hash, rows, blocks)
+        return loaded.load(release, rows_hash, rows, blocks)
     finally:
         tables.close()
 

@@ -133,7 +133,7 @@ def test_profiles_and_affiliations_are_those_of_that_night_in_the_codes_of_the_b
     known = {trait[:2] for traits_of in night.values() for trait in traits_of}
     expected = {person: {trait for trait in of if trait[:2] in known} for person, of in now.items()}
     assert traits(hour.merged.graph, hour.folder / "night") == expected
-    assert hour.merged.unknown == sum(len(now[person]) - len(of) for person, of in expected.items())
+    assert hour.merged.changed["waiting"] == sum(len(now[person]) - len(of) for person, of in expected.items())
 
 
 def traits(graph: Graph, folder: Path) -> dict[int, set[tuple[Any, ...]]]:
@@ -194,7 +194,7 @@ def test_a_value_that_the_base_has_not_seen_waits(lake: Lake, hour: Hour, tmp_pa
     add(copy, "affiliations", [(new, "company", "nobody else's", 1, WITHIN)])
     found = merged(copy, hour.night, hour.folder / "night")
     row = int(np.searchsorted(found.graph.ids, new))
-    assert found.unknown == hour.merged.unknown + 2
+    assert found.changed["waiting"] == hour.merged.changed["waiting"] + 2
     assert len(found.graph.now.affiliations.row(row)) == 0
     codes = dict(zip(found.graph.attributes, found.graph.attribute_codes[:, row].tolist(), strict=True))
     assert codes["city"] == -1

@@ -15,13 +15,16 @@ import pytest
 from infra.artifacts import open_artifact
 from infra.blobs import decode_bars, decode_neighbours, decode_ranking
 from infra.kv import BARS, CANDIDATES, NEIGHBOURS, RANKINGS, USERS
+from infra.loaded_releases import LoadedReleases
 from infra.releases import Release, ReleaseStore
 from infra.schemas import LAKE_TABLES
 from infra.settings import LadderSettings, Settings, load
 from infra.store import ObjectStore, open_store
+from infra.table_hosts import open_host
 from jobs.context import Parent, StageContext
 from jobs.delta_tables import run as run_stage
 from jobs.hourly import KIND, READ, open_files, run_hourly
+from jobs.release_load import load_release
 from jobs.sample import generate
 from lookup_api.deadline import Deadline
 from lookup_api.served_release import ServedRelease
@@ -119,8 +122,7 @@ def test_it_is_published_on_its_night_and_found_again(hour: Hour) -> None:
 def test_whom_it_touches_are_who_joined_and_both_ends_of_what_changed(hour: Hour) -> None:
     lists = pq.read_table(open_files(hour.store, KIND, hour.delta.artifacts[KIND].artifact_id, ("",)).path / "rankings")
     assert set(lists["user_id"].to_pylist()) == {NEW, ALONE, hour.a, hour.b, hour.c, hour.d}
-    assert hour.made["changed"]["joined"] == 2
-    assert hour.made["changed"]["departed"] == 1
+    assert hour.made["changed"] == {"joined": 2, "departed": 1, "friendships": 2, "touched": 6, "waiting": 0}
 
 
 def test_rows_of_all_others_are_those_of_the_night(hour: Hour, served: dict[str, ServedRelease]) -> None:
@@ -199,6 +201,25 @@ def test_the_content_does_not_depend_on_threads(hour: Hour, tmp_path: Path) -> N
 
 def no_spark() -> Any:
     raise AssertionError("an hour needs no Spark")
+
+
+def test_its_rows_are_loaded_beside_those_of_its_base(
+    hour: Hour, served: dict[str, ServedRelease], redis_uri: str
+) -> None:
+    host = open_host(redis_uri, 60)
+    try:
+        made = load_release(hour.store, hour.delta, host, 1, True, lambda line: None)
+        assert made["served"] == hour.delta.release_id
+        loaded = LoadedReleases(host)
+        assert {release.release_id for release in loaded.releases()} == {hour.delta.release_id, hour.night.release_id}
+        opened = ServedRelease.of(hour.delta, loaded.open(hour.delta.release_id))
+        people = [hour.a, hour.left, NEW, *decode_ranking(served["night"].tables.get(RANKINGS, hour.a) or b"").ids()]
+        for table in TABLES:
+            assert opened.tables.get_many(table, people) == served["delta"].tables.get_many(table, people)
+        assert opened.departed == served["delta"].departed
+        opened.give_back()
+    finally:
+        host.close()
 
 
 def test_an_hour_that_its_night_knows_adds_nothing(hour: Hour) -> None:
