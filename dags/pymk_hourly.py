@@ -40,7 +40,7 @@ def hourly() -> dict:
 @dag(
     schedule="5 * * * *",
     deadline=deadline("pymk_hourly", minutes=50),
-    params={"as_of": forms.as_of("full hour"), "settings": forms.settings()},
+    params={"as_of": forms.as_of("the full hour"), "settings": forms.settings()},
     **common(("release",), __doc__),
 )
 def pymk_hourly() -> None:

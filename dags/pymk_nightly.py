@@ -40,13 +40,13 @@ from pymk_tasks.stages import night
     schedule="0 2 * * *",
     deadline=deadline("pymk_nightly", minutes=240),
     params={
-        "as_of": forms.as_of("day"),
+        "as_of": forms.as_of("00:00 UTC"),
         "settings": forms.settings(),
         "warm_start": forms.warm_start(),
         "force": forms.force(),
         "reason": forms.reason(needed=False),
     },
-    **common(("release",), __doc__),
+    **common(("release",), __doc__, at_once=3),
 )
 def pymk_nightly() -> None:
     night()

@@ -24,12 +24,12 @@ FROM_SCRATCH = ("encoder.warm_start=",)
     schedule="0 5 * * 0",
     deadline=deadline("pymk_weekly", minutes=720),
     params={
-        "as_of": forms.as_of("day"),
+        "as_of": forms.as_of("00:00 UTC"),
         "settings": forms.settings(),
         "force": forms.force(),
         "reason": forms.reason(needed=False),
     },
-    **common(("release",), __doc__),
+    **common(("release",), __doc__, at_once=3),
 )
 def pymk_weekly() -> None:
     night(FROM_SCRATCH)

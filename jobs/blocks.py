@@ -1,6 +1,7 @@
 """Parquet parts of pair tables: one file a block of users, written whole or not at all, hashed in order."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def parts_of(folder: Path) -> list[Path]:
 def write_part(table: pa.Table, path: Path) -> None:
     """Writes beside and renames, so that a task that is run again or killed leaves no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # process ids repeat from machine to machine
     pq.write_table(table, beside, compression="zstd", compression_level=1)
     os.replace(beside, path)
 

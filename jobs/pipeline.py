@@ -60,6 +60,8 @@ class SparkHolder:
             self._session = None
         if self._shared is not None:
             self._shared.hide()
+        if self._shared is not None:
+            self._shared.hide()
 
 
 @dataclass

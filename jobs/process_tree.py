@@ -20,8 +20,11 @@ import psutil
 GRACE_S = 10.0
 """Time between SIGTERM and SIGKILL: enough to remove scratch folders and let go of locks."""
 
-_SET_CHILD_SUBREAPER = 36
-"""See prctl(2): orphans below this process become its children, so that none of them is out of sight."""
+_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
+"""See prctl(2): what the command gets where this process is killed; orphans become this process's children, so that
+none of them is out of sight."""
+
+_C = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def run(command: Sequence[str], watched: int, grace_s: float = GRACE_S) -> int:
@@ -29,7 +32,7 @@ def run(command: Sequence[str], watched: int, grace_s: float = GRACE_S) -> int:
     _adopt_orphans()
     news, tell = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.write(tell, b"."))
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent)
     threading.Thread(target=lambda: (process.wait(), os.write(tell, b".")), daemon=True).start()
     while news not in (ready := select.select([watched, news], [], [])[0]) and os.read(watched, 4096):
         pass
@@ -70,8 +73,17 @@ def _send(processes: Sequence[psutil.Process], number: int) -> None:
 
 
 def _adopt_orphans() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_SET_CHILD_SUBREAPER, 1)
+
+
+def _end_with_parent() -> None:
+    _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _prctl(what: int, value: int) -> None:
+    """Linux alone has it; elsewhere only a kill of this very process leaves something behind."""
+    if _C is not None:
+        _C.prctl(what, value, 0, 0, 0)
 
 
 if __name__ == "__main__":

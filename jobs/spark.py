@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from infra import errors
 from infra.errors import PymkError, UsageError
 from infra.settings import Settings
-from jobs import spark_jvm
+from jobs import spark_cluster, spark_jvm
 
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS_PER_CORE = 16
@@ -70,9 +70,9 @@ def start_session(settings: Settings) -> SparkSession:
 
     Python workers use this interpreter, see the project's packages whatever their folder, and have one math thread
     each. Raises PymkError where there is no Java, no room for temporary files or the JVM does not start, UsageError for
-    a master that is not this machine and for too little memory.
+    a master that is neither this machine nor a standalone cluster and for too little memory.
     """
-    _require_local(settings.spark.master)
+    _require_known(settings.spark.master)
     spark_jvm.require_memory(settings.spark.memory)
     spark_jvm.require_java()
     if SparkContext._active_spark_context is None:
@@ -136,9 +136,12 @@ def collect(frame: DataFrame) -> pa.Table:
 def explained(what: str) -> Iterator[None]:
     """Carries an exception out of a Python worker to `collect` in one line; goes around the work of a task.
 
+    On a cluster it first makes sure that the task sees the driver's files.
+
     what: names the work in the message of an exception that is not a PymkError.
     """
     try:
+        spark_cluster.require_shared_files()
         yield
     except PymkError as error:
         raise _failure(type(error).__name__, error.what, error.fix) from error
@@ -194,11 +197,10 @@ def _share_environment(context: SparkContext) -> None:
     context.environment = kept | shared
 
 
-def _require_local(master: str) -> None:
-    """Tasks write into folders of this machine, and the driver listens on 127.0.0.1 alone."""
-    if not _LOCAL.fullmatch(master):
-        fix = "Spark runs on one machine so far: give local, local[N] for N cores, or local[*] for all."
-        raise UsageError(f"spark.master: {master!r} is not this machine", fix)
+def _require_known(master: str) -> None:
+    if not _LOCAL.fullmatch(master) and not spark_cluster.is_cluster(master):
+        fix = "Give local, local[N] for N cores of this machine, local[*] for all, or spark://host:port."
+        raise UsageError(f"spark.master: {master!r} is neither this machine nor a standalone cluster", fix)
 
 
 def _configuration(settings: Settings, folder: Path) -> SparkConf:
@@ -228,5 +230,6 @@ def _configuration(settings: Settings, folder: Path) -> SparkConf:
         "spark.sql.execution.arrow.maxRecordsPerBatch": "500000",
         "spark.executorEnv.PYTHONPATH": worker_path,
         **{f"spark.executorEnv.{name}": "1" for name in _MATH_THREADS},
+        **(spark_cluster.configuration(settings.spark) if spark_cluster.is_cluster(settings.spark.master) else {}),
     }
     return SparkConf(loadDefaults=False).setAll(list(values.items()))

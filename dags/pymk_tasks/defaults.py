@@ -8,12 +8,15 @@ from pymk_tasks.alerts import failed
 OWNER = "ml-platform"
 
 
-def common(tags: tuple[str, ...], runbook: str | None) -> dict[str, Any]:
-    """Arguments of `dag`. Retries wait 1, 2 and 4 minutes, so that a store that is away for a moment fails nothing."""
+def common(tags: tuple[str, ...], runbook: str | None, at_once: int = 1) -> dict[str, Any]:
+    """Arguments of `dag`. Retries wait 1, 2 and 4 minutes, so that a store that is away for a moment fails nothing.
+
+    at_once: runs that may be under way, and the most that the form of a backfill offers.
+    """
     return {
         "start_date": datetime(2025, 1, 1, tzinfo=UTC),
         "catchup": False,
-        "max_active_runs": 1,
+        "max_active_runs": at_once,
         "tags": ["pymk", *tags],
         "doc_md": runbook,
         "default_args": {

@@ -17,20 +17,20 @@ RELEASE = r"^[0-9]{8}T[0-9]{6}Z-[A-Za-z0-9_.-]{1,80}$"
 TEXT = r"^[^\x00-\x1f\x7f]*$"
 
 
-def as_of(unit: str) -> Param:
+def as_of(empty: str) -> Param:
     return Param(
         None,
         type=["null", "string"],
         pattern=TIME,
         title="As of",
-        description=f"Date or RFC 3339 time; empty: the {unit} of the run's date, UTC. Only facts before it exist.",
+        description=f"Date or RFC 3339 time; empty: {empty} of the run's date. Only facts before it exist.",
     )
 
 
 def settings() -> Param:
     return Param(
-        [],
-        type="array",
+        None,
+        type=["null", "array"],  # where it could not be null, Airflow's form would demand a value
         items={"type": "string", "pattern": SETTING},
         title="Settings",
         description=f"section.key=value, one a line, of {', '.join(SECTIONS)}. `pymk config show` lists them.",
@@ -47,10 +47,10 @@ def force() -> Param:
 
 
 def reason(needed: bool) -> Param:
-    given: dict[str, Any] = {"type": "string", "pattern": TEXT, "maxLength": 500, "title": "Reason"}
+    given: dict[str, Any] = {"pattern": TEXT, "maxLength": 500, "title": "Reason"}
     if needed:
-        return Param(**given, minLength=3, description="Why; kept in the store, with who asked.")
-    return Param("", **given, description="Why; with Force, kept beside the release.")
+        return Param(**given, type="string", minLength=3, description="Why; kept in the store, with who asked.")
+    return Param(None, **given, type=["null", "string"], description="Why; with Force, kept beside the release.")
 
 
 def warm_start() -> Param:

@@ -111,3 +111,16 @@ tree.wait()
     process.wait()
     psutil.wait_procs([watcher])
     assert not any(runs(pid) for pid in running())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+def test_a_kill_of_the_watcher_itself_ends_the_command(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    code = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    process = tree([sys.executable, "-c", code])
+    until(lambda: told.exists() and bool(told.read_text()), process)
+    command = psutil.Process(int(told.read_text()))
+    process.kill()
+    process.wait()
+    psutil.wait_procs([command])
+    assert not runs(command.pid)

@@ -79,8 +79,8 @@ def test_missing_java_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_pa
         start_session(Settings())
 
 
-@pytest.mark.parametrize("master", ["spark://host:7077", "yarn", "k8s://host", "local-cluster[2,1,1024]", "local[0]"])
-def test_a_master_that_is_not_this_machine_is_refused_with_those_that_work(master: str) -> None:
+@pytest.mark.parametrize("master", ["spark://host", "yarn", "k8s://host", "local-cluster[2,1,1024]", "local[0]"])
+def test_a_master_that_is_neither_this_machine_nor_a_cluster_is_refused_with_those_that_work(master: str) -> None:
     with pytest.raises(UsageError, match="local\\[N\\]") as caught:
         start_session(Settings(spark=SparkSettings(master=master)))
     assert f"spark.master: '{master}'" in caught.value.what

@@ -1,0 +1,151 @@
+"""A real Airflow on loopback: `airflow standalone` with a home and ports of its own, ended with all it started."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DAGS = Path(__file__).parents[2] / "dags"
+READY_S, LOOK_S = 240.0, 1.0
+FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Airflow:
+    """home: its folder; variables: further environment of everything that runs there."""
+
+    def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
+        port, logs, triggers = free_ports(3)
+        self.home, self.url = home, f"http://127.0.0.1:{port}"
+        self.log = home / "standalone.log"
+        self.environment = os.environ | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "3",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(logs),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(triggers),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "NO_COLOR": "1",
+            **variables,
+        }
+
+    def __enter__(self) -> "Airflow":
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.command("db", "migrate")
+        self.command("pools", "import", str(DAGS / "pools.json"))
+        tree = [sys.executable, "-m", "jobs.process_tree", shutil.which("airflow", path=self.environment["PATH"])]
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [str(word) for word in (*tree, "standalone")],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+            )
+        try:
+            self.until(self._ready, READY_S, "to be ready")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def command(self, *words: str) -> str:
+        """What `airflow WORDS` prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *words], env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def api(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """The JSON answer of the REST API."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/api/v2/{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        request.add_header("Authorization", f"Bearer {self._token()}")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def runs(self, dag: str, **wanted: str) -> list[dict[str, Any]]:
+        """Runs with these values, such as run_type=backfill."""
+        found = self.api(f"dags/{dag}/dagRuns?limit=100")["dag_runs"]
+        return [run for run in found if all(run[key] == value for key, value in wanted.items())]
+
+    def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
+        """Task instances by name; of mapped ones the last."""
+        found = self.api(f"dags/{dag}/dagRuns/{urllib.parse.quote(run, safe='')}/taskInstances?limit=100")
+        return {one["task_id"]: one for one in found["task_instances"]}
+
+    def task_log(self, dag: str, run: str, task: str, number: int = 1) -> str:
+        where = f"dags/{dag}/dagRuns/{urllib.parse.quote(run, safe='')}/taskInstances/{task}/logs/{number}"
+        return json.dumps(self.api(f"{where}?full_content=true"))
+
+    def finished(self, dag: str, runs: Sequence[str], within_s: float) -> dict[str, str]:
+        """State by run, once all have ended."""
+
+        def states() -> dict[str, str]:
+            known = {run["dag_run_id"]: run["state"] for run in self.runs(dag)}
+            return {run: known.get(run, "missing") for run in runs}
+
+        self.until(lambda: all(state in FINISHED for state in states().values()), within_s, f"to end {runs}")
+        return states()
+
+    def until(self, holds: Callable[[], Any], within_s: float, what: str) -> Any:
+        """Looks every LOOK_S seconds until it holds. Raises AssertionError with the end of Airflow's log."""
+        end = time.monotonic() + within_s
+        while not (found := holds()):
+            dead = self._process.poll() is not None
+            assert not dead, f"Airflow ended while it was asked {what}:\n{self._tail()}"
+            assert time.monotonic() < end, f"Airflow took too long {what}:\n{self._tail()}"
+            time.sleep(LOOK_S)
+        return found
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v2/monitor/health", timeout=10) as answer:
+                health = json.loads(answer.read())
+            parts = ("scheduler", "dag_processor", "metadatabase")
+            return all(health[part]["status"] == "healthy" for part in parts) and bool(self.api("dags")["dags"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _token(self) -> str:
+        with urllib.request.urlopen(f"{self.url}/auth/token", timeout=60) as answer:
+            token: str = json.loads(answer.read())["access_token"]
+        return token
+
+    def _tail(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
