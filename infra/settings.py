@@ -18,6 +18,7 @@ from infra.errors import UsageError
 ENV_PREFIX = "PYMK_"
 OTHER_VARIABLES = (
     "PYMK_LAKE", "PYMK_STORE", "PYMK_CONFIG", "PYMK_CACHE_DIR", "PYMK_BENCH_USERS", "PYMK_DRAIN_FILE",
+    "PYMK_SPARE_THREADS",
     "PYMK_REDIS_USERNAME", "PYMK_REDIS_PASSWORD", "PYMK_RUN_ID", "PYMK_ALERT_WEBHOOK", "PYMK_LATE", "PYMK_STORE_URL",
 )  # fmt: skip
 """Variables with the prefix that are no settings; whatever else has it is warned about, as likely misspelt."""

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,23 @@ def is_loopback(host: str) -> bool:
 def _log_lines(lines: str) -> dict[str, Any] | None:
     """The server's own lines, in the form of the workers'."""
     plain = lines == "text" or (lines == "auto" and sys.stderr.isatty())
-    handler = {"class": "logging.StreamHandler", "formatter": "lines", "stream": "ext://sys.stderr"}
+    handler = {
+        "class": "logging.StreamHandler",
+        "formatter": "lines",
+        "stream": "ext://sys.stderr",
+        "filters": ["threads"],
+    }
     formatter = f"lookup_api.logs.{'PlainLines' if plain else 'JsonLines'}"
     return {
         "formatters": {"lines": {"()": formatter}},
+        "filters": {"threads": {"()": "jobs.serve.but_for_parked_threads"}},
         "handlers": {"console": handler, "access": handler},
     }
+
+
+def but_for_parked_threads() -> Callable[[logging.LogRecord], bool]:
+    """granian warns of more threads than cores; all but a few of them are parked."""
+    return lambda record: "Python threads" not in record.getMessage()
 
 
 def free_address(host: str, port: int) -> str:
