@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "readers"
 RENEW_S = 60.0
+END_S = 5.0
 STALE_S = 900.0
 """Time without a sign of life after which a reader is taken for dead."""
 
@@ -34,42 +35,55 @@ class Reading:
         self._key = f"{FOLDER}/{release_id}/{uuid.uuid4().hex}"
         self._clock = clock
         self._said_at = -RENEW_S
-        self._mute = False
+        self._failed = False
         self.renew()
 
     def renew(self) -> None:
         """To be called now and then; does nothing more often than every RENEW_S seconds."""
-        if self._mute or self._clock() - self._said_at < RENEW_S:
+        if self._clock() - self._said_at < RENEW_S:
             return
+        self._said_at = self._clock()
         try:
             self._store.put(self._key, this_process().encode())
-            self._said_at = self._clock()
         except (StoreError, OSError) as error:
-            self._mute = True
-            log.info("%s is not told that %s is open: %s", self._store.uri, self.release_id, error)
+            if not self._failed:  # once: a server may not be allowed to write
+                log.info("%s is not told that %s is open: %s", self._store.uri, self.release_id, error)
+            self._failed = True
 
     def end(self) -> None:
-        if not self._mute:
-            with suppress(StoreError, OSError):
-                self._store.delete(self._key)
+        with suppress(StoreError, OSError):
+            self._store.delete(self._key)
+
+
+class ReadingAside:
+    """A release that this process has open, said by a thread of its own: who reads never waits for a write."""
+
+    def __init__(self, store: ObjectStore, release_id: str) -> None:
+        self.said, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._say, args=(store, release_id), name="reading", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Waits a little for the mark to go; one that stays is too old soon."""
+        self._stop.set()
+        self._thread.join(END_S)
+
+    def _say(self, store: ObjectStore, release_id: str) -> None:
+        one = Reading(store, release_id)
+        self.said.set()
+        while not self._stop.wait(RENEW_S):
+            one.renew()
+        one.end()
 
 
 @contextmanager
 def reading(store: ObjectStore, release_id: str) -> Iterator[None]:
     """A block during which a release is open."""
-    one, stop = Reading(store, release_id), threading.Event()
-
-    def renew() -> None:
-        while not stop.wait(RENEW_S):
-            one.renew()
-
-    thread = threading.Thread(target=renew, name="reading", daemon=True)
-    thread.start()
+    one = ReadingAside(store, release_id)
+    one.said.wait()
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
         one.end()
 
 

@@ -9,7 +9,7 @@ from infra.artifacts import local_copy
 from infra.errors import PymkError
 from infra.loaded_releases import LoadedReleases
 from infra.release_files import Pointer, Release
-from infra.release_readers import Reading
+from infra.release_readers import ReadingAside
 from infra.release_records import withdrawn_releases
 from infra.releases import ReleaseStore
 from infra.settings import LadderSettings
@@ -59,7 +59,7 @@ class StoreSource:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._opened: ObjectStore | None = None
-        self._reading: Reading | None = None
+        self._reading: ReadingAside | None = None
 
     def pointer(self) -> Pointer | None:
         return ReleaseStore(self._store()).pointer()
@@ -76,7 +76,7 @@ class StoreSource:
         opened = ServedRelease.open(store, release, ladder)
         self._keep(release)
         self._stop_reading()
-        self._reading = Reading(store, release_id)
+        self._reading = ReadingAside(store, release_id)
         return opened
 
     def recall(self, ladder: LadderSettings | None) -> ServedRelease | None:
@@ -96,8 +96,6 @@ class StoreSource:
 
     def mend(self, served: ServedRelease) -> None:
         served.mend(self._store())
-        if self._reading is not None:
-            self._reading.renew()
 
     def close(self) -> None:
         self._stop_reading()
