@@ -75,7 +75,6 @@ def run(ctx: StageContext) -> StageResult:
     metrics = {
         **merged.changed,
         ROWS_HASH: tables,
-        "waiting": merged.unknown,
         "faults": faults,
         "quarantined": _bad(lake),
     }
