@@ -60,8 +60,6 @@ class SparkHolder:
             self._session = None
         if self._shared is not None:
             self._shared.hide()
-        if self._shared is not None:
-            self._shared.hide()
 
 
 @dataclass
