@@ -25,7 +25,7 @@ from pymk_tasks.commands import (
 )
 
 RELEASE = Asset("pymk_release")
-"""A release that is served from now on. Extra: release_id, as_of."""
+"""A release that is served from now on. Extra: release_id."""
 
 LAKE_POOL, SPARK_POOL, GPU_POOL = "pymk_lake", "pymk_spark", "pymk_gpu"
 ON_GPU = ("train_encoder", "embed")
@@ -117,7 +117,8 @@ def build_shard(shard: int, graph: dict, always: Sequence[str]) -> dict:
 
 @task(
     multiple_outputs=False,
-    execution_timeout=SHORT,
+    pool=LAKE_POOL,  # what hours since knew is carried forward from the lake
+    execution_timeout=LONG,
     doc_md="The gates, then CURRENT. Exit code 3 is a gate that refused: nothing was published. An older date leaves "
     "CURRENT where it is, unless the form says force.",
 )
@@ -139,11 +140,11 @@ def publish(graph: dict, always: Sequence[str]) -> dict:
 def hand_over(made: dict) -> dict:
     if not made["published"]:
         raise AirflowSkipException(f"{made['release_id']} is not served: {made.get('said', '')}")
+    served = made.get("served") or made["release_id"]  # a delta on the release, where hours since are carried forward
     loaded = {}
     if settings().api.tables:
-        loaded = run_pymk("release", "load", made["release_id"], *place_options(STORE, CONFIG))
-    events = get_current_context()["outlet_events"]
-    events[RELEASE].extra = {"release_id": made["release_id"]}
+        loaded = run_pymk("release", "load", served, *place_options(STORE, CONFIG))
+    get_current_context()["outlet_events"][RELEASE].extra = {"release_id": served}
     return loaded
 
 

@@ -127,6 +127,29 @@ except Exception as error:
         assert "[warning" in done.stdout
 
 
+def test_what_is_served_is_loaded_where_tables_are_shared_and_told(tmp_path: Path) -> None:
+    code = """
+from airflow.sdk.exceptions import AirflowSkipException
+import pymk_tasks.stages as stages
+ran, told = [], Namespace(extra=None)
+stages.get_current_context = lambda: {"outlet_events": {stages.RELEASE: told}}
+stages.run_pymk = lambda *words: ran.append(words) or {}
+try:
+    stages.hand_over.function({"release_id": "R", "published": False, "said": "older"})
+except AirflowSkipException as skipped:
+    answer(skipped, ran, told.extra)
+for made in ({"release_id": "R", "published": True}, {"release_id": "R", "published": True, "served": "D"}):
+    stages.hand_over.function(made)
+    answer(*ran.pop(), told.extra["release_id"])
+"""
+    places = {"PYMK_STORE": "/store", "PYMK_LAKE": "/lake", "PYMK_API__TABLES": "redis://host:1/0"}
+    assert answers(run(code, tmp_path, **places)) == [
+        "R is not served: older [] None",
+        "release load R --store=/store R",
+        "release load D --store=/store D",
+    ]
+
+
 class Inbox(BaseHTTPRequestHandler):
     posted: ClassVar[list[dict[str, Any]]] = []
 
