@@ -8,7 +8,7 @@ from rich.console import Console
 from infra.keys import FILE, READ, SCOPES, ApiKey, KeyStore, utc_now
 from infra.store import open_store
 from jobs.cli_options import Json, Store
-from jobs.cli_output import output, table
+from jobs.cli_output import console, output, table
 
 FIRST = (
     "it is the store's first: within api.poll_s seconds the API asks everybody for a key, on this machine too, and does"
@@ -76,6 +76,6 @@ def described(key: ApiKey) -> dict[str, Any]:
 
 def _print_new(c: Console, key: ApiKey, text: str, first: bool) -> None:
     c.print(text, markup=False, soft_wrap=True)
-    c.print(f"key {key.key_id} ({key.name}) for {', '.join(key.scopes)}; it is shown only now", markup=False)
+    console.print(f"key {key.key_id} ({key.name}) for {', '.join(key.scopes)}; it is shown only now", markup=False)
     if first:
-        c.print(FIRST, markup=False, soft_wrap=True)
+        console.print(FIRST, markup=False, soft_wrap=True)

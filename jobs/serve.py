@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import logging
+import logging.config
 import os
 import signal
 import socket
@@ -96,6 +97,9 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
     Raises UsageError for a host that is not this machine or a store without a place for live facts, PymkError where
     another process listens on the port.
     """
+    lines = _log_lines(settings.api.log_lines)
+    own = {"version": 1, "disable_existing_loggers": False, "root": {"handlers": ["console"], "level": "WARNING"}}
+    logging.config.dictConfig(lines | own)
     facts_uri(settings, store_uri)
     adopt_erasures(store_uri, settings)
     address = free_address(guarded_host(store_uri, host), port)
@@ -120,7 +124,7 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
             http1_settings=HTTP1Settings(header_read_timeout=HEADERS_WITHIN_MS),
             respawn_failed_workers=True,
             workers_kill_timeout=DRAIN_S,
-            log_dictconfig=_log_lines(settings.api.log_lines),
+            log_dictconfig=lines,
         ).serve()
 
 
@@ -152,7 +156,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _log_lines(lines: str) -> dict[str, Any] | None:
+def _log_lines(lines: str) -> dict[str, Any]:
     """The server's own lines, in the form of the workers'."""
     plain = lines == "text" or (lines == "auto" and sys.stderr.isatty())
     handler = {

@@ -74,7 +74,7 @@ class SpareThreads:
     def learn(self, environ: Mapping[str, Any]) -> None:
         """environ: of any request, for the address that the server listens on."""
         with self._lock:
-            if not self.knows:
+            if not self.knows and environ.get("SERVER_SOFTWARE") == "Granian":
                 self._address = (environ["SERVER_NAME"], int(environ["SERVER_PORT"]))
                 self.knows = True
                 self._thread.start()

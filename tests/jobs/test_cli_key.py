@@ -38,7 +38,9 @@ def test_what_is_wrong_with_a_key_is_said(tmp_path: Path) -> None:
 
 def test_who_makes_the_first_key_is_told_what_it_closes_and_how_to_undo_that(tmp_path: Path) -> None:
     store = f"--store={tmp_path}"
-    printed = pymk("key", "create", store).stdout
+    made = pymk("key", "create", store)
+    assert len(made.stdout.split()) == 1, "a script takes what is printed for the key"
+    printed = made.stderr
     assert "the API asks everybody for a key" in printed
     assert "delete keys.json" in printed
     assert KeyRing(str(tmp_path)).look()

@@ -8,7 +8,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.servers import free_port, running
@@ -78,3 +80,23 @@ def until(holds: Callable[[], bool], patience_s: float = 20.0) -> bool:
         if time.monotonic() > end:
             return False
     return True
+
+
+def test_the_reserve_is_parked_and_parked_again(server: str) -> None:
+    """Connections of the worker to itself, one for each thread in reserve."""
+    port = int(server.rpartition(":")[2])
+
+    def parked() -> int:
+        ends: dict[tuple[Any, Any], int | None] = {}
+        for one in psutil.net_connections("tcp4"):
+            if one.status == "ESTABLISHED":
+                near, far = (tuple(end)[1] for end in (one.laddr, one.raddr))
+                ends[near, far] = one.pid
+        return sum(ends.get((port, near)) == pid for (near, far), pid in ends.items() if far == port)
+
+    assert until(lambda: parked() == SPARE)
+    with ExitStack() as stack:
+        for _ in range(3):
+            half_sent(stack, server)
+        assert until(lambda: parked() == SPARE - 3)
+    assert until(lambda: parked() == SPARE)
