@@ -14,8 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 DAGS = Path(__file__).parents[2] / "dags"
 READY_S, LOOK_S = 240.0, 1.0
+READY = "to be ready"
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
@@ -60,26 +63,43 @@ class Airflow:
         self.home.mkdir(parents=True, exist_ok=True)
         self.command("db", "migrate")
         self.command("pools", "import", str(DAGS / "pools.json"))
-        tree = [sys.executable, "-m", "jobs.process_tree", shutil.which("airflow", path=self.environment["PATH"])]
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen(
-                [str(word) for word in (*tree, "standalone")],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-                start_new_session=True,
-            )
+        self._processes = [self._start("standalone")]
         try:
-            self.until(self._ready, READY_S, "to be ready")
+            self.until(self._ready, READY_S, READY)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait()
+
+    def _start(self, name: str) -> "subprocess.Popen[bytes]":
+        """`airflow NAME`, which ends with all it started."""
+        airflow = shutil.which("airflow", path=self.environment["PATH"])
+        command = [sys.executable, "-m", "jobs.process_tree", str(airflow), name]
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+            )
+
+    def _keep_scheduling(self) -> None:
+        """Starts a scheduler where there is none any more, as a service manager would.
+
+        With SQLite, making a backfill may lose to the scheduler for the lock; its runs are taken back then, and made by
+        a second request, but a scheduler that saw the first ones ends with ObjectDeletedError (Airflow 3.3.2).
+        """
+        below = [child for one in self._processes for child in psutil.Process(one.pid).children(recursive=True)]
+        if not any("scheduler" in " ".join(_words(child)) for child in below):
+            self._processes.append(self._start("scheduler"))
 
     def command(self, *words: str) -> str:
         """What `airflow WORDS` prints."""
@@ -127,10 +147,11 @@ class Airflow:
         """Looks every LOOK_S seconds until it holds. Raises AssertionError with the end of Airflow's log."""
         end = time.monotonic() + within_s
         while not (found := holds()):
-            dead = self._process.poll() is not None
-            assert not dead, f"Airflow ended while it was asked {what}:\n{self._tail()}"
+            assert self._processes[0].poll() is None, f"Airflow ended while it was asked {what}:\n{self._tail()}"
             assert time.monotonic() < end, f"Airflow took too long {what}:\n{self._tail()}"
             time.sleep(LOOK_S)
+            if what != READY:
+                self._keep_scheduling()
         return found
 
     def _ready(self) -> bool:
@@ -149,3 +170,10 @@ class Airflow:
 
     def _tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
