@@ -87,7 +87,7 @@ def measure(folder: Path, cases: Sequence[tuple[Fault, ...]], per_s: float, wind
 
 def one_case(callers: Callers, case: tuple[Fault, ...], per_s: float, window_s: float) -> Row:
     site, names = callers.site, [fault.name for fault in case]
-    with Traffic(site.port, callers.known, callers.users, per_s) as traffic:
+    with Traffic(site.caller, callers.known, callers.users, per_s) as traffic:
         time.sleep(window_s)
         began = time.perf_counter()
         for fault in case:

@@ -16,6 +16,7 @@ import psutil
 from moto.server import ThreadedMotoServer
 
 from infra.graph import Graph
+from infra.keys import SCOPES, KeyStore, utc_now
 from infra.releases import Release
 from infra.store import ObjectStore, open_store
 from jobs.context import Parent
@@ -63,6 +64,7 @@ class Site:
         os.environ.update(self._direct)
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         self.store: ObjectStore = open_store(self.store_uri, writable=True)
+        self.key = KeyStore(self.store).create("callers", SCOPES, utc_now())[1]
         self.earlier = self.publish(0)
         self.newest = self.publish(1)
         self._serve()
@@ -72,7 +74,7 @@ class Site:
         return publish_live(self.store, self._made, AS_OF + timedelta(days=day))
 
     def caller(self) -> Caller:
-        return Caller(self.port)
+        return Caller(self.port, self.key)
 
     def workers(self) -> list[int]:
         return sorted(child.pid for child in psutil.Process(self._server.pid).children() if _answers(child))

@@ -6,7 +6,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,8 @@ _numbers = itertools.count()
 class Caller:
     """One connection that is made anew where it broke."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, key: str) -> None:
+        self._headers = {"Authorization": f"Bearer {key}"}
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
 
     def __enter__(self) -> "Caller":
@@ -42,7 +43,7 @@ class Caller:
         return self.get(f"/v1/users/{user_id}/recommendations?limit=20" + ("&explain=1" if explain else ""))
 
     def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
-        headers = {"Content-Type": "application/json"} if body else {}
+        headers = self._headers | ({"Content-Type": "application/json"} if body else {})
         try:
             self._connection.request(method, path, body, headers)
             answer = self._connection.getresponse()
@@ -117,10 +118,10 @@ def look(caller: Caller, known: Known, kind: str, user_id: int, explain: bool = 
 class Traffic:
     """GETs at a steady pace from several callers, and one who posts events about people who were just shown.
 
-    users: kind -> whom to ask for. seen, posted (at_s, status): what became of them.
+    caller: makes one. users: kind -> whom to ask for. seen, posted (at_s, status): what became of them.
     """
 
-    port: int
+    caller: Callable[[], Caller]
     known: Known
     users: Mapping[str, Sequence[int]]
     per_s: float = 100.0
@@ -146,7 +147,7 @@ class Traffic:
         draw, pause_s = random.Random(number), self.callers / self.per_s
         kinds = list(self.users)
         next_s = time.monotonic() + pause_s * number / self.callers
-        with Caller(self.port) as caller:
+        with self.caller() as caller:
             while not self._stop.wait(max(0.0, next_s - time.monotonic())):
                 next_s = max(next_s + pause_s, time.monotonic() - pause_s)
                 kind = draw.choice(kinds)
@@ -155,7 +156,7 @@ class Traffic:
 
     def _tell(self, _: int) -> None:
         draw = random.Random(99)
-        with Caller(self.port) as caller:
+        with self.caller() as caller:
             while not self._stop.wait(1 / self.events_per_s):
                 shown = next((one.people for one in reversed(self.seen[-50:]) if one.people), ())
                 viewer, other = draw.choice(self.users["precomputed"]), draw.choice(shown or self.users["live"])
