@@ -21,13 +21,16 @@ log = logging.getLogger(__name__)
 PATH, HEADER, NAME = "/healthz", "X-Pymk-Park", "HTTP_X_PYMK_PARK"
 """What parking asks for, and what tells that it is that: another worker on the port answers it as anybody's."""
 LOOK_S = 0.25
+PARKED_S, APART_S = 2.0, 0.25
+"""After how long a thread is parked anew, and how much longer the next: a server that stops waits for every request."""
 
 
 class Line:
-    """A connection to the worker's own port, with one request on it. needed: the thread in it is to answer others."""
+    """A connection to the worker's own port, with one request on it. needed: its thread is to answer others, as it
+    does anyhow after parked_s."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.needed = threading.Event()
+    def __init__(self, address: tuple[str, int], parked_s: float) -> None:
+        self.needed, self.parked_s = threading.Event(), parked_s
         self._socket = socket.create_connection(address, timeout=1.0)
 
     def send(self, name: str) -> None:
@@ -85,7 +88,8 @@ class SpareThreads:
         line = self._lines.get(name) if name is not None else None
         if line is None:
             return False
-        line.needed.wait()
+        line.needed.wait(line.parked_s)
+        line.needed.set()
         return True
 
     @contextmanager
@@ -138,7 +142,8 @@ class SpareThreads:
     def _park(self) -> None:
         assert self._address is not None
         self._made += 1
-        name, line = f"{self._token}-{self._made}", Line(self._address)
+        place = self._made % self._count
+        name, line = f"{self._token}-{self._made}", Line(self._address, PARKED_S + APART_S * place)
         with self._lock:
             self._lines[name] = line
         try:
