@@ -1,6 +1,6 @@
 """Rows of a delta are read before those of its base, and rows that are gone are nowhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,10 @@ def delta_of(folder: Path) -> KeyValueReader:
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> OverlayTables:
-    return OverlayTables(delta_of(tmp_path / "delta"), base_of(tmp_path / "base"))
+def tables(tmp_path: Path) -> Iterator[OverlayTables]:
+    opened = OverlayTables(delta_of(tmp_path / "delta"), base_of(tmp_path / "base"))
+    yield opened
+    opened.close()
 
 
 def test_a_delta_hides_what_its_base_says_of_a_user(tables: OverlayTables) -> None:
@@ -72,8 +74,11 @@ def test_both_are_closed(tables: OverlayTables) -> None:
 
 
 def test_a_delta_of_another_base_is_refused(tmp_path: Path) -> None:
+    delta, base = delta_of(tmp_path / "delta"), base_of(tmp_path / "base")
+    other = base_of(tmp_path / "other", POPULAR[::-1])
     with pytest.raises(CorruptArtifact, match="of another base"):
-        OverlayTables(delta_of(tmp_path / "delta"), base_of(tmp_path / "other", POPULAR[::-1]))
-    base = base_of(tmp_path / "base")
+        OverlayTables(delta, other)
     with pytest.raises(CorruptArtifact, match="missing or cut off"):
         OverlayTables(base, base)
+    for opened in (delta, other, base):
+        opened.close()
