@@ -1,0 +1,141 @@
+"""Settings of serving: the tables it reads, rules for a list, the lookup API, its ladder of answers and its events."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from infra.settings_section import Section
+
+
+class ServingSettings(Section):
+    partitions: int = Field(2, ge=1, le=4096, description="Hash partitions of the serving tables.")
+    candidates: int = Field(150, ge=0, le=150, description="Stored candidates of a user, best first.")
+    neighbours: int = Field(100, ge=0, le=1000, description="Stored friends of a user.")
+    popular: int = Field(500, ge=1, le=10_000, description="Length of the popular list.")
+    first_page: int = Field(
+        20,
+        ge=0,
+        le=100,
+        description="People of an answer that the night writes out as JSON: bytes for speed; 0 for none.",
+    )
+
+
+class RulesSettings(Section):
+    company_attributes: tuple[str, ...] = Field(("company",), description="Attributes or kinds that name a company.")
+    school_attributes: tuple[str, ...] = Field(
+        ("school", "high_school"), description="Attributes or kinds that name a school."
+    )
+    max_per_company: int = Field(
+        5, ge=1, le=1_000_000, description="People of one company among `limit`; the rest are demoted."
+    )
+    max_per_school: int = Field(
+        3, ge=1, le=1_000_000, description="People of one school among `limit`; the rest are demoted."
+    )
+    fatigue_places: int = Field(
+        2, ge=0, le=1000, description="Places that a person sinks for each time shown without a reaction; 0 for none."
+    )
+
+
+class ApiSettings(Section):
+    host: str = Field("127.0.0.1", min_length=1, description="Address the lookup API listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port the lookup API listens on.")
+    workers: int = Field(1, ge=1, le=256, description="Server processes.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Requests that a worker has in hand at once; 0: one, or four where it asks other hosts for them.",
+    )
+    poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks at CURRENT.")
+    retry_after_s: int = Field(5, ge=1, le=86_400, description="Retry-After of a 503.")
+    key_per_s: float = Field(
+        0, ge=0, le=1_000_000, description="Requests a second that a key may send; a second's worth at once, 0 for any."
+    )
+    user_per_s: float = Field(
+        0, ge=0, le=1_000_000, description="Requests a second that may be sent for one user, as above; 0 for any."
+    )
+    max_body_kib: int = Field(1024, ge=1, le=1_048_576, description="KiB of a request's body, at most.")
+    queue_ms: float = Field(
+        50, ge=1, le=60_000, description="Time for which requests may wait their turn before some are turned away."
+    )
+    gzip_bytes: int = Field(
+        8192, ge=256, le=2**30, description="Size from which a list is sent compressed to whoever takes gzip."
+    )
+    drain_s: float = Field(
+        2,
+        ge=0,
+        le=3600,
+        description="Seconds between SIGTERM, from which /readyz says no, and the end of taking requests.",
+    )
+    log_lines: Literal["auto", "json", "text"] = Field(
+        "auto", description="What a server's log lines are; auto is text on a terminal and JSON elsewhere."
+    )
+    log_requests: Literal["failed", "all"] = Field(
+        "failed", description="Requests that are logged: those refused or failed for other reasons than load, or all."
+    )
+    facts: str = Field(
+        "",
+        description="Where live facts are kept: a folder, or redis://…; empty for `live` in a store that is a folder.",
+    )
+    tables: str = Field(
+        "",
+        pattern=r"^((rediss?(\+cluster)?|unix|dynamodb)://.*)?$",
+        description="Host that `pymk release load` fills and tables are read from; empty for the store's own files.",
+    )
+    tables_timeout_ms: float = Field(50, ge=1, le=60_000, description="Time that an answer of that host may take.")
+
+
+class EventSettings(Section):
+    batch: int = Field(1000, ge=1, le=100_000, description="Events in one request, at most.")
+    max_mib: int = Field(
+        16_384, ge=1, le=2**24, description="MiB that live facts in a folder may take; when full, events are refused."
+    )
+    keep_days: int = Field(7, ge=0, le=3650, description="Days for which the log and event ids outlive their export.")
+    fatigue_days: int = Field(
+        30, ge=1, le=3650, description="Days after which it is forgotten that somebody was shown."
+    )
+    redis_timeout_ms: int = Field(
+        100, ge=1, le=60_000, description="Milliseconds that Redis may take to read facts; ten times to store."
+    )
+    redis_replicas: int = Field(0, ge=0, le=100, description="Replicas that must have an event before it is accepted.")
+
+
+class LadderSettings(Section):
+    deadline_ms: float = Field(150, ge=1, le=60_000, description="Time a request has for its answer.")
+    live_candidates: int = Field(
+        1000, ge=0, le=5000, description="People that live ranking looks at for a user; 0 turns it off."
+    )
+    live_budget_ms: float = Field(80, ge=1, le=60_000, description="Time of the deadline that live ranking may take.")
+    features_life_days: float = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Age of a release from which live ranking takes what changes by the day for unknown; 0: none.",
+    )
+    ann_budget_ms: float = Field(
+        30, ge=1, le=60_000, description="Time that index shards may take; late ones are left out."
+    )
+    ann_shards: tuple[str, ...] = Field(
+        (), description="host:port of processes that hold index shards; none: every worker maps them itself."
+    )
+    new_friends: int = Field(
+        3, ge=1, le=1_000_000, description="Friends made since the release with whom a stored list is stale."
+    )
+    l1_mib: int = Field(64, ge=0, le=65_536, description="Memory of a worker for answers that it keeps; 0 for none.")
+    l1_life_s: float = Field(300, ge=0.001, le=86_400, description="How long a worker keeps an answer.")
+    l2: str = Field(
+        "", pattern=r"^(rediss?://.*)?$", description="redis:// URI where workers share live rankings; empty for none."
+    )
+    l2_life_s: float = Field(3600, ge=1, le=864_000, description="How long a shared live ranking is kept.")
+    l2_timeout_ms: float = Field(10, ge=1, le=60_000, description="Time that the shared cache may take.")
+    last_good_mib: int = Field(16, ge=0, le=65_536, description="Memory of a worker for last good lists; 0 for none.")
+    breaker_failures: int = Field(
+        5, ge=1, le=1000, description="Failures more than successes after which a part is left alone."
+    )
+    breaker_wait_s: float = Field(
+        1, ge=0.01, le=3600, description="Seconds until it is tried again; doubles up to 30 s."
+    )
+    fewer_at: float = Field(
+        0.75, gt=0, le=1, description="Busy share of a worker from which live ranking looks at a quarter of the people."
+    )
+    no_live_at: float = Field(0.9, gt=0, le=1, description="Busy share of a worker from which nothing is ranked live.")
