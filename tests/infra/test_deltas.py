@@ -12,7 +12,7 @@ from infra.errors import CorruptArtifact, UsageError
 from infra.release_files import Release
 from infra.releases import ReleaseStore, manifests_of
 from infra.store import ObjectStore, open_store
-from tests.infra.test_releases import DAY, make_artifact, make_release, with_values
+from tests.suites.release_family import DAY, make_artifact, make_release, with_values
 
 
 @pytest.fixture

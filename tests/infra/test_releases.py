@@ -1,53 +1,21 @@
-from datetime import UTC, datetime, timedelta
+"""Releases: which one is served, which are found, and which are cleaned away."""
+
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
-from infra.artifacts import Manifest, artifact_id, find_manifest, open_artifact, write_artifact
-from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, StoreError
-from infra.release_files import Pointer
-from infra.release_records import withdrawn_releases
+from infra.artifacts import find_manifest
+from infra.errors import CorruptArtifact, NotFound, PymkError
 from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore, open_store
-from infra.times import format_time
-
-DAY = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.suites.release_family import DAY, make_artifact, make_family, make_release, with_values
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     return open_store(str(tmp_path / "store"), create=True)
-
-
-def make_artifact(store: ObjectStore, kind: str, as_of: datetime, parents: dict[str, str], content: bytes) -> Manifest:
-    folder = store.scratch()
-    (folder / "data").mkdir()
-    (folder / "data" / "part").write_bytes(content)
-    made = Manifest(
-        kind=kind,
-        artifact_id=artifact_id(kind, parents, {}, as_of, "1"),
-        as_of=format_time(as_of),
-        parents=parents,
-        settings={},
-        seed=1,
-        code_version="1",
-        rows=1,
-        content_hash=content.hex(),
-        files=(),
-    )
-    return write_artifact(store, folder, made)
-
-
-def make_family(store: ObjectStore, as_of: datetime) -> dict[str, Manifest]:
-    graph = make_artifact(store, "graph", as_of, {"lake": "l"}, b"graph %d" % as_of.day)
-    rankings = make_artifact(store, "rankings", as_of, {"graph": graph.artifact_id}, b"ranks %d" % as_of.day)
-    return {"graph": graph, "rankings": rankings}
-
-
-def make_release(store: ObjectStore, days: int = 0) -> Release:
-    return ReleaseStore(store).make(make_family(store, DAY + timedelta(days=days)))
 
 
 def test_the_first_release_is_served_and_verifies(store: ObjectStore) -> None:
@@ -107,38 +75,6 @@ def test_rollback_to_a_damaged_release_is_refused_and_current_stays(store: Objec
     with pytest.raises(CorruptArtifact, match="part has 7 bytes"):
         releases.rollback()
     assert releases.current_id() == second.release_id
-
-
-@pytest.mark.parametrize("damage", [b"", b"graph 2", b"graph 1 and more"])
-def test_a_flipped_truncated_or_longer_file_is_found(store: ObjectStore, damage: bytes) -> None:
-    release = make_release(store)
-    store.put(f"{release.artifacts['graph'].path}/part", damage)
-    with pytest.raises(CorruptArtifact, match=f"has {len(damage)} bytes"):
-        open_artifact(store, "graph", release.artifacts["graph"].artifact_id)
-
-
-def test_a_missing_file_and_a_garbled_manifest_are_found(store: ObjectStore) -> None:
-    graph = make_family(store, DAY)["graph"]
-    store.delete(f"graph/{graph.artifact_id}/data/part")
-    with pytest.raises(CorruptArtifact, match="is missing"):
-        open_artifact(store, "graph", graph.artifact_id)
-    store.put(f"graph/{graph.artifact_id}/manifest.json", b'{"schema_version": 1')
-    with pytest.raises(CorruptArtifact, match="not a manifest"):
-        find_manifest(store, "graph", graph.artifact_id)
-
-
-def test_a_manifest_of_another_version_names_both_numbers(store: ObjectStore) -> None:
-    store.put("graph/a/manifest.json", b'{"schema_version": 99}')
-    with pytest.raises(CorruptArtifact, match="version 99, this code reads 1"):
-        find_manifest(store, "graph", "a")
-
-
-def test_a_manifest_cannot_name_files_outside_its_artifact(store: ObjectStore) -> None:
-    graph = make_family(store, DAY)["graph"]
-    key = f"graph/{graph.artifact_id}/manifest.json"
-    store.put(key, store.get(key).data.replace(b'"part"', b'"../../part"'))
-    with pytest.raises(CorruptArtifact, match="leaves the artifact"):
-        find_manifest(store, "graph", graph.artifact_id)
 
 
 def test_a_second_rollback_goes_further_back_and_never_forward(store: ObjectStore) -> None:
@@ -215,10 +151,6 @@ MALFORMED = [
 """What is in place of a release."""
 
 
-def with_values(release: Release, **values: Any) -> bytes:
-    return orjson.dumps(orjson.loads(release.to_json()) | values)
-
-
 def malformed(release: Release) -> list[bytes]:
     entry = orjson.loads(release.to_json())["artifacts"]["graph"]
     return [
@@ -281,141 +213,3 @@ def test_other_files_beside_the_releases_are_left_alone(
     assert releases.clean(keep=1, grace_s=0) == {"releases": [], "artifacts": []}
     assert store.exists(f"releases/{name}")
     assert not caplog.records
-
-
-DAMAGED = [b"", b'{"release_id": "2026', b"[]", b'{"release_id": "../x"}', b'{"release_id": "a", "history": "abc"}']
-
-
-@pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_current_says_what_replaces_it_and_force_does(store: ObjectStore, content: bytes) -> None:
-    releases = ReleaseStore(store)
-    first, second = make_release(store), make_release(store, days=1)
-    releases.publish(first)
-    store.put("CURRENT", content)
-    for what in (
-        releases.current,
-        releases.current_id,
-        releases.rollback,
-        lambda: releases.clean(1),
-        lambda: releases.publish(second),
-    ):
-        with pytest.raises(CorruptArtifact, match=r"CURRENT: not a release pointer.*`pymk release publish ID --force`"):
-            what()
-    assert store.get("CURRENT").data == content
-    assert releases.current(repairing=True) is None
-    assert make_release(store, days=2).parents == ()
-    assert releases.publish(second, force=True)
-    assert releases.current() == second
-
-
-def test_a_repaired_current_knows_the_withdrawn_releases(store: ObjectStore) -> None:
-    releases = ReleaseStore(store)
-    first, bad, third, next_ = (make_release(store, days) for days in range(4))
-    for release in (first, bad):
-        releases.publish(release)
-    releases.rollback()
-    store.put("CURRENT", b"{")
-    assert releases.publish(third, force=True)
-    assert releases.look().pointer == Pointer(third.release_id, withdrawn=(bad.release_id,))
-    releases.rollback(first.release_id)
-    assert not releases.publish(bad)
-    assert releases.publish(bad, force=True)
-    store.put("CURRENT", b"{")
-    releases.publish(next_, force=True)
-    assert releases.look().pointer == Pointer(next_.release_id, withdrawn=(third.release_id,)), "what came back is not"
-    assert len(releases.list()) == 4, "a mark is no release"
-
-
-def test_withdrawn_releases_of_an_earlier_current_are_marked_when_it_moves(store: ObjectStore) -> None:
-    releases = ReleaseStore(store)
-    first, bad, third = (make_release(store, days) for days in range(3))
-    store.put("CURRENT", orjson.dumps({"release_id": first.release_id, "withdrawn": [bad.release_id]}))
-    releases.publish(third)
-    assert withdrawn_releases(store) == {bad.release_id}
-    releases.clean(keep=1)
-    assert withdrawn_releases(store) == set()
-
-
-def test_current_that_moved_cannot_fail_for_want_of_a_mark(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    releases = ReleaseStore(store)
-    first, bad = (make_release(store, days) for days in range(2))
-    for release in (first, bad):
-        releases.publish(release)
-    put = store.put
-
-    def put_current(key: str, data: bytes, **condition: Any) -> str:
-        if key != "CURRENT":
-            raise StoreError(f"{key}: no room")
-        return put(key, data, **condition)
-
-    monkeypatch.setattr(store, "put", put_current)
-    assert releases.rollback() == first
-    assert "known to CURRENT alone" in caplog.text
-
-
-def test_current_that_is_not_what_was_judged_is_not_moved(store: ObjectStore) -> None:
-    releases = ReleaseStore(store)
-    first, second, third = (make_release(store, days) for days in range(3))
-    empty = releases.look()
-    releases.publish(first)
-    seen = releases.look()
-    releases.publish(second)
-    for over in (empty, seen):
-        with pytest.raises(Conflict, match="was moved meanwhile"):
-            releases.publish(third, over=over)
-    assert releases.current() == second
-    assert releases.publish(third, over=releases.look())
-
-
-def test_who_repairs_current_second_does_not_overwrite_the_first(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A writer that saw the damage loses to one that repaired it meanwhile, looks again and then goes forward."""
-    releases, other = ReleaseStore(store), ReleaseStore(store)
-    first, second = make_release(store), make_release(store, days=1)
-    store.put("CURRENT", b"{")
-    conditions: list[str | None] = []
-    put = store.put
-
-    def put_late(key: str, data: bytes, **condition: Any) -> str:
-        if not conditions:
-            conditions.append(condition["if_match"])
-            assert other.publish(first, force=True)
-        else:
-            conditions.append(condition["if_match"])
-        return put(key, data, **condition)
-
-    monkeypatch.setattr(store, "put", put_late)
-    assert releases.publish(second, force=True)
-    pointer = releases.pointer()
-    assert pointer is not None
-    assert (pointer.release_id, pointer.history) == (second.release_id, (first.release_id,))
-    assert len(set(conditions)) == 2, "the damaged one, and the one that the other wrote"
-
-
-def test_force_replaces_a_release_whose_file_is_damaged(store: ObjectStore) -> None:
-    releases = ReleaseStore(store)
-    first, second = make_release(store), make_release(store, days=1)
-    releases.publish(second)
-    store.put(f"releases/{second.release_id}.json", b"{")
-    with pytest.raises(CorruptArtifact, match=f"`pymk release publish {first.release_id} --force`"):
-        releases.publish(first)
-    assert releases.publish(first, force=True)
-    assert releases.current() == first
-
-
-def test_a_data_file_that_may_not_be_read_is_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = make_release(store)
-
-    open_path = Path.open
-
-    def refuse(path: Path, mode: str) -> Any:
-        if path.name == "part":
-            raise PermissionError(13, "Permission denied", str(path))
-        return open_path(path, mode)
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(StoreError, match=r"data/part: cannot be read: Permission denied\. Give this user the right"):
-        open_artifact(store, "graph", release.artifacts["graph"].artifact_id)

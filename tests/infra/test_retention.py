@@ -18,7 +18,7 @@ from infra.releases import Release, ReleaseStore, manifests_of
 from infra.retention import store_time
 from infra.store import ObjectStore, open_store
 from tests.infra.test_deltas import make_delta
-from tests.infra.test_releases import DAY, make_artifact, make_release
+from tests.suites.release_family import DAY, make_artifact, make_release
 
 FAR = Maker("run", "far", "", "1")
 """One of whom this machine cannot tell whether it lives."""
