@@ -1,70 +1,21 @@
-"""Who comes in: keys and scopes, limits, sizes; what is told to those who do not, and what leaves with every answer."""
+"""Who comes in: keys and scopes, limits, sizes; and what is told to those who do not."""
 
-import json
-import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.serving_rows import FIRST_ID
 from infra.keys import ADMIN, EVENTS, READ, KeyStore, utc_now
-from infra.settings import ApiSettings, EventSettings
+from infra.settings import EventSettings
 from infra.store import ObjectStore
-from lookup_api.app import Parts, is_loopback
+from lookup_api.app import is_loopback
 from lookup_api.door import OPEN, from_this_machine, names_this_machine, scope_of
-from lookup_api.headers import accepts_gzip, knows
-from tests.suites.served_store import app_on, new_store, publish_day
-
-LIST = f"/v1/users/{FIRST_ID}/recommendations"
-EVENT = {"event_id": "a", "type": "blocked", "user_id": str(FIRST_ID), "other_id": "7", "at": "2026-01-01T00:00:00Z"}
-
-
-def api(**values: Any) -> dict[str, ApiSettings]:
-    return {"api": ApiSettings(poll_s=3600, **values)}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    store = new_store(tmp_path)
-    publish_day(store, 1, users=20)
-    return store
-
-
-@pytest.fixture
-def serve(store: ObjectStore) -> Iterator[Callable[..., FlaskClient]]:
-    """A client of an app with these settings; all are stopped at the end."""
-    made: list[Parts] = []
-
-    def start(**values: Any) -> FlaskClient:
-        app = app_on(store, **values)
-        made.append(app.extensions["pymk"])
-        return app.test_client()
-
-    yield start
-    for parts in made:
-        parts.stop()
-
-
-def new_key(store: ObjectStore, *scopes: str) -> str:
-    return KeyStore(store).create("test", scopes, utc_now())[1]
-
-
-def with_key(key: str) -> dict[str, dict[str, str]]:
-    return {"headers": {"Authorization": f"Bearer {key}"}}
-
-
-def problem(answer: Any) -> str:
-    assert answer.content_type == "application/problem+json", answer.data
-    body: dict[str, Any] = orjson.loads(answer.data)
-    assert set(body) == {"type", "title", "status", "detail", "instance"}
-    assert body["status"] == answer.status_code
-    return str(body["type"]).rpartition(":")[2]
+from tests.suites.door import EVENT, LIST, api, new_key, problem, with_key
 
 
 def ask(client: FlaskClient, path: str, **more: Any) -> Any:
@@ -272,133 +223,3 @@ def test_an_event_is_obeyed_by_the_next_answer(serve: Callable[..., FlaskClient]
     text = client.get("/metrics").text
     assert "pymk_events_accepted_total 1.0" in text
     assert 'pymk_events_rejected_total{code="invalid_event_id"} 1.0' in text
-
-
-def test_every_answer_is_safe_to_hand_to_a_browser(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
-    client = serve()
-    answers = [client.get(path) for path in (*OPEN, LIST, "/nothing", "/v1/users/x/recommendations", "/metrics")]
-    answers += [client.post(LIST), client.options(LIST), client.head(LIST)]
-    for answer in answers:
-        assert answer.headers["X-Content-Type-Options"] == "nosniff", answer.request.path
-        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
-        assert "unsafe" not in answer.headers["Content-Security-Policy"]
-        assert answer.headers["X-Request-Id"]
-        assert answer.headers["Cache-Control"] in ("no-store", "no-cache", "private, no-cache")
-        assert "Access-Control-Allow-Origin" not in answer.headers
-        assert "Server" not in answer.headers
-
-
-def test_a_list_that_the_caller_has_is_not_sent_again(serve: Callable[..., FlaskClient]) -> None:
-    client = serve()
-    first = client.get(LIST)
-    tag = first.headers["ETag"]
-    again = client.get(LIST, headers={"If-None-Match": f'"other", {tag}'})
-    assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", tag)
-    assert client.get(f"{LIST}?limit=3", headers={"If-None-Match": tag}).status_code == 200
-    shown = first.json["items"][0]["user_id"]
-    client.post("/v1/events", json={"events": [EVENT | {"other_id": shown}]})
-    changed = client.get(LIST, headers={"If-None-Match": tag})
-    assert changed.status_code == 200
-    assert changed.headers["ETag"] != tag
-
-
-def test_a_long_list_is_compressed_for_whoever_takes_gzip(serve: Callable[..., FlaskClient]) -> None:
-    import gzip
-
-    client = serve(**api(gzip_bytes=256))
-    plain = client.get(LIST)
-    packed = client.get(LIST, headers={"Accept-Encoding": "br, gzip"})
-    assert "Content-Encoding" not in plain.headers
-    assert packed.headers["Content-Encoding"] == "gzip"
-    assert int(packed.headers["Content-Length"]) == len(packed.data) < len(plain.data)
-    assert json.loads(gzip.decompress(packed.data))["items"] == plain.json["items"]
-    assert "Accept-Encoding" in packed.headers["Vary"]
-
-
-@pytest.mark.parametrize(
-    ("header", "taken"),
-    [("gzip", True), ("GZIP;q=0.5", True), ("br,gzip", True), ("gzip;q=0", False), ("gzip; q=0.000", False),
-     ("gzip;q=0.001", True), ("br", False), ("xgzip", False), (None, False)],
-)  # fmt: skip
-def test_gzip_is_taken_or_not(header: str | None, taken: bool) -> None:
-    assert accepts_gzip({} if header is None else {"HTTP_ACCEPT_ENCODING": header}) is taken
-
-
-def test_a_tag_is_known_in_either_strength() -> None:
-    assert knows({"HTTP_IF_NONE_MATCH": '"a", W/"b"'}, 'W/"a"')
-    assert knows({"HTTP_IF_NONE_MATCH": " * "}, '"a"')
-    assert not knows({"HTTP_IF_NONE_MATCH": 'W/"ab"'}, '"a"')
-    assert not knows({}, '"a"')
-
-
-@pytest.mark.parametrize("log_requests", ["failed", "all"])
-def test_no_key_reaches_the_log(
-    store: ObjectStore, serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture, log_requests: str
-) -> None:
-    key = new_key(store, READ)
-    client = serve(**api(log_requests=log_requests))
-    with caplog.at_level(logging.DEBUG):
-        client.get(LIST, **with_key(key))
-        client.get(LIST, **with_key(key[:-1] + ("1" if key.endswith("0") else "0")))
-        client.get(PATHS[ADMIN], **with_key(key))
-    told = " ".join(str(vars(record)) for record in caplog.records)
-    assert key[-20:-1] not in told
-    turned = [record for record in caplog.records if record.message == "turned away"]
-    assert [record.status for record in turned] == [401, 403]
-    assert ("answered" in [record.message for record in caplog.records]) is (log_requests == "all")
-
-
-def test_an_answer_in_the_log_names_route_source_and_time(
-    serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO):
-        serve(**api(log_requests="all")).get(LIST, headers={"X-Request-Id": "mine"})
-    record = next(record for record in caplog.records if record.message == "answered")
-    assert (record.request_id, record.status, record.method) == ("mine", 200, "GET")
-    assert (record.route, record.source) == ("/v1/users/<user_id>/recommendations", "precomputed")
-    assert record.ms > 0
-
-
-def test_ready_until_told_to_stop_alive_all_the_time(
-    serve: Callable[..., FlaskClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flag = tmp_path / "draining"
-    monkeypatch.setenv("PYMK_DRAIN_FILE", str(flag))
-    client = serve()
-    assert client.get("/readyz").json["live_facts"] == "read"
-    flag.touch()
-    answer = client.get("/readyz")
-    assert (answer.status_code, problem(answer)) == (503, "draining")
-    assert client.get("/healthz").json == {"status": "alive"}
-    assert client.get(LIST).status_code == 200
-
-
-def test_alive_but_not_ready_before_the_first_release(tmp_path: Path) -> None:
-    app = app_on(new_store(tmp_path))
-    client = app.test_client()
-    assert client.get("/healthz").status_code == 200
-    for path in ("/readyz", LIST):
-        answer = client.get(path)
-        assert (answer.status_code, problem(answer)) == (503, "no-release")
-        assert int(answer.headers["Retry-After"]) >= 1
-    app.extensions["pymk"].stop()
-
-
-HEADERS = ["Authorization", "X-Api-Key", "Content-Type", "X-Request-Id", "Accept-Encoding", "If-None-Match"]
-VALUES = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40)
-
-
-@settings(max_examples=60)
-@given(st.dictionaries(st.sampled_from(HEADERS), VALUES))
-def test_any_header_is_answered_or_a_problem(shared: FlaskClient, headers: dict[str, str]) -> None:
-    for answer in (shared.get(LIST, headers=headers), shared.post("/v1/events", data=b"[]", headers=headers)):
-        assert answer.status_code in (200, 304, 400, 415)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
-    store = new_store(tmp_path_factory.mktemp("door"))
-    publish_day(store, 1, users=20)
-    app = app_on(store)
-    yield app.test_client()
-    app.extensions["pymk"].stop()

@@ -1,11 +1,16 @@
 """Log lines: JSON that programs read, without keys, and never more than a caller may cause."""
 
 import logging
+from collections.abc import Callable
 
 import orjson
 import pytest
+from flask.testing import FlaskClient
 
+from infra.keys import READ
+from infra.store import ObjectStore
 from lookup_api.logs import JsonLines, PlainLines, Sparing, without_secrets
+from tests.suites.door import LIST, api, new_key, with_key
 
 KEY = "pymk_0123456789ab_" + "f" * 64
 
@@ -67,3 +72,31 @@ def test_a_flood_of_refusals_is_not_a_flood_of_lines(caplog: pytest.LogCaptureFi
     now[0] += 1
     sparing.warning("turned away", path="/")
     assert caplog.records[-1].left_out == 97  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("log_requests", ["failed", "all"])
+def test_no_key_reaches_the_log(
+    store: ObjectStore, serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture, log_requests: str
+) -> None:
+    key = new_key(store, READ)
+    client = serve(**api(log_requests=log_requests))
+    with caplog.at_level(logging.DEBUG):
+        client.get(LIST, **with_key(key))
+        client.get(LIST, **with_key(key[:-1] + ("1" if key.endswith("0") else "0")))
+        client.get("/v1/releases", **with_key(key))
+    told = " ".join(str(vars(record)) for record in caplog.records)
+    assert key[-20:-1] not in told
+    turned = [record for record in caplog.records if record.message == "turned away"]
+    assert [record.status for record in turned] == [401, 403]
+    assert ("answered" in [record.message for record in caplog.records]) is (log_requests == "all")
+
+
+def test_an_answer_in_the_log_names_route_source_and_time(
+    serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        serve(**api(log_requests="all")).get(LIST, headers={"X-Request-Id": "mine"})
+    record = next(record for record in caplog.records if record.message == "answered")
+    assert (record.request_id, record.status, record.method) == ("mine", 200, "GET")
+    assert (record.route, record.source) == ("/v1/users/<user_id>/recommendations", "precomputed")
+    assert record.ms > 0
