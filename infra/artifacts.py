@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +17,19 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from infra.errors import CorruptArtifact, Fenced, NotFound, PymkError, StoreError, UsageError
-from infra.store import ObjectStore, cache_folder
+from infra.errors import CorruptArtifact, Fenced, NotFound, PymkError, UsageError
+from infra.store import ObjectStore
 from infra.store_folder import FolderStore
+from infra.stored_files import (
+    FileEntry,
+    cached,
+    check_relative,
+    copies_of,
+    entries_below,
+    entry_of,
+    local_files,
+    verify_entries,
+)
 from infra.times import format_time
 
 MANIFEST_VERSION = 1
@@ -28,15 +37,6 @@ MANIFEST = "manifest.json"
 DATA = "data"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One data file: its path below data/, its size in bytes and its sha256 (hex)."""
-
-    path: str
-    size_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Manifest:
                 raise CorruptArtifact(f"{where}: manifest version {version}, this code reads {MANIFEST_VERSION}")
             files = tuple(FileEntry(**entry) for entry in values.pop("files"))
             for name in (*(entry.path for entry in files), values.get("folder", DATA)):
-                _check_relative(name, where)
+                check_relative(name, where)
             return cls(files=files, **values)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptArtifact(f"{where}: not a manifest: {error}", "Delete the artifact and run again.") from error
@@ -149,7 +149,7 @@ def open_artifact(store: ObjectStore, kind: str, artifact: str) -> OpenArtifact:
     manifest = find_manifest(store, kind, artifact)
     if manifest is None:
         raise NotFound(f"{store.uri}/{prefix_of(kind, artifact)}: not finished", "Run its stage.")
-    folder = _local_data(store, manifest.data_prefix, manifest)
+    folder = _local_data(store, manifest)
     verify_files(folder, manifest)
     return OpenArtifact(folder, manifest)
 
@@ -165,15 +165,15 @@ def open_sound_files(store: ObjectStore, kind: str, artifact: str, under: str) -
     chosen = [entry for entry in manifest.files if entry.path.startswith(under)]
     prefix = manifest.data_prefix
     here = store.local_folder(prefix)
-    folder = here or _cached(store, prefix)
+    folder = here or cached(store, prefix)
 
     def sound(entry: FileEntry) -> bool:
         target = folder / entry.path
         try:
-            if here is None and _entry(target, entry.path) != entry:
+            if here is None and entry_of(target, entry.path) != entry:
                 target.unlink(missing_ok=True)
                 store.download(f"{prefix}/{entry.path}", target)
-            return _entry(target, entry.path) == entry
+            return entry_of(target, entry.path) == entry
         except (PymkError, OSError):
             return False
 
@@ -185,17 +185,7 @@ def open_sound_files(store: ObjectStore, kind: str, artifact: str, under: str) -
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
     """Raises CorruptArtifact naming a file that is missing, truncated or altered."""
-    with ThreadPoolExecutor(2) as pool:
-        for entry, found in zip(
-            manifest.files, pool.map(lambda e: _entry(folder / e.path, e.path), manifest.files), strict=True
-        ):
-            if found != entry:
-                was = "is missing" if found is None else f"has {found.size_bytes} bytes, sha256 {found.sha256[:12]}…"
-                raise CorruptArtifact(
-                    f"{folder / entry.path} {was}, its manifest says {entry.size_bytes} bytes, "
-                    f"sha256 {entry.sha256[:12]}…",
-                    f"Delete {manifest.kind}/{manifest.artifact_id} and run again.",
-                )
+    verify_entries(folder, manifest.files, f"Delete {manifest.kind}/{manifest.artifact_id} and run again.")
 
 
 class Fence(Protocol):
@@ -213,9 +203,7 @@ def write_artifact(store: ObjectStore, folder: Path, manifest: Manifest, fence: 
     When another writer finished the same artifact first, theirs stands and is returned. Raises Fenced, with nothing
     written, where the lease of this writer has passed to another and what that one finished, if it did, is not equal.
     """
-    names = sorted(p.relative_to(folder / DATA).as_posix() for p in (folder / DATA).rglob("*") if p.is_file())
-    with ThreadPoolExecutor(2) as pool:
-        entries = tuple(e for e in pool.map(lambda name: _entry(folder / DATA / name, name), names) if e)
+    entries = entries_below(folder / DATA)
     sealed = replace(manifest, files=entries, folder=_data_folder(store, fence))
     if sealed.folder != DATA:
         (folder / DATA).rename(folder / sealed.folder)
@@ -258,27 +246,18 @@ def _keep_only(store: ObjectStore, stands: Manifest) -> None:
             store.delete_folder(f"{prefix}{name}/")
 
 
-def _local_data(store: ObjectStore, prefix: str, manifest: Manifest) -> Path:
-    """The data folder on this machine; a remote store's files are copied into the cache first."""
-    here = store.local_folder(prefix)
-    if here is not None:
-        return here
-    folder = _cached(store, prefix)
-    for entry in manifest.files:
-        target = folder / entry.path
-        if target.exists() and _entry(target, entry.path) != entry:
-            target.unlink()
-        if not target.exists():
-            store.download(f"{prefix}/{entry.path}", target)
-    folder.mkdir(parents=True, exist_ok=True)
-    _keep_manifest(store, manifest)
+def _local_data(store: ObjectStore, manifest: Manifest) -> Path:
+    """The data folder on this machine."""
+    folder = local_files(store, manifest.data_prefix, manifest.files)
+    if store.local_folder(manifest.data_prefix) is None:
+        _keep_manifest(store, manifest)
     return folder
 
 
 def drop_cached(store: ObjectStore, kind: str, artifact: str) -> None:
     """Removes the local copy of a remote artifact."""
     if store.local_folder(kind) is None:
-        shutil.rmtree(_cached(store, prefix_of(kind, artifact)), ignore_errors=True)
+        shutil.rmtree(cached(store, prefix_of(kind, artifact)), ignore_errors=True)
 
 
 def local_copy(store_uri: str) -> FolderStore | None:
@@ -286,34 +265,9 @@ def local_copy(store_uri: str) -> FolderStore | None:
 
     It holds the artifacts that were opened on this machine, whole or in part, as `open_artifact` tells.
     """
-    return FolderStore(_copies(store_uri)) if urlsplit(store_uri).scheme == "s3" else None
-
-
-def _copies(store_uri: str) -> Path:
-    return cache_folder() / "artifacts" / hashlib.sha256(store_uri.rstrip("/").encode()).hexdigest()[:16]
-
-
-def _cached(store: ObjectStore, prefix: str) -> Path:
-    return _copies(store.uri) / prefix
+    return FolderStore(copies_of(store_uri)) if urlsplit(store_uri).scheme == "s3" else None
 
 
 def _keep_manifest(store: ObjectStore, manifest: Manifest) -> None:
     key = f"{prefix_of(manifest.kind, manifest.artifact_id)}/{MANIFEST}"
-    FolderStore(_copies(store.uri)).put(key, manifest.to_json())
-
-
-def _entry(path: Path, name: str) -> FileEntry | None:
-    try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as f:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
-        return FileEntry(name, path.stat().st_size, digest)
-    except OSError as error:
-        fix = "Give this user the right to read it, and check the disk."
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}", fix) from error
-
-
-def _check_relative(path: str, where: str) -> None:
-    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
-        raise CorruptArtifact(f"{where}: file name {path!r} leaves the artifact")
+    FolderStore(copies_of(store.uri)).put(key, manifest.to_json())

@@ -1,0 +1,84 @@
+"""Files of one folder of a store, as a manifest lists them: what they must hold, copied to this machine, verified."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.errors import CorruptArtifact, StoreError
+from infra.store import ObjectStore, cache_folder
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: its path below its folder, its size in bytes and its sha256 (hex)."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+def entry_of(path: Path, name: str) -> FileEntry | None:
+    """What a file holds now, None where there is none."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        return FileEntry(name, path.stat().st_size, digest)
+    except OSError as error:
+        fix = "Give this user the right to read it, and check the disk."
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}", fix) from error
+
+
+def entries_below(folder: Path) -> tuple[FileEntry, ...]:
+    """Every file below a local folder, by path."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(2) as pool:
+        return tuple(e for e in pool.map(lambda name: entry_of(folder / name, name), names) if e)
+
+
+def verify_entries(folder: Path, entries: Sequence[FileEntry], fix: str) -> None:
+    """Raises CorruptArtifact naming a file that is missing, truncated or altered, and the fix."""
+    with ThreadPoolExecutor(2) as pool:
+        for entry, found in zip(entries, pool.map(lambda e: entry_of(folder / e.path, e.path), entries), strict=True):
+            if found != entry:
+                was = "is missing" if found is None else f"has {found.size_bytes} bytes, sha256 {found.sha256[:12]}…"
+                raise CorruptArtifact(
+                    f"{folder / entry.path} {was}, its manifest says {entry.size_bytes} bytes, "
+                    f"sha256 {entry.sha256[:12]}…",
+                    fix,
+                )
+
+
+def local_files(store: ObjectStore, prefix: str, entries: Sequence[FileEntry]) -> Path:
+    """The folder on this machine; a remote store's files are copied into the cache first, those it lacks."""
+    here = store.local_folder(prefix)
+    if here is not None:
+        return here
+    folder = cached(store, prefix)
+    for entry in entries:
+        target = folder / entry.path
+        if target.exists() and entry_of(target, entry.path) != entry:
+            target.unlink()
+        if not target.exists():
+            store.download(f"{prefix}/{entry.path}", target)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def cached(store: ObjectStore, prefix: str) -> Path:
+    """Where the copy of a folder of a remote store is."""
+    return copies_of(store.uri) / prefix
+
+
+def copies_of(store_uri: str) -> Path:
+    """What this machine copied of a remote store, in folders as there."""
+    return cache_folder() / "artifacts" / hashlib.sha256(store_uri.rstrip("/").encode()).hexdigest()[:16]
+
+
+def check_relative(path: str, where: str) -> None:
+    """Raises CorruptArtifact for the path of a file that would leave its folder."""
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise CorruptArtifact(f"{where}: file name {path!r} leaves the artifact")
