@@ -24,6 +24,7 @@ from jobs.cli_release import release_app
 from jobs.cli_report import report_app
 from jobs.cli_run import run_app
 from jobs.cli_serve import serve_app
+from jobs.termination import EXIT_CODE, Terminated, unwind_at_sigterm
 
 app = typer.Typer(
     help="People You May Know: from lake tables to a served release.",
@@ -53,11 +54,14 @@ def main() -> None:
     """Entry point: maps every outcome to an exit code, and every failure to a message that says what to do."""
     # Math threads that spin while they wait slow each other down where there are more of them than cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    unwind_at_sigterm()
     output.claim_stdout()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()
         code: int = ExitCode.DONE
+    except Terminated:
+        code = _fail("ended by SIGTERM", "Run it again: what is finished is found.", EXIT_CODE)
     except SystemExit as stop:  # typer has said what is wrong with the arguments, or the command chose its code
         code = stop.code if isinstance(stop.code, int) else ExitCode.DONE
         if code == ExitCode.USAGE and "--json" in sys.argv:

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from infra.releases import ReleaseStore
 from infra.store import open_store
 from jobs.cli_output import console, progress
 from jobs.serve import free_address
+from jobs.termination import unwind_at_sigterm
 
 USERS = 20_000
 AS_OF = "2026-01-01"
@@ -37,8 +37,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=USERS)
     parser.add_argument("--port", type=int, default=8000, help="of the API; `make run PORT=8001` gives it")
     args = parser.parse_args()
-    # By default the process would be gone before it could end its children.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    unwind_at_sigterm()  # by default the process would be gone before it could end its children
     # Before the work, and because a server that is there already would give the answer.
     _refuse_taken(args.port)
     lake, store = args.folder.resolve() / "lake", args.folder.resolve() / "store"

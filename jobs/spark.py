@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -23,6 +24,8 @@ from infra import errors
 from infra.errors import PymkError, UsageError
 from infra.settings import Settings
 from jobs import spark_cluster, spark_jvm
+
+log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS_PER_CORE = 16
@@ -83,18 +86,25 @@ def start_session(settings: Settings) -> SparkSession:
         gateway = spark_jvm.launch(conf, folder)
         try:
             SparkContext(conf=conf, gateway=gateway)
-        except Py4JJavaError as error:
+            return SparkSession.builder.getOrCreate()
+        except BaseException as error:
             spark_jvm.end(gateway)
-            raise _readable(str(error)) from None
+            if isinstance(error, Py4JJavaError):
+                raise _readable(str(error)) from None
+            raise
     return SparkSession.builder.getOrCreate()
 
 
 def stop_session(spark: SparkSession) -> None:
     """Stops Spark and its JVM, and so gives back their memory. A later start_session starts anew."""
     gateway = spark.sparkContext._gateway
-    spark.stop()
-    if gateway is not None and getattr(gateway, "proc", None) is not None:
-        spark_jvm.end(gateway)
+    try:
+        spark.stop()
+    except Py4JError:  # the JVM has ended before, as where both were told to
+        log.info("Spark's JVM is gone already")
+    finally:
+        if gateway is not None and getattr(gateway, "proc", None) is not None:
+            spark_jvm.end(gateway)
 
 
 def run_blocks(spark: SparkSession, function: Callable[[int], dict[str, Any]], blocks: int) -> list[dict[str, Any]]:
