@@ -18,9 +18,7 @@ from infra.settings import Settings
 
 CONNECTED, BLOCKED, DISMISSED = "connected", "blocked", "dismissed"
 DEACTIVATED, BANNED, OPTED_OUT, ERASED = "deactivated", "banned", "opted_out", "erased"
-PAIR_RULES = (CONNECTED, BLOCKED, DISMISSED)
-HIDING_RULES = (ERASED, BANNED, OPTED_OUT, DEACTIVATED)
-"""Names of the rules, as metrics and explanations call them; of several the first is told."""
+"""Names of the rules, as metrics and explanations call them."""
 
 REUSED_ID = Refusal("event_id_reused", "event_id: another event was stored under it before.")
 ERASED_PERSON = Refusal("erased_person", "The event names a person who was erased.")

@@ -21,6 +21,7 @@ from lookup_api.lookup import Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.parameters import MAX_LIMIT
 from lookup_api.ranking.pages import shown
+from lookup_api.ranking.rules import pick
 from lookup_api.rate_limits import KEY, USER, RateLimit
 from lookup_api.release_list import ReleaseList
 from lookup_api.release_source import source_of
@@ -93,7 +94,6 @@ class Parts:
             self.load,
             Limits(
                 self.settings.events.batch,
-                api.max_body_kib << 10,
                 api.gzip_bytes,
                 api.retry_after_s,
                 self.settings.ladder.deadline_ms / 1e3,
@@ -174,7 +174,7 @@ def warm_up(app: LeanFlask, watch: ReleaseWatch, lookup: Lookup) -> None:
             paths = ("/healthz",)
         if release is not None:
             for _ in range(WARM_UP):
-                shown(release.popular, MAX_LIMIT, (), ())
+                shown(release.popular, pick(release.popular, MAX_LIMIT, (), ()))
             lookup.rehearse(release)
     client = app.test_client()
     for path in paths:

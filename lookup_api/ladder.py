@@ -18,7 +18,7 @@ from lookup_api.ladder_metrics import ANSWERED, EMPTY, FAILED, LATE, OPEN, SPARE
 from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.pages import Shown, cut, shown
-from lookup_api.ranking.rules import EXCLUDE_PARAMETER, SELF, Bar
+from lookup_api.ranking.rules import EXCLUDE_PARAMETER, SELF, Bar, pick
 from lookup_api.served_release import ServedRelease
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,8 @@ class Ladder:
         if offer.page is not None and not fatigue:
             found = cut(offer.page, limit, bars, self.caps)
         if found is None:
-            found = shown(offer.ranking, limit, bars, self.caps, fatigue, self.fatigue_places)
+            picked = pick(offer.ranking, limit, bars, self.caps, fatigue, self.fatigue_places)
+            found = shown(offer.ranking, picked)
         for rule, number in found.dropped.items():
             self.metrics.excluded.labels(rule).inc(number)
         if found.demoted:

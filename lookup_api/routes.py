@@ -39,11 +39,9 @@ _FASTEST, _AS_GZIP = 1, 31
 
 @dataclass(frozen=True)
 class Limits:
-    """events: in one request. body_bytes: of a request. gzip_bytes: of an answer that is worth compressing. deadline_s:
-    what a request has for its answer."""
+    """events: in one request. gzip_bytes: of an answer that is worth compressing. deadline_s: for an answer."""
 
     events: int
-    body_bytes: int
     gzip_bytes: int
     retry_after_s: int
     deadline_s: float

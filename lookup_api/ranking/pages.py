@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from infra.blobs import FirstPage, Ranking, Record, decode_ranking
 from infra.errors import CorruptArtifact
 from infra.ranking_blob import encode_paged
-from lookup_api.ranking.rules import NO_FATIGUE, Bar, pick
+from lookup_api.ranking.rules import Bar, Picked, pick
 
 LARGEST_SCORE = 1e30
 """JSON has no infinity; no ranker comes near."""
@@ -27,22 +27,14 @@ class Shown:
     untouched: bool = False
 
 
-def shown(
-    ranking: Ranking,
-    limit: int,
-    bars: Sequence[Bar],
-    caps: Sequence[int],
-    fatigue: Mapping[int, int] = NO_FATIGUE,
-    fatigue_places: int = 0,
-) -> Shown:
-    """The first `limit` by the rules, see rules.pick. Raises CorruptArtifact."""
-    picked = pick(ranking, limit, bars, caps, fatigue, fatigue_places)
+def shown(ranking: Ranking, picked: Picked) -> Shown:
+    """What the rules picked of the ranking. Raises CorruptArtifact."""
     items = ",".join(_texts(ranking, picked.records))
     return Shown(f"[{items}]".encode(), len(picked.records), picked.dropped, picked.demoted)
 
 
 def cut(page: FirstPage, limit: int, bars: Sequence[Bar], caps: Sequence[int]) -> Shown | None:
-    """The same from the page, None where that says too little: somebody on it is barred, or the caps are others."""
+    """The same, from the page; None where that says too little: somebody on it is barred, or the caps are others."""
     many = len(page.ids)
     if page.caps != caps or (limit > many and not page.whole) or (page.demoted and limit != page.limit):
         return None

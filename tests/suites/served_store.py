@@ -1,6 +1,5 @@
 """A store with generated serving tables, for tests of the lookup API."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,3 @@ def app_on(store: ObjectStore, **settings: Any) -> Flask:
 def watch_of(app: Flask) -> ReleaseWatch:
     watch: ReleaseWatch = app.extensions["release_watch"]
     return watch
-
-
-Getter = Callable[..., Any]
