@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -13,10 +14,15 @@ README = Path(__file__).parents[2] / "README.md"
 PAGES = sorted([*DOCS.rglob("*.md"), README])
 
 
-def commands() -> list[str]:
-    found = []
+EVERYWHERE = {"--json", "--config", "--set", "--help"}
+"""Options of most commands, said once for all."""
+
+
+def commands() -> dict[str, Any]:
+    found = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        found += [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
+        below = getattr(command, "commands", {})
+        found |= {f"{name} {sub}": one for sub, one in below.items()} or {name: command}
     return found
 
 
@@ -28,6 +34,15 @@ def test_reference_pages_follow_the_code(page: str, rendered: object) -> None:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_documented(command: str) -> None:
     assert f"`pymk {command}" in (DOCS / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_option_of_a_command_is_documented_beside_it(command: str) -> None:
+    (row,) = re.findall(rf"^\| `pymk {command}\b.*", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    for parameter in commands()[command].params:
+        names = {*parameter.opts, *parameter.secondary_opts}
+        if parameter.param_type_name == "option" and not names & EVERYWHERE:
+            assert any(re.search(rf"{name}\b", row) for name in names), names
 
 
 @pytest.mark.parametrize("stage", STAGE_NAMES)
