@@ -11,9 +11,9 @@ from infra.dynamo_tables import LARGEST_VALUE, DynamoHost
 from infra.errors import PymkError, StoreError, UsageError
 from infra.kv import META, RANKINGS, USERS
 from infra.table_hosts import TableSet, open_host
-from tests.suites.kv_stores import KeyValueSuite, Load, Rows, put_rows
+from tests.suites.kv_stores import KeyValueSuite, Load, put_rows
 from tests.suites.redis_server import free_port
-from tests.suites.table_hosts import TableHostSuite
+from tests.suites.table_hosts import TableHostSuite, write
 
 
 @pytest.fixture
@@ -27,14 +27,6 @@ def host(dynamo_uri: str) -> Iterator[DynamoHost]:
     opened = DynamoHost(dynamo_uri, 60)
     yield opened
     opened.close()
-
-
-def write(host: DynamoHost, name: str, rows: Rows, batch: int = 3) -> Any:
-    tables = TableSet(name, {table: len(values) for table, values in rows.items()})
-    writer = host.writer(tables)
-    put_rows(writer, rows, batch)
-    writer.finish()
-    return host.reader(tables)
 
 
 class TestDynamoTables(KeyValueSuite):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from infra.errors import StoreError
-from infra.kv import RANKINGS, USERS, KeyValueReader
+from infra.kv import RANKINGS, USERS
 from infra.redis_tables import FLUSH_BYTES, Keys, RedisHost
 from infra.table_hosts import TableSet, open_host
 from tests.suites.kv_stores import KeyValueSuite, Load, Rows, put_rows
 from tests.suites.redis_server import RedisNodes, RedisServer, free_port
-from tests.suites.table_hosts import TableHostSuite
+from tests.suites.table_hosts import TableHostSuite, set_of, write
 
 
 @pytest.fixture
@@ -21,18 +21,6 @@ def host(redis_uri: str) -> Iterator[RedisHost]:
     opened = RedisHost(redis_uri, 60)
     yield opened
     opened.close()
-
-
-def write(host: RedisHost, name: str, rows: Rows, batch: int = 3) -> KeyValueReader:
-    tables = set_of(name, rows)
-    writer = host.writer(tables)
-    put_rows(writer, rows, batch)
-    writer.finish()
-    return host.reader(tables)
-
-
-def set_of(name: str, rows: Rows) -> TableSet:
-    return TableSet(name, {table: len(values) for table, values in rows.items()})
 
 
 class TestRedisTables(KeyValueSuite):

@@ -9,9 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from infra.errors import StoreError
-from infra.kv import RANKINGS, USERS
+from infra.kv import RANKINGS, USERS, KeyValueReader
 from infra.table_hosts import TableHost, TableSet, open_host
-from tests.suites.kv_stores import put_rows
+from tests.suites.kv_stores import Rows, put_rows
+
+
+def set_of(name: str, rows: Rows) -> TableSet:
+    return TableSet(name, {table: len(values) for table, values in rows.items()})
+
+
+def write(host: TableHost, name: str, rows: Rows, batch: int = 3) -> KeyValueReader:
+    """Loads rows as a set of tables, a few a call; returns their reader."""
+    tables = set_of(name, rows)
+    writer = host.writer(tables)
+    put_rows(writer, rows, batch)
+    writer.finish()
+    return host.reader(tables)
 
 
 class TableHostSuite:
