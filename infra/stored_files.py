@@ -33,10 +33,24 @@ def entry_of(path: Path, name: str) -> FileEntry | None:
 
 
 def entries_below(folder: Path) -> tuple[FileEntry, ...]:
-    """Every file below a local folder, by path."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    """Every file below a local folder, by path, those included whose names begin with a dot.
+
+    Raises StoreError for a link or a device: it would name what is not in the folder, and S3 has neither.
+    """
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise StoreError(f"{path}: is neither a file nor a folder", "Write a file in its place.")
+    names = sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
     with ThreadPoolExecutor(2) as pool:
-        return tuple(e for e in pool.map(lambda name: entry_of(folder / name, name), names) if e)
+        return tuple(pool.map(lambda name: _present(folder / name, name), names))
+
+
+def _present(path: Path, name: str) -> FileEntry:
+    entry = entry_of(path, name)
+    if entry is None:
+        raise StoreError(f"{path}: went while it was read", "Run again, with nobody else at work in that folder.")
+    return entry
 
 
 def verify_entries(folder: Path, entries: Sequence[FileEntry], fix: str) -> None:

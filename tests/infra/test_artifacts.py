@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from infra.artifacts import find_manifest, open_artifact
+from infra.artifacts import Manifest, find_manifest, open_artifact, write_artifact
 from infra.errors import CorruptArtifact, StoreError
 from infra.store import ObjectStore, open_store
 from tests.suites.release_family import DAY, make_family, make_release
@@ -61,3 +61,34 @@ def test_a_data_file_that_may_not_be_read_is_named(store: ObjectStore, monkeypat
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(StoreError, match=r"data/part: cannot be read: Permission denied\. Give this user the right"):
         open_artifact(store, "graph", release.artifacts["graph"].artifact_id)
+
+
+def unsealed(store: ObjectStore) -> tuple[Path, Manifest]:
+    folder = store.scratch()
+    (folder / "data" / ".parts").mkdir(parents=True)
+    (folder / "data" / "part").write_bytes(b"1")
+    empty = Manifest("graph", "a", "2026-01-01T00:00:00Z", {}, {}, 1, "1", 1, "h", ())
+    return folder, empty
+
+
+def test_files_whose_names_begin_with_a_dot_are_part_of_an_artifact(store: ObjectStore, s3_bucket: str) -> None:
+    for kept in (store, open_store(f"s3://{s3_bucket}/store", writable=True)):
+        folder, manifest = unsealed(kept)
+        (folder / "data" / ".hidden").write_bytes(b"22")
+        (folder / "data" / ".parts" / ".0").write_bytes(b"333")
+        assert [file.path for file in write_artifact(kept, folder, manifest).files] == [".hidden", ".parts/.0", "part"]
+        opened = open_artifact(kept, "graph", "a")
+        assert (opened.path / ".parts" / ".0").read_bytes() == b"333"
+        (opened.path / ".hidden").write_bytes(b"23")
+        if kept is store:
+            with pytest.raises(CorruptArtifact, match=r"\.hidden has 2 bytes"):
+                open_artifact(kept, "graph", "a")
+
+
+@pytest.mark.parametrize("target", ["part", ".parts", "nothing"])
+def test_a_link_is_refused_rather_than_left_out(store: ObjectStore, target: str) -> None:
+    folder, manifest = unsealed(store)
+    (folder / "data" / "link").symlink_to(target)
+    with pytest.raises(StoreError, match="data/link: is neither a file nor a folder"):
+        write_artifact(store, folder, manifest)
+    assert find_manifest(store, "graph", "a") is None
