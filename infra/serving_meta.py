@@ -12,10 +12,11 @@ META_VERSION = 1
 HEAD_KEY, POPULAR_KEY, GROUP_RULES_KEY = 0, 1, 2
 """Keys of the meta table: this head as JSON, the popular list as a ranking blob, and which cap holds for each company
 and school: a byte a group, by its id in the users' blobs. The last is missing in releases of earlier versions."""
-CHANGED_KEY, DEPARTED_KEY, POPULAR_IDS_KEY = 3, 4, 5
+CHANGED_KEY, DEPARTED_KEY, POPULAR_IDS_KEY, INACTIVE_KEY = 3, 4, 5, 6
 """Keys of the meta table of a delta: the ids of all users whose rows differ from those of its base, of those who left
-since, and of the base's popular list, to whose places rows refer; int64 each. A delta holds the head and these alone,
-and of the other tables the rows of the first."""
+since, of the base's popular list, to whose places rows refer, and of inactive users whose bars alone differ (missing in
+deltas of earlier versions); int64 each. A delta holds the head and these alone, and of the other tables the rows of the
+first."""
 PRICE = "price"
 """Name of a column after the user features: what exposure takes from the score of whoever is shown this person."""
 

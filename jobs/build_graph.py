@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from infra.settings import RulesSettings, Settings
 from infra.times import days_before
 from jobs.context import StageContext, StageResult
 from jobs.graph_parts import Affiliations, Attributes, code_affiliations, code_attributes, csr_of_blocks, split_users
+from jobs.inactive_bars import FILE, find_inactive_bars
 from jobs.lake_facts import Facts, quarantine
 from jobs.past_view import canonical_pairs, choose_cutoff, held_out_entries, keep_entries
 from jobs.spark import collect
@@ -48,10 +50,12 @@ ENTRIES_A_BLOCK = 4_000_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INTERACTED, INTERACTED_EARLY, EXCLUDED = range(3)
+FRIENDS = 0
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Builds the graph artifact: infra.graph.Graph, and attribute_values, entities and quarantine as Parquet."""
+    """Builds the graph artifact: infra.graph.Graph, and beside it attribute_values, entities, inactive_bars and
+    quarantine as Parquet."""
     shares = ctx.settings.graph.report_share + ctx.settings.graph.validate_share
     if shares >= 1:
         raise UsageError(
@@ -69,7 +73,12 @@ def run(ctx: StageContext) -> StageResult:
         facts.forget()
     for warning in rule_warnings(ctx.settings.rules, (*built.graph.attributes, *built.graph.kinds)):
         ctx.progress(f"build_graph: warning: {warning}")
-    tables = {"attribute_values": built.attributes.values, "entities": built.affiliations.entities, "quarantine": bad}
+    tables = {
+        "attribute_values": built.attributes.values,
+        "entities": built.affiliations.entities,
+        Path(FILE).stem: built.inactive_bars,
+        "quarantine": bad,
+    }
     built.graph.save(ctx.data)
     for name, table in tables.items():
         pq.write_table(table, ctx.data / f"{name}.parquet")
@@ -99,12 +108,13 @@ class Built:
     graph: Graph
     attributes: Attributes
     affiliations: Affiliations
+    inactive_bars: pa.Table
     metrics: dict[str, Any]
 
 
 def build(facts: Facts, settings: Settings) -> Built:
     """The graph of the good rows before the as-of."""
-    ids, dropped = find_users(facts)
+    ids, inactive = find_users(facts)
     blocks = _blocks(facts, len(ids), settings)
     friends = find_friends(facts, ids, blocks)
     share = settings.graph.held_out_share
@@ -133,20 +143,22 @@ def build(facts: Facts, settings: Settings) -> Built:
         as_of_day=(facts.as_of - EPOCH).days,
         cutoff_day=cutoff,
     )
-    return Built(graph, attributes, affiliations, _metrics(graph, dropped))
+    apart = [*_friend_pairs(facts), *_kept_apart(facts, settings.graph.dismissal_days)]
+    inactive_bars = find_inactive_bars(facts, inactive, apart)
+    return Built(graph, attributes, affiliations, inactive_bars, _metrics(graph, len(inactive)))
 
 
-def find_users(facts: Facts) -> tuple[Int64, int]:
-    """Ids of the active users, int64, ascending; and how many inactive ones were dropped."""
+def find_users(facts: Facts) -> tuple[Int64, Int64]:
+    """Ids of the active users and of the inactive ones, who are left out; int64, ascending."""
     if not facts.judged:
-        return np.empty(0, np.int64), 0
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     seen = [facts.visible(of.table) for of in facts.files.values() if facts.has(of.table)]
     mentioned = mentioned_users(seen)
     events = facts.visible(USER_EVENTS) if facts.has(USER_EVENTS) else None
     inactive = inactive_users(events) if events is not None else mentioned.limit(0)
     found = collect(users(mentioned, inactive))
-    active = found["active"].to_numpy()
-    return np.sort(found["user_id"].to_numpy()[active]), int(np.count_nonzero(~active))
+    ids, active = found["user_id"].to_numpy(), found["active"].to_numpy()
+    return np.sort(ids[active]), np.sort(ids[~active])
 
 
 def _blocks(facts: Facts, users: int, settings: Settings) -> Blocks:
@@ -157,10 +169,14 @@ def _blocks(facts: Facts, users: int, settings: Settings) -> Blocks:
 
 def find_friends(facts: Facts, ids: Int64, blocks: Blocks) -> Csr:
     """Friendships open at the as-of, symmetric, N rows; values: the first day of the earliest open interval."""
-    if not facts.has(CONNECTIONS):
+    found = _friend_pairs(facts)
+    if not found:
         return Csr.empty(blocks.users, np.int32)
-    pairs = _layer(facts.open(CONNECTIONS), CONNECTIONS, 0, both=True)
-    return csr_of_blocks(collect(block_pairs(pairs, ids, blocks)), 0, blocks, "days")
+    return csr_of_blocks(collect(block_pairs(found[0], ids, blocks)), FRIENDS, blocks, "days")
+
+
+def _friend_pairs(facts: Facts) -> list[DataFrame]:
+    return [_layer(facts.open(CONNECTIONS), CONNECTIONS, FRIENDS, both=True)] if facts.has(CONNECTIONS) else []
 
 
 def find_directed(
@@ -177,17 +193,24 @@ def find_directed(
         layers.append(_layer(interactions, INTERACTIONS, INTERACTED))
         if cutoff is not None:
             layers.append(_layer(interactions.filter(day_of("at") < cutoff), INTERACTIONS, INTERACTED_EARLY))
+    layers += _kept_apart(facts, dismissal_days)
+    if not layers:
+        return Csr.empty(blocks.users, np.float32), Csr.empty(blocks.users, np.float32), Csr.empty(blocks.users)
+    merged = collect(block_pairs(reduce(DataFrame.unionAll, layers), ids, blocks))
+    now, early = (_as_float(csr_of_blocks(merged, layer, blocks, "counts")) for layer in (INTERACTED, INTERACTED_EARLY))
+    return now, early, csr_of_blocks(merged, EXCLUDED, blocks, None)
+
+
+def _kept_apart(facts: Facts, dismissal_days: int) -> list[DataFrame]:
+    """Blocks and dismissals that hold."""
+    layers = []
     if facts.has(BLOCKS):
         layers.append(_layer(facts.open(BLOCKS), BLOCKS, EXCLUDED, both=True))
     if facts.has(DISMISSALS):
         expired = F.col("at") < F.lit(days_before(facts.as_of, dismissal_days))
         young = facts.open(DISMISSALS).filter(F.col("at").isNull() | ~expired)
         layers.append(_layer(young, DISMISSALS, EXCLUDED))
-    if not layers:
-        return Csr.empty(blocks.users, np.float32), Csr.empty(blocks.users, np.float32), Csr.empty(blocks.users)
-    merged = collect(block_pairs(reduce(DataFrame.unionAll, layers), ids, blocks))
-    now, early = (_as_float(csr_of_blocks(merged, layer, blocks, "counts")) for layer in (INTERACTED, INTERACTED_EARLY))
-    return now, early, csr_of_blocks(merged, EXCLUDED, blocks, None)
+    return layers
 
 
 def _layer(rows: DataFrame, table: LakeTable, layer: int, both: bool = False) -> DataFrame:

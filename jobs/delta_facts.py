@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.schemas import AFFILIATIONS, BLOCKS, CONNECTIONS, DISMISSALS, INTERACTIONS, PROFILES, USER_EVENTS
-from jobs.delta_rows import LakeRows, Rows, Window
+from jobs.delta_rows import ALWAYS_US, LakeRows, Rows, Window
 from jobs.graph_parts import rows_of_ids
 
 DAY_US = 86_400_000_000
@@ -52,6 +52,9 @@ class NewFacts:
     connections, blocks, dismissals: every fact, of any time, of each pair that has one within the window or names
     somebody who joined; `friends` and `kept_apart` int64 [n, 2] are those pairs. interactions, affiliations, profiles:
     facts of the window, and all of those who joined.
+
+    inactive: ids of who left, and of inactive users who have a pair that changed within the window.
+    barred int64 [n, 2]: whom each of them must not be shown, ascending.
     """
 
     ids: Int64
@@ -65,6 +68,8 @@ class NewFacts:
     interactions: PairFacts
     profiles: pa.Table
     affiliations: pa.Table
+    inactive: Int64
+    barred: Int64
 
 
 def find_new_facts(lake: LakeRows, known: Int64, erased: Int64, dismissal_days: int) -> NewFacts:
@@ -74,8 +79,11 @@ def find_new_facts(lake: LakeRows, known: Int64, erased: Int64, dismissal_days: 
     joined = np.setdiff1d(np.setdiff1d(first.mentioned, known), gone)
     departed = np.intersect1d(known, gone)
     ids = np.union1d(np.setdiff1d(known, departed), joined)
-    connections, friends = _whole_pairs(lake, (CONNECTIONS.name,), ids, joined, first.friends)
-    (blocks, dismissals), apart = _both(lake, ids, joined, first.kept_apart)
+    never = np.union1d(erased, erased_users(first.events))
+    paired = np.concatenate([first.friends.ravel(), first.kept_apart.ravel()])
+    bars = _Bars(np.union1d(departed, np.setdiff1d(np.intersect1d(paired, gone), never)), never)
+    connections, friends = _whole_pairs(lake, (CONNECTIONS.name,), ids, joined, first.friends, bars)
+    (blocks, dismissals), apart = _both(lake, ids, joined, first.kept_apart, bars)
     return NewFacts(
         ids=ids,
         joined=joined,
@@ -88,6 +96,8 @@ def find_new_facts(lake: LakeRows, known: Int64, erased: Int64, dismissal_days: 
         interactions=PairFacts.of(list(_named(lake, INTERACTIONS.name, joined))),
         profiles=_table(lake, PROFILES.name, joined),
         affiliations=_table(lake, AFFILIATIONS.name, joined),
+        inactive=bars.inactive,
+        barred=bars.pairs(lake.window, dismissal_days),
     )
 
 
@@ -119,6 +129,34 @@ class _FirstLook:
         self.kept_apart = np.concatenate([none, *pairs[BLOCKS.name], *pairs[DISMISSALS.name]])
 
 
+class _Bars:
+    """Whom inactive users must not be shown, by the rules of jobs.build_graph. inactive, erased: ids, ascending."""
+
+    def __init__(self, inactive: Int64, erased: Int64) -> None:
+        self.inactive = inactive
+        self._erased = erased
+        self._rows: dict[str, list[Rows]] = {}
+
+    def take(self, table: str, rows: Rows) -> None:
+        named = _isin(rows.ids("user_id"), self.inactive) | _isin(rows.ids("other_id"), self.inactive)
+        self._rows.setdefault(table, []).append(rows.where(named))
+
+    def pairs(self, window: Window, dismissal_days: int) -> Int64:
+        """At the end of the window, int64 [n, 2], ascending."""
+        found = [np.zeros((0, 2), np.int64)]
+        for table, rows in self._rows.items():
+            facts = PairFacts.of(rows)
+            open_ = facts.end_us >= window.until_us
+            if table == DISMISSALS.name:
+                young = facts.start_us >= window.until_us - dismissal_days * DAY_US
+                open_ &= (facts.start_us == ALWAYS_US) | young
+            pairs = np.stack([facts.user[open_], facts.other[open_]], axis=1)
+            found += [pairs] if table == DISMISSALS.name else [pairs, pairs[:, ::-1]]
+        every = np.unique(np.concatenate(found), axis=0)
+        stays = _isin(every[:, 0], self.inactive) & ~_isin(every, self._erased).any(axis=1)
+        return every[stays]
+
+
 def expired_within(window: Window, at_us: Int64, days: int) -> Mask:
     """Whether a dismissal of that time ran out within the window."""
     return window.earlier(days * DAY_US).holds(at_us)
@@ -146,15 +184,21 @@ def inactive_users(events: Sequence[Rows]) -> Int64:
     return np.unique(np.concatenate(out))
 
 
-def _both(lake: LakeRows, ids: Int64, joined: Int64, pairs: Int64) -> tuple[list[PairFacts], Int64]:
-    return _whole_pairs(lake, (BLOCKS.name, DISMISSALS.name), ids, joined, pairs)
+def erased_users(events: Sequence[Rows]) -> Int64:
+    """Ids of all who were erased by an event of the lake, ascending."""
+    found = [rows.ids("user_id")[pc.equal(rows.batch.column("event"), FINAL).to_numpy(False)] for rows in events]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+
+
+def _both(lake: LakeRows, ids: Int64, joined: Int64, pairs: Int64, bars: _Bars) -> tuple[list[PairFacts], Int64]:
+    return _whole_pairs(lake, (BLOCKS.name, DISMISSALS.name), ids, joined, pairs, bars)
 
 
 def _whole_pairs(
-    lake: LakeRows, tables: Sequence[str], ids: Int64, joined: Int64, pairs: Int64
+    lake: LakeRows, tables: Sequence[str], ids: Int64, joined: Int64, pairs: Int64, bars: _Bars
 ) -> tuple[list[PairFacts], Int64]:
     """All facts of some pairs, and of those with somebody who joined, a table each; and the rows of these pairs, the
-    smaller first, int64 [n, 2]. Pairs with anybody who is not in `ids` are left out."""
+    smaller first, int64 [n, 2]. Pairs with anybody who is not in `ids` are left out. bars: is told every row."""
     wanted = _keys(ids, pairs[:, 0], pairs[:, 1])
     wanted = np.unique(wanted[wanted >= 0])
     is_new = np.zeros(len(ids) + 1, bool)
@@ -163,6 +207,7 @@ def _whole_pairs(
     for name in tables:
         kept = []
         for rows in lake.read(name) if name in lake.tables else ():
+            bars.take(name, rows)
             user, other = (rows_of_ids(ids, rows.ids(key)) for key in PEOPLE)
             both = (user >= 0) & (other >= 0)
             low, high = np.minimum(user, other), np.maximum(user, other)

@@ -1,6 +1,7 @@
 """Stage of a delta: serving rows of the users whom new facts touch, and a small index of who joined.
 
-data/part-*.lmdb      serving tables with the rows of touched users, and empty ones of users who left
+data/part-*.lmdb      serving tables with the rows of touched users, empty ones of users who left, and bars of these and
+                      of other inactive users whom new facts touch
 data/recent/          index of the users who joined, as index.sharded keeps one; only where somebody did
 data/rankings/        what the touched users are shown, schema RANKINGS
 data/quarantine.parquet
@@ -26,7 +27,7 @@ from infra.graph import Float32, Graph, Int32, Int64, open_array
 from infra.hashing import ContentHash
 from infra.kv import BARS, CANDIDATES, META, NEIGHBOURS, RANKINGS, USERS
 from infra.lmdb_tables import LmdbWriter
-from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, HEAD_KEY, POPULAR_IDS_KEY, encode_ids
+from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, HEAD_KEY, INACTIVE_KEY, POPULAR_IDS_KEY, encode_ids
 from jobs.blocks import hash_parts, part_path, write_part
 from jobs.context import Parent, StageContext, StageResult
 from jobs.delta_facts import find_new_facts
@@ -34,12 +35,13 @@ from jobs.delta_graph import Merged, merge
 from jobs.delta_lists import ListMaker, Nearby
 from jobs.delta_rows import LakeRows, Window
 from jobs.features import FACTORS
+from jobs.inactive_bars import BarRows
 from jobs.integrity import check_rankings
 from jobs.newcomer_towers import TOWERS
 from jobs.rank import PRICES
 from jobs.reason_rows import ReasonNames
 from jobs.release_load import ROWS_HASH
-from jobs.serving_tables import Encoder, head_of, in_order
+from jobs.serving_tables import Encoder, head_of, in_order, put_bars
 from lookup_api.ranking.capped_groups import CappedGroups
 from lookup_api.ranking.factors import refit
 from lookup_api.ranking.popular import most_connected
@@ -50,22 +52,23 @@ BLOCK = 512
 """Users whose lists are made at a time."""
 RECENT = "recent"
 SHOWN = "rankings"
-TABLES = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS, BARS)
+EMPTIED = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS)
+"""Tables whose rows of who left are empty."""
 
 
 def run(ctx: StageContext) -> StageResult:
     """inputs: the artifacts of the base release. Raises InputError for a lake with too many bad rows."""
     prepare(ctx.settings.run.threads, ctx.settings.run.seed)
     base = Base.open(ctx.inputs)
-    merged, lake = _merged(ctx, base)
+    merged, lake, bars = _merged(ctx, base)
     maker, encoder = _maker(ctx, base, merged)
     ctx.progress(f"delta: the network of {merged.graph.users:,} users is ready")
     shown = ctx.data / SHOWN
     shown.mkdir()
     with LmdbWriter(ctx.data, ctx.settings.serving.partitions) as writer:
         gone = np.asarray(base.graph.ids)[merged.row_of_base < 0]
-        _write_meta(writer, encoder, base, merged, gone)
-        _write_rows(writer, maker, encoder, merged.touched, gone, shown, ctx.settings.run.threads)
+        _write_meta(writer, encoder, base, merged, gone, bars.keys)
+        _write_rows(writer, maker, encoder, merged.touched, gone, bars, shown, ctx.settings.run.threads)
         tables = writer.finish()
     faults = check_rankings(merged.graph, shown, merged.touched)["faults"]
     pq.write_table(lake.quarantine, ctx.data / "quarantine.parquet")
@@ -102,7 +105,7 @@ class Base:
         return self.inputs[kind].path
 
 
-def _merged(ctx: StageContext, base: Base) -> tuple[Merged, LakeRows]:
+def _merged(ctx: StageContext, base: Base) -> tuple[Merged, LakeRows, BarRows]:
     window = Window.between(base.as_of, ctx.as_of)
     lake = LakeRows(ctx.lake, window, ctx.erased)
     erased, rules = np.array(ctx.erased, np.int64), ctx.settings.graph
@@ -115,7 +118,7 @@ def _merged(ctx: StageContext, base: Base) -> tuple[Merged, LakeRows]:
         f"delta: {found['joined']:,} joined, {found['departed']:,} left, {found['touched']:,} users are touched; "
         "a fact with an older time waits for the night"
     )
-    return merged, lake
+    return merged, lake, BarRows.of(facts.barred[:, 0], facts.barred[:, 1], facts.inactive)
 
 
 def _maker(ctx: StageContext, base: Base, merged: Merged) -> tuple[ListMaker, Encoder]:
@@ -166,17 +169,24 @@ def _factors(base: Base, merged: Merged) -> Float32:
     return factors
 
 
-def _write_meta(writer: LmdbWriter, encoder: Encoder, base: Base, merged: Merged, gone: Int64) -> None:
+def _write_meta(writer: LmdbWriter, encoder: Encoder, base: Base, merged: Merged, gone: Int64, inactive: Int64) -> None:
     changed = np.union1d(np.asarray(merged.graph.ids)[merged.touched], gone)
-    keys = np.array([HEAD_KEY, CHANGED_KEY, DEPARTED_KEY, POPULAR_IDS_KEY])
-    parts = [head_of(encoder).to_json(), *(encode_ids(ids) for ids in (changed, gone, base.popular))]
+    keys = np.array([HEAD_KEY, CHANGED_KEY, DEPARTED_KEY, POPULAR_IDS_KEY, INACTIVE_KEY])
+    parts = [head_of(encoder).to_json(), *(encode_ids(ids) for ids in (changed, gone, base.popular, inactive))]
     writer.put(META, keys, np.frombuffer(b"".join(parts), np.uint8), np.cumsum([len(part) for part in parts]))
 
 
 def _write_rows(
-    writer: LmdbWriter, maker: ListMaker, encoder: Encoder, touched: Int32, gone: Int64, shown: Path, threads: int
+    writer: LmdbWriter,
+    maker: ListMaker,
+    encoder: Encoder,
+    touched: Int32,
+    gone: Int64,
+    bars: BarRows,
+    shown: Path,
+    threads: int,
 ) -> None:
-    """Rows of the touched users, block by block, and empty ones of those who are gone."""
+    """Rows of the touched users, block by block, and empty ones of those who are gone, but for their bars."""
     ids = np.asarray(maker.graph.ids)
 
     def make(number: int) -> dict[str, Blobs]:
@@ -189,10 +199,15 @@ def _write_rows(
     for number, tables in enumerate(in_order(make, count, threads)):
         keys = ids[touched[number * BLOCK : (number + 1) * BLOCK]]
         before, gone = gone[gone < keys[-1]], gone[gone > keys[-1]]
+        below, bars = bars.taken_below(int(keys[-1]))
         for table, blobs in tables.items():
-            writer.put(table, *_with_empty(keys, blobs, before))
-    for table in TABLES:
+            if table == BARS:
+                put_bars(writer, below.merged(BarRows(keys, blobs)))
+            else:
+                writer.put(table, *_with_empty(keys, blobs, before))
+    for table in EMPTIED:
         writer.put(table, gone, np.zeros(0, np.uint8), np.zeros(len(gone), np.int64))
+    put_bars(writer, bars)
 
 
 def _with_empty(keys: Int64, blobs: Blobs, empty: Int64) -> tuple[Int64, npt.NDArray[np.uint8], Int64]:

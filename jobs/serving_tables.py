@@ -1,4 +1,7 @@
-"""Stage serving_tables: what the lookup API reads, in hash-partitioned LMDB files."""
+"""Stage serving_tables: what the lookup API reads, in hash-partitioned LMDB files.
+
+Of inactive users there are bars alone (jobs.inactive_bars).
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +25,7 @@ from infra.serving_meta import GROUP_RULES_KEY, HEAD_KEY, POPULAR_KEY, PRICE, Se
 from infra.settings import ServingSettings
 from jobs.blocks import part_path
 from jobs.context import StageContext, StageResult
+from jobs.inactive_bars import BarRows
 from jobs.rank import PRICES
 from jobs.scoring import Block, Pairs, Scorer, blocks_of
 from jobs.serving_blobs import (
@@ -139,6 +143,10 @@ def write_head(writer: KeyValueWriter, encoder: Encoder) -> None:
     writer.put(META, np.array([HEAD_KEY, POPULAR_KEY, GROUP_RULES_KEY]), values, np.cumsum([len(p) for p in parts]))
 
 
+def put_bars(writer: KeyValueWriter, rows: BarRows) -> None:
+    writer.put(BARS, rows.keys, rows.blobs.data, rows.blobs.ends)
+
+
 def in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
     """function(0), function(1), … computed by `threads` at a time, at most one result waiting for each."""
     with ThreadPoolExecutor(threads) as pool:
@@ -153,14 +161,19 @@ def in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator
 
 def run(ctx: StageContext) -> StageResult:
     night = Night.open(ctx)
-    encoder = night.encoder
+    encoder, inactive = night.encoder, BarRows.open(ctx.inputs["graph"].path)
     with LmdbWriter(ctx.data, ctx.settings.serving.partitions) as writer:
         write_head(writer, encoder)
         blocks = in_order(night.encode, len(night.blocks), ctx.settings.run.threads)
         for block, tables in zip(night.blocks, blocks, strict=True):
             keys = np.array(encoder.graph.ids[block.first : block.last])
             for table, blobs in tables.items():
-                writer.put(table, keys, blobs.data, blobs.ends)
+                if table == BARS:
+                    below, inactive = inactive.taken_below(int(keys[-1]))
+                    put_bars(writer, below.merged(BarRows(keys, blobs)))
+                else:
+                    writer.put(table, keys, blobs.data, blobs.ends)
+        put_bars(writer, inactive)
         content_hash = writer.finish()
     users = encoder.graph.users
     sizes = {table: size / max(users, 1) for table, size in writer.hash.size_bytes.items() if table != META}

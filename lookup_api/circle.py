@@ -51,12 +51,14 @@ def circle_of(ask: Ask) -> Circle | None:
     tables, viewer, facts = ask.release.tables, ask.query.user_id, ask.facts
     blob, more = tables.get(NEIGHBOURS, viewer), tables.get(BARS, viewer)
     known = decode_neighbours(blob).ids if blob is not None else []
+    if blob is not None:
+        barred = _bars(known, more)
+    elif tables.get(USERS, viewer) is None:  # a night that does not know the viewer bars nobody but by a row of its own
+        barred = np.zeros(0, np.int64) if more is None else _bars(known, more)
+    else:
+        barred = None
     made = {person for person, rule in facts.barred.items() if rule == CONNECTED}
     new = made.difference(known)
-    if blob is None and more is None and tables.get(USERS, viewer) is None:
-        barred: Int64 | None = np.zeros(0, np.int64)  # a night that does not know the viewer bars nobody
-    else:
-        barred = _bars(known, more) if blob is not None else None
     if barred is not None and len(barred):
         new.difference_update(barred.tolist())
     friends = [*sorted(new), *(f for f in known if f in made or f not in facts.barred)]
@@ -70,9 +72,14 @@ def circle_of(ask: Ask) -> Circle | None:
 
 
 def bars_by_night(tables: KeyValueReader, viewer: int) -> Int64 | None:
-    """Friends and excluded people of a viewer as of the release, int64 [n]; None where the release does not say."""
+    """Friends and excluded people of a viewer as of the release, int64 [n]; None where the release does not say.
+
+    Of somebody whom the night left out as inactive the bars say all.
+    """
     blob = tables.get(NEIGHBOURS, viewer)
-    return None if blob is None else _bars(decode_neighbours(blob).ids, tables.get(BARS, viewer))
+    if blob is None and tables.get(USERS, viewer) is not None:
+        return None
+    return _bars([] if blob is None else decode_neighbours(blob).ids, tables.get(BARS, viewer))
 
 
 def _bars(friends: list[int], more: bytes | None) -> Int64 | None:

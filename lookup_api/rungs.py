@@ -5,8 +5,8 @@ Live ranking is in lookup_api.live_rung.
 
 from dataclasses import dataclass
 
-from infra.blobs import decode_neighbours, first_page
-from infra.kv import NEIGHBOURS, RANKINGS
+from infra.blobs import decode_bars, decode_neighbours, first_page
+from infra.kv import BARS, NEIGHBOURS, RANKINGS, USERS
 from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker
 from lookup_api.circle import bars_by_night, circle_of, is_outdated
@@ -71,7 +71,8 @@ class Kept:
 class Stale:
     """The list that last answered the user in this process, or the stored one that newer friends outdate.
 
-    A list of an earlier release is shown only where this one says whom it must not name.
+    A list of an earlier release is shown only where this one says whom it must not name, and without those whom this
+    one does not know: who left may have been kept from the user meanwhile.
     """
 
     breaker: Breaker
@@ -91,7 +92,12 @@ class Stale:
         bars = bars_by_night(release.tables, user_id)
         if bars is None:
             return None
-        return Offer(kept.blob, bars=(dict.fromkeys(bars.tolist(), NOT_FOR_USER),))
+        offer = Offer(kept.blob)
+        listed = offer.ranking.ids()
+        known = release.tables.get_many(USERS, listed)
+        left = [person for person, blob in zip(listed, known, strict=True) if blob is None]
+        offer.bars = (dict.fromkeys([*bars.tolist(), *left], NOT_FOR_USER),)
+        return offer
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ class Popular:
 
     def offer(self, ask: Ask) -> Offer | None:
         popular, blob = ask.release.popular, ask.release.tables.get(NEIGHBOURS, ask.query.user_id)
-        if blob is None:
-            return Offer(b"", decoded=popular)
+        if blob is None:  # who was inactive at night has nothing but bars
+            more = ask.release.tables.get(BARS, ask.query.user_id)
+            bars = () if more is None else (dict.fromkeys(decode_bars(more), NOT_FOR_USER),)
+            return Offer(b"", bars=bars, decoded=popular)
         barred = [popular.id_at(place) for place in decode_neighbours(blob).barred if place < len(popular)]
         return Offer(b"", bars=(dict.fromkeys(barred, NOT_FOR_USER),), decoded=popular)

@@ -61,6 +61,32 @@ def block_pairs(pairs: DataFrame, ids: npt.NDArray[np.int64], blocks: Blocks) ->
     return placed.mapInArrow(merge, _SPARK_MERGED)
 
 
+def pairs_of(pairs: DataFrame, people: npt.NDArray[np.int64]) -> DataFrame:
+    """user_id, other_id of all pairs whose user_id is one of `people`, with repeats; one that holds in both directions
+    is taken in both.
+
+    pairs: as block_pairs takes them. people: int64, ascending.
+    """
+    known = pairs.sparkSession.sparkContext.broadcast(people)
+
+    def find(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            with explained("finding pairs"):
+                yield directed_pairs(batch, known.value)
+
+    return pairs.select("user_id", "other_id", "both").mapInArrow(find, "user_id bigint, other_id bigint")
+
+
+def directed_pairs(batch: pa.RecordBatch, people: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """What `pairs_of` takes of one batch."""
+    user, other = batch.column("user_id"), batch.column("other_id")
+    both = batch.column("both").to_numpy(zero_copy_only=False)
+    mine, theirs = _rows_of(people, user) >= 0, both & (_rows_of(people, other) >= 0)
+    chosen = np.concatenate([user.to_numpy()[mine], other.to_numpy()[theirs]])
+    others = np.concatenate([other.to_numpy()[mine], user.to_numpy()[theirs]])
+    return pa.RecordBatch.from_arrays([pa.array(chosen), pa.array(others)], ["user_id", "other_id"])
+
+
 def pack_pairs(batch: pa.RecordBatch, ids: npt.NDArray[np.int64], blocks: Blocks) -> pa.RecordBatch:
     """One row for each layer and block with entries, the entries as packed int32 arrays."""
     row, column = (_rows_of(ids, batch.column(name)) for name in ("user_id", "other_id"))

@@ -7,16 +7,26 @@ import numpy as np
 import pytest
 
 from infra.errors import CorruptArtifact, StoreError
-from infra.kv import META, RANKINGS, USERS, KeyValueReader
+from infra.kv import BARS, META, RANKINGS, USERS, KeyValueReader
 from infra.lmdb_tables import LmdbTables, LmdbWriter
 from infra.overlay_tables import OverlayTables
-from infra.serving_meta import CHANGED_KEY, DEPARTED_KEY, POPULAR_IDS_KEY, POPULAR_KEY, decode_ids, encode_ids
+from infra.serving_meta import (
+    CHANGED_KEY,
+    DEPARTED_KEY,
+    INACTIVE_KEY,
+    POPULAR_IDS_KEY,
+    POPULAR_KEY,
+    decode_ids,
+    encode_ids,
+)
 from lookup_api.written_list import written_list
 from tests.suites.kv_stores import put_rows
 
 POPULAR = [7, -3, 2**40]
 BASE = {key: b"base %d" % key for key in (-3, 1, 2, 5, 7)}
-JOINED, CHANGED, GONE = 10, 5, 7
+JOINED, CHANGED, GONE, AWAY = 10, 5, 7, 12
+
+BARRED = {GONE: b"bars of who left", AWAY: b"bars of who was away"}
 
 
 def stored(folder: Path, rows: Mapping[str, Mapping[int, bytes]]) -> KeyValueReader:
@@ -29,14 +39,16 @@ def stored(folder: Path, rows: Mapping[str, Mapping[int, bytes]]) -> KeyValueRea
 def base_of(folder: Path, popular: Sequence[int] = POPULAR) -> KeyValueReader:
     n = len(popular)
     blob = written_list(list(popular), [1.0] * n, [("x",)] * n, [0] * n, [[]] * n, b"")
-    return stored(folder, {USERS: BASE, RANKINGS: BASE, META: {POPULAR_KEY: blob}})
+    bars = BASE | {AWAY: b"bars of that night"}
+    return stored(folder, {USERS: BASE, RANKINGS: BASE, BARS: bars, META: {POPULAR_KEY: blob}})
 
 
-def delta_of(folder: Path) -> KeyValueReader:
+def delta_of(folder: Path, bars: Mapping[int, bytes] = BARRED) -> KeyValueReader:
+    """bars: of inactive users; without any as deltas of earlier versions are."""
     rows = {JOINED: b"joined", CHANGED: b"changed", GONE: b""}
-    told = {CHANGED_KEY: sorted(rows), DEPARTED_KEY: [GONE], POPULAR_IDS_KEY: POPULAR}
-    meta = {key: encode_ids(np.array(ids)) for key, ids in told.items()}
-    return stored(folder, {USERS: rows, RANKINGS: rows, META: meta})
+    told = {CHANGED_KEY: sorted(rows), DEPARTED_KEY: [GONE], POPULAR_IDS_KEY: POPULAR, INACTIVE_KEY: [GONE, AWAY]}
+    meta = {key: encode_ids(np.array(ids)) for key, ids in told.items() if key != INACTIVE_KEY or bars}
+    return stored(folder, {USERS: rows, RANKINGS: rows, BARS: rows | bars, META: meta})
 
 
 @pytest.fixture
@@ -56,6 +68,17 @@ def test_a_delta_hides_what_its_base_says_of_a_user(tables: OverlayTables) -> No
         assert tables.get_many(table, []) == []
         assert tables.count(table) == len(BASE) + 1 - 1
     assert tables.departed == {GONE}
+
+
+def test_inactive_users_have_the_bars_of_the_delta_and_nothing_else(tables: OverlayTables, tmp_path: Path) -> None:
+    assert tables.get_many(BARS, [AWAY, GONE, 1]) == [BARRED[AWAY], BARRED[GONE], BASE[1]]
+    for person in (AWAY, GONE):
+        assert tables.get(BARS, person) == BARRED[person]
+        assert tables.get(USERS, person) is None
+    earlier = OverlayTables(delta_of(tmp_path / "earlier", {}), base_of(tmp_path / "its base"))
+    assert earlier.get(BARS, AWAY) == b"bars of that night"
+    assert earlier.get(BARS, GONE) is None
+    earlier.close()
 
 
 def test_what_is_shared_comes_from_the_delta_where_it_has_it(tables: OverlayTables) -> None:

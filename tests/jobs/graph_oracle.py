@@ -87,6 +87,15 @@ class Oracle:
         }
         return {*blocked, *((b, a) for a, b in blocked)} | dismissed
 
+    def inactive_bars(self, dismissal_days: int) -> list[tuple[int, int]]:
+        """Whom inactive users must not be shown, ascending: their friends, blocks either way, whom they dismissed."""
+        expiry = self.as_of - timedelta(days=dismissal_days)
+        young = [row for row in self.open("dismissals") if row["at"] is None or row["at"] >= expiry]
+        mutual = [(row["user_id"], row["other_id"]) for name in ("connections", "blocks") for row in self.open(name)]
+        pairs = {*mutual, *((b, a) for a, b in mutual), *((row["user_id"], row["other_id"]) for row in young)}
+        erased = {row["user_id"] for row in self.seen("user_events") if row["event"] == "erased"}
+        return sorted((a, b) for a, b in pairs if a in self.inactive and not {a, b} & erased)
+
     def profiles(self) -> dict[int, Row]:
         """The row with the latest joined_at, of several such the greatest; a missing value is the smallest."""
         found: dict[int, Row] = {}

@@ -214,6 +214,25 @@ def test_the_graph_equals_the_rules_in_plain_python(dated: Built) -> None:
     assert result.metrics["cutoff"] == (date(1970, 1, 1) + timedelta(cutoff)).isoformat()
 
 
+def test_friends_blocks_and_dismissals_of_inactive_users_are_kept_beside_the_graph(dated: Built) -> None:
+    oracle = Oracle(random_lake(DATED_SEED), AS_OF)
+    _, _, data = dated
+    table = pq.read_table(data / "inactive_bars.parquet")
+    found = list(zip(table["user_id"].to_pylist(), table["other_id"].to_pylist(), strict=True))
+    assert found == oracle.inactive_bars(180)
+    assert len({user for user, _ in found}) > 2
+    assert not {other for _, other in found} <= set(oracle.users), "some are inactive both"
+
+
+def test_nothing_is_kept_of_who_was_erased_and_nobody_is_kept_from_them(build: Build) -> None:
+    lake = connections((1, 2), (3, 2), (4, 2), (4, 5))
+    left = {"user_id": [2, 4, 5], "event": ["deactivated", "erased", "banned"], "at": [AS_OF - timedelta(days=1)] * 3}
+    blocks = pa.table({"user_id": [6, 2, 4], "other_id": [5, 6, 1], "at": pa.nulls(3, pa.timestamp("us", "UTC"))})
+    _, _, data = build({**lake, "user_events": [pa.table(left)], "blocks": [blocks]})
+    found = pq.read_table(data / "inactive_bars.parquet").to_pylist()
+    assert [(row["user_id"], row["other_id"]) for row in found] == [(2, 1), (2, 3), (2, 6), (5, 6)]
+
+
 def test_order_cut_and_repeats_of_rows_change_nothing(build: Build, dated: Built) -> None:
     rows = random_lake(DATED_SEED)
     _, whole, _ = dated

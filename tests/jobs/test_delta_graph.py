@@ -58,15 +58,17 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def add_rows(folder: Path, people: Sequence[int]) -> None:
     """What a sample of growth does not have: ends, returns, exclusions that begin, end and expire."""
     a, b, c, d, e, f = people[:6]
-    new, returning = 10**12, people[8]
+    new, returning, away = 10**12, people[8], people[10]
     add(folder, "connections", [(a, b, BEFORE, WITHIN)])  # ended; another row of the pair is open still
     add(folder, "connections", [(new, a, WITHIN, None), (new, new + 1, BEFORE, None), (new + 1, b, WITHIN, AFTER)])
     add(folder, "connections", [(c, new + 2, WITHIN, WITHIN + timedelta(hours=1)), (d, e, AFTER, None)])
     add(folder, "connections", [(d, f, WITHIN, None), (f, d, WITHIN + timedelta(days=1), None)])
     add(folder, "blocks", [(a, d, WITHIN, None), (b, c, BEFORE, WITHIN), (new, e, WITHIN, None), (e, f, BEFORE, AFTER)])
+    add(folder, "blocks", [(a, away, WITHIN, None)])
     add(folder, "dismissals", [(a, f, WITHIN, None), (b, f, EXPIRED, None), (d, a, BEFORE, WITHIN), (c, a, None, None)])
     events = [(c, "deactivated", WITHIN), (returning, "banned", BEFORE), (returning, "unbanned", WITHIN)]
     events += [(d, "opted_out", WITHIN), (d, "opted_in", WITHIN), (new + 3, "banned", WITHIN), (f, "erased", AFTER)]
+    events += [(away, "deactivated", BEFORE)]
     add(folder, "user_events", events)
     add(folder, "interactions", [(a, e, "message", WITHIN), (a, e, "message", BEFORE), (new, c, "message", WITHIN)])
     schema = pq.read_schema(next((folder / "profiles").iterdir()))
@@ -125,6 +127,27 @@ def test_people_and_what_is_between_them_are_those_of_a_night_at_that_time(hour:
         np.testing.assert_array_equal(one.indices, other.indices, name)
         if one.values is not None:
             np.testing.assert_array_equal(one.values, other.values, name)
+
+
+def test_whom_inactive_users_must_not_be_shown_is_what_a_night_at_that_time_says(hour: Hour, lake: Lake) -> None:
+    rows = LakeRows(str(lake.folder), Window.between(NIGHT, HOUR))
+    known, nobody = np.asarray(hour.night.ids), np.zeros(0, np.int64)
+    facts = find_new_facts(rows, known, nobody, SETTINGS.graph.dismissal_days)
+    table = pq.read_table(hour.folder / "hour" / "inactive_bars.parquet")
+    every = np.stack([table["user_id"].to_numpy(), table["other_id"].to_numpy()], axis=1)
+    np.testing.assert_array_equal(facts.barred, every[np.isin(every[:, 0], facts.inactive)])
+    assert set(facts.departed.tolist()) <= set(facts.inactive.tolist())
+    assert lake.people[10] in facts.inactive, "inactive at night, and blocked since"
+    assert facts.barred[facts.barred[:, 0] == lake.people[10], 1].tolist().count(lake.people[0]) == 1
+
+
+def test_nobody_erased_is_kept_from_anybody(hour: Hour, lake: Lake) -> None:
+    gone = lake.people[10]
+    rows = LakeRows(str(lake.folder), Window.between(NIGHT, HOUR), [gone])
+    facts = find_new_facts(rows, np.asarray(hour.night.ids), np.array([gone]), SETTINGS.graph.dismissal_days)
+    assert gone not in facts.inactive
+    assert len(facts.barred) > 0
+    assert gone not in facts.barred
 
 
 def test_profiles_and_affiliations_are_those_of_that_night_in_the_codes_of_the_base(hour: Hour) -> None:

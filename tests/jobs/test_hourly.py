@@ -26,6 +26,7 @@ from jobs.delta_tables import run as run_stage
 from jobs.hourly import KIND, READ, open_files, run_hourly
 from jobs.release_load import load_release
 from jobs.sample import generate
+from lookup_api.circle import bars_by_night
 from lookup_api.deadline import Deadline
 from lookup_api.served_release import ServedRelease
 from tests.conftest import SMALL_FLAGS, small_pipeline
@@ -38,12 +39,14 @@ NIGHT, HOUR = datetime(2025, 12, 1, tzinfo=UTC), datetime(2025, 12, 1, 7, tzinfo
 WITHIN = NIGHT + timedelta(hours=1)
 NEW, ALONE = 10**12, 10**12 + 1
 """Who joined: one with a friend, one without."""
-TABLES = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS, BARS)
+LISTED = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS)
+TABLES = (*LISTED, BARS)
 
 
 @dataclass(frozen=True)
 class Hour:
-    """a, b: strangers of the night who befriended each other; c blocked d; left: who left. night, delta: releases."""
+    """a, b: strangers of the night who befriended each other; c blocked d; left: who left, and away, who was inactive
+    at night and is still, blocked a. night, delta: releases."""
 
     lake: str
     store: ObjectStore
@@ -52,6 +55,7 @@ class Hour:
     c: int
     d: int
     left: int
+    away: int
     night: Release
     delta: Release
     made: dict[str, Any]
@@ -74,8 +78,9 @@ def hour(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Hou
     return Hour(lake.uri, store, *people, night, ReleaseStore(store).get(made["release_id"]), made)
 
 
-def add_hour(lake: Path, store: ObjectStore, night: Release) -> tuple[int, int, int, int, int]:
-    """Writes what happened since; returns a, b, c, d and who left. c is shown d by the night, and many the last."""
+def add_hour(lake: Path, store: ObjectStore, night: Release) -> tuple[int, int, int, int, int, int]:
+    """Writes what happened since; returns a, b, c, d, who left and who was away. The night shows c d, and many
+    who left."""
     folder = open_artifact(store, "rankings", night.artifacts["rankings"].artifact_id).path
     rows = pq.read_table(folder)
     user, candidate = rows["user_id"].to_numpy(), rows["candidate_id"].to_numpy()
@@ -85,13 +90,14 @@ def add_hour(lake: Path, store: ObjectStore, night: Release) -> tuple[int, int, 
     left = int(ids[np.argmax(times)])
     add(lake, "profiles", [(NEW, WITHIN), (ALONE, WITHIN)])
     add(lake, "connections", [(a, b, WITHIN, None), (NEW, a, WITHIN, None)])
-    add(lake, "blocks", [(c, d, WITHIN, None)])
+    away = next(one for one in pq.read_table(lake / "user_events")["user_id"].to_pylist() if one not in user)
+    add(lake, "blocks", [(c, d, WITHIN, None), (away, a, WITHIN, None)])
     add(lake, "user_events", [(left, "deactivated", WITHIN)])
     old = pq.read_table(lake / "affiliations")
     own = old.filter(pa.array(old["user_id"].to_numpy() == a))
     mine = own.set_column(0, own.schema.field("user_id"), pa.array([ALONE] * own.num_rows))
     pq.write_table(mine, lake / "affiliations" / "later.parquet")
-    return a, b, c, d, left
+    return a, b, c, d, left, away
 
 
 def add(lake: Path, table: str, rows: list[tuple[Any, ...]]) -> None:
@@ -133,9 +139,9 @@ def test_rows_of_all_others_are_those_of_the_night(hour: Hour, served: dict[str,
     before, after = served["night"].tables, served["delta"].tables
     for table in TABLES:
         assert after.get_many(table, others) == before.get_many(table, others), table
-        assert after.get(table, hour.left) is None
         assert before.get(table, hour.left) is not None
         assert after.get(table, NEW) is not None
+    assert [after.get(table, hour.left) for table in LISTED] == [None] * len(LISTED)
     assert after.count(RANKINGS) == served["delta"].head.users == before.count(RANKINGS) + 1
 
 
@@ -163,6 +169,20 @@ def test_nobody_is_shown_a_new_friend_or_whom_they_blocked(hour: Hour, served: d
             assert person not in decode_ranking(after.get(RANKINGS, user) or b"").ids()
             barred = decode_neighbours(after.get(NEIGHBOURS, user) or b"").ids
             assert person in [*barred, *decode_bars(after.get(BARS, user) or b"")]
+
+
+def test_who_left_or_was_away_is_still_kept_from_whom_the_lake_says(
+    hour: Hour, served: dict[str, ServedRelease]
+) -> None:
+    """They may be let in again by an event within the hour."""
+    before, after = served["night"].tables, served["delta"].tables
+    night = bars_by_night(before, hour.left)
+    assert night is not None
+    assert len(night) > 0
+    assert decode_bars(after.get(BARS, hour.left) or b"") == sorted(night.tolist())
+    earlier = bars_by_night(before, hour.away)
+    known = [] if earlier is None else earlier.tolist()
+    assert decode_bars(after.get(BARS, hour.away) or b"") == sorted([*known, hour.a])
 
 
 def test_who_left_is_shown_to_nobody(hour: Hour) -> None:
@@ -213,7 +233,8 @@ def test_its_rows_are_loaded_beside_those_of_its_base(
         loaded = LoadedReleases(host)
         assert {release.release_id for release in loaded.releases()} == {hour.delta.release_id, hour.night.release_id}
         opened = ServedRelease.of(hour.delta, loaded.open(hour.delta.release_id))
-        people = [hour.a, hour.left, NEW, *decode_ranking(served["night"].tables.get(RANKINGS, hour.a) or b"").ids()]
+        listed = decode_ranking(served["night"].tables.get(RANKINGS, hour.a) or b"").ids()
+        people = [hour.a, hour.left, hour.away, NEW, *listed]
         for table in TABLES:
             assert opened.tables.get_many(table, people) == served["delta"].tables.get_many(table, people)
         assert opened.departed == served["delta"].departed

@@ -1,12 +1,14 @@
 """A store with one whole release of a small planted graph, as live ranking needs it."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from infra.artifacts import Manifest, write_artifact
 from infra.graph import Csr, Graph
@@ -16,6 +18,7 @@ from infra.store import ObjectStore
 from infra.times import format_time
 from jobs import serving_tables
 from jobs.context import Parent
+from jobs.inactive_bars import FILE, INACTIVE_BARS
 from tests.suites.planted import planted_graph
 from tests.suites.small_release import AS_OF, SETTINGS, context, small_release
 
@@ -41,9 +44,16 @@ def guarded_graph(seed: int = 5) -> Graph:
     return replace(graph, excluded=Csr.from_pairs(graph.users, both[:, 0], both[:, 1]))
 
 
-def live_artifacts(folder: Path, graph: Graph, settings: Settings = LIVE_SETTINGS) -> dict[str, Parent]:
-    """All artifacts of a night, serving tables included."""
+def live_artifacts(
+    folder: Path, graph: Graph, settings: Settings = LIVE_SETTINGS, inactive: Mapping[int, Sequence[int]] | None = None
+) -> dict[str, Parent]:
+    """All artifacts of a night, serving tables included. inactive: users whom it left out, and from whom they must be
+    kept; people ascending."""
     made = small_release(folder, graph, settings)
+    if inactive:
+        pairs = [(user, other) for user in sorted(inactive) for other in sorted(inactive[user])]
+        columns = [pa.array(ids, pa.int64()) for ids in zip(*pairs, strict=True)]
+        pq.write_table(pa.table(columns, schema=INACTIVE_BARS), made["graph"].path / FILE)
     data = folder / "serving_tables"
     result = serving_tables.run(context(made, data, settings))
     made["serving_tables"] = Parent("serving_tables-1", data, result.content_hash, {"rows": result.rows})
