@@ -1,0 +1,108 @@
+"""ONNX graphs as models: networks in float32 or int8, exported blends. One thread of onnxruntime."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infra.errors import CorruptArtifact, PymkError
+from infra.model_spec import ModelSpec
+from lookup_api.ranking.scorers import Array, Float32, Scorer, file_of, filled_up, refuse_width
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+FILE = "model.onnx"
+TYPES = {
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+}
+"""onnxruntime's name of a type -> that of an input in model.toml."""
+ROWS = 2048
+"""Rows given to a graph at a time where each is scored alone: what it keeps between layers stays in cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxScorer(Scorer):
+    """weights: model.onnx, with one input float32 [n, width] of any name (`matrix`), or one for each of the model's
+    inputs, by name and of its type; its output of the name that model.toml gives is numbers [n] or [n, 1]."""
+
+    session: "onnxruntime.InferenceSession"
+    matrix: str | None
+
+    def of_matrix(self, matrix: Float32) -> Float32:
+        if self.matrix is not None:
+            return self._run({self.matrix: np.ascontiguousarray(matrix, np.float32)}, len(matrix))
+        edges = np.cumsum([one.width for one in self.spec.inputs])[:-1]
+        parts = np.split(matrix, edges, axis=1)
+        return self.of_columns({
+            one.name: (part[:, 0] if one.width == 1 else part).astype(one.dtype)
+            for one, part in zip(self.spec.inputs, parts, strict=True)
+        })  # fmt: skip
+
+    def of_columns(self, columns: Mapping[str, Array]) -> Float32:
+        if self.matrix is not None:
+            return super().of_columns(columns)
+        return self._run(dict(columns), len(columns[self.spec.columns[0]]))
+
+    def _run(self, inputs: dict[str, Array], rows: int) -> Float32:
+        if self.spec.unit == "list":
+            return self._call(inputs, rows)
+        out = np.empty(rows, np.float32)
+        for start in range(0, rows, ROWS):
+            part = slice(start, min(start + ROWS, rows))
+            some = {name: filled_up(values[part]) for name, values in inputs.items()}
+            out[part] = self._call(some, len(next(iter(some.values()))))[: part.stop - start]
+        return out
+
+    def _call(self, inputs: dict[str, Array], rows: int) -> Float32:
+        """Raises PymkError where the graph fails or gives anything but a number a row."""
+        try:
+            (found,) = self.session.run([self.spec.output], inputs)
+        except Exception as error:  # onnxruntime's errors share no class but this one
+            raise PymkError(f"{self.spec.name}: {str(error).splitlines()[0]}") from None
+        scores = np.asarray(found)
+        if scores.size != rows or scores.dtype.kind not in "fiu":
+            raise PymkError(f"{self.spec.name}: {scores.dtype} {list(scores.shape)} of {rows} rows, not a number each")
+        return scores.reshape(-1).astype(np.float32)
+
+    @classmethod
+    def read(cls, weights: Path, spec: ModelSpec) -> "OnnxScorer":
+        path = file_of(weights, FILE)
+        session = _session(path)
+        outputs = [one.name for one in session.get_outputs()]
+        if spec.output not in outputs:
+            raise CorruptArtifact(f"{path}: gives {', '.join(outputs)}, model.toml says {spec.output}")
+        inputs = session.get_inputs()
+        if len(inputs) == 1 and inputs[0].name not in spec.columns:
+            if inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
+                raise CorruptArtifact(
+                    f"{path}: takes {inputs[0].type} {inputs[0].shape}, not float32 [n, {spec.width}]"
+                )
+            if isinstance(inputs[0].shape[1], int):
+                refuse_width(inputs[0].shape[1], spec, path)
+            return cls(spec=spec, session=session, matrix=inputs[0].name)
+        types = {one.name: TYPES.get(one.type, one.type) for one in inputs}
+        wanted = {one.name: one.type for one in spec.inputs}
+        if types != wanted:
+            differ = sorted(types.items() ^ wanted.items())
+            raise CorruptArtifact(f"{path}: its inputs are not those of model.toml: {differ}", "Name each, by type.")
+        return cls(spec=spec, session=session, matrix=None)
+
+
+def _session(path: Path) -> "onnxruntime.InferenceSession":
+    """Raises CorruptArtifact."""
+    import onnxruntime  # only those who rank with a network pay for it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no class but this one
+        raise CorruptArtifact(f"{path}: {str(error).splitlines()[0]}", "Export the model again.") from None

@@ -1,0 +1,37 @@
+"""Trees as models: XGBoost's own JSON, or its binary form, UBJ.
+
+LightGBM is no kind: its reader ends the whole process where a file is damaged. Its models run as ONNX.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xgboost as xgb
+
+from infra.errors import CorruptArtifact
+from infra.model_spec import ModelSpec
+from lookup_api.ranking.scorers import Float32, Scorer, file_of, refuse_width
+
+
+@dataclass(frozen=True, kw_only=True)
+class XgboostScorer(Scorer):
+    """weights: model.json or model.ubj, as `Booster.save_model` writes it. Scores are those of `Booster.predict`."""
+
+    booster: xgb.Booster
+
+    def of_matrix(self, matrix: Float32) -> Float32:
+        return np.asarray(self.booster.inplace_predict(matrix), np.float32)
+
+    @classmethod
+    def read(cls, weights: Path, spec: ModelSpec) -> "XgboostScorer":
+        path = file_of(weights, "model.json", "model.ubj")
+        booster = xgb.Booster({"nthread": 1})
+        try:
+            booster.load_model(path)
+        except xgb.core.XGBoostError as error:
+            raise CorruptArtifact(f"{path}: {str(error).splitlines()[0]}", "Save the model again.") from None
+        booster.set_param({"nthread": 1})
+        refuse_width(booster.num_features(), spec, path)
+        booster.feature_names = None  # columns go by their place
+        return cls(spec=spec, booster=booster)
