@@ -18,6 +18,7 @@ from jobs.cli_hourly import hourly_app
 from jobs.cli_key import key_app
 from jobs.cli_lake import lake_app
 from jobs.cli_loading import loading_app
+from jobs.cli_model import model_app
 from jobs.cli_output import console, output
 from jobs.cli_preflight import preflight_app
 from jobs.cli_release import release_app
@@ -36,6 +37,7 @@ for commands in (lake_app, preflight_app, run_app, hourly_app, report_app, serve
     app.add_typer(commands)
 release_app.add_typer(loading_app)
 app.add_typer(release_app, name="release")
+app.add_typer(model_app, name="model")
 app.add_typer(key_app, name="key")
 app.add_typer(events_app, name="events")
 app.add_typer(config_app, name="config")

@@ -1,0 +1,187 @@
+"""`pymk model`: push, list and show models, route to them, promote a canary and go back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from infra.errors import NotFound
+from infra.model_routes import LOOKUP, ModelRef, RouteStore, Surface
+from infra.models import CARD, ModelVersion, Registry
+from infra.store import open_store
+from jobs.cli_options import Json, Store
+from jobs.cli_output import console, output, table
+
+model_app = typer.Typer(help="Push, list and show models; route to them.", no_args_is_help=True)
+
+OnSurface = Annotated[str, typer.Argument(help=f"Surface that the models rank for; {LOOKUP} is the lookup's.")]
+Why = Annotated[str | None, typer.Option("--reason", help="Why, kept in the store's folder audit.")]
+
+
+@model_app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder with model.toml, weights/, golden.parquet and card.md.")],
+    store: Store,
+    json: Json = False,
+) -> None:
+    """Check a model and add it to the registry; nobody is routed to it by that."""
+    from jobs.model_rollout import push_model
+
+    model = push_model(open_store(store, writable=True, create=True), folder)
+    rows, off = model.checks["rows"], model.checks["largest_difference"]
+    said = f"{model.name}@{model.version}: {rows:,} golden rows scored as they should be, {off:.2g} off at most"
+    output.show(summary(model, ()), json, lambda c: c.print(said, markup=False))
+
+
+@model_app.command("list")
+def list_(
+    store: Store,
+    name: Annotated[str | None, typer.Argument(help="Versions of this model alone.")] = None,
+    json: Json = False,
+) -> None:
+    """All models and where they are routed to, by name and time."""
+    from jobs.model_rollout import uses_of
+
+    opened = open_store(store)
+    uses = uses_of(RouteStore(opened).read())
+    models = [summary(one, uses.get(ref_of(one), ())) for one in Registry(opened).list(name)]
+    rows = [
+        (m["model"], m["kind"], m["objective"], m["pushed_at"], f"{m['bytes']:,}", ", ".join(m["routed"]))
+        for m in models
+    ]
+    columns = ["model", "kind", "objective", "pushed", "bytes", "routed"]
+    output.show({"models": models}, json, lambda c: c.print(table("models" if models else "no models", columns, rows)))
+
+
+@model_app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for the version pushed last.")],
+    store: Store,
+    json: Json = False,
+) -> None:
+    """What a model is, what it needs, and where it is routed to; its files are verified."""
+    from jobs.model_rollout import uses_of
+
+    opened = open_store(store)
+    registry = Registry(opened)
+    ref = ModelRef.parse(model) if "@" in model else ref_of(_latest(registry, model))
+    found, folder = registry.open(ref.name, ref.version)
+    card = (folder / CARD).read_text(errors="replace")
+    told = summary(found, uses_of(RouteStore(opened).read()).get(ref, ()))
+    told |= {"spec": found.spec.values(), "files": [vars(one) for one in found.files], "card": card}
+    output.show(told, json, lambda c: _print_model(c, found, told))
+
+
+@model_app.command()
+def route(
+    store: Store,
+    surface: OnSurface = LOOKUP,
+    stable: Annotated[
+        str | None, typer.Option(help="NAME@VERSION for all but the canary's share; `release` for its own ranker.")
+    ] = None,
+    canary: Annotated[str | None, typer.Option(help="NAME@VERSION for a share, or `none`.")] = None,
+    share: Annotated[float | None, typer.Option(min=0, max=1, help="Of the users, that the canary is for.")] = None,
+    sticky: Annotated[
+        str | None, typer.Option(help="`user`: by user, precomputed too; `client`: who asks for it has it.")
+    ] = None,
+    salt: Annotated[str | None, typer.Option(help="Canaries of one salt have the same users.")] = None,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="NAME@VERSION that ranks unseen; several times, or `none`.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Route to a model that was stopped.")] = False,
+    reason: Why = None,
+    json: Json = False,
+) -> None:
+    """Change which models rank on a surface, or show it; what is not named stays as it is."""
+    from jobs.model_rollout import RouteChange, change_route, described
+
+    change = RouteChange(stable, canary, share, sticky, salt, shadow)
+    if change:
+        after = change_route(open_store(store, writable=True), surface, change, force=force, reason=reason)
+    else:
+        after = RouteStore(open_store(store)).read().of(surface)
+    output.show(described(surface, after), json, lambda c: _print_surface(c, surface, after))
+
+
+@model_app.command()
+def promote(
+    store: Store,
+    surface: OnSurface = LOOKUP,
+    force: Annotated[bool, typer.Option(help="Pass its gates, but for integrity.")] = False,
+    reason: Why = None,
+    json: Json = False,
+) -> None:
+    """Make the canary of a surface stable, once its gates are met."""
+    from jobs import model_rollout
+
+    opened = open_store(store, writable=True)
+    after, findings = model_rollout.promote(opened, surface, force=force, reason=reason)
+    for one in findings:
+        console.print(f"warning: {one}", markup=False)
+    told = model_rollout.described(surface, after) | {"warnings": [str(one) for one in findings]}
+    output.show(told, json, lambda c: _print_surface(c, surface, after))
+
+
+@model_app.command()
+def rollback(store: Store, surface: OnSurface = LOOKUP, reason: Why = None, json: Json = False) -> None:
+    """Go back to the route before; the models that it does not name count as stopped."""
+    from jobs.model_rollout import described, roll_back
+
+    after = roll_back(open_store(store, writable=True), surface, reason)
+    output.show(described(surface, after), json, lambda c: _print_surface(c, surface, after))
+
+
+def ref_of(model: ModelVersion) -> ModelRef:
+    return ModelRef(name=model.name, version=model.version)
+
+
+def summary(model: ModelVersion, routed: Sequence[str]) -> dict[str, Any]:
+    """A model as `pymk model list --json` prints it."""
+    return {
+        "model": f"{model.name}@{model.version}",
+        "name": model.name,
+        "version": model.version,
+        "kind": model.spec.kind,
+        "objective": model.spec.objective,
+        "inputs": len(model.spec.inputs),
+        "bytes": model.size_bytes,
+        "content_hash": model.content_hash,
+        "pushed_at": model.pushed_at,
+        "by": model.by,
+        "checks": dict(model.checks),
+        "routed": list(routed),
+    }
+
+
+def _latest(registry: Registry, name: str) -> ModelVersion:
+    found = registry.latest(name)
+    if found is None:
+        raise NotFound(f"{registry.store.uri}: no model {name}", "`pymk model list` shows the models.")
+    return found
+
+
+def _print_model(c: Console, model: ModelVersion, told: dict[str, Any]) -> None:
+    spec = model.spec
+    c.print(f"{told['model']}: {spec.kind}, scores a {spec.unit} for {spec.objective}", markup=False)
+    c.print(f"pushed {model.pushed_at} by {model.by}, {model.size_bytes:,} bytes, verified", markup=False)
+    need = spec.resources
+    c.print(f"needs {need.cpu:g} cores, {need.memory_bytes:,} bytes; {need.max_rows:,} rows a call at most")
+    c.print(f"routed: {', '.join(told['routed']) or 'nowhere'}", markup=False)
+    rows = [(one.name, one.type, one.width, one.default, one.max_age_s or "any") for one in spec.inputs]
+    c.print(table("inputs", ["name", "type", "width", "default", "seconds old at most"], rows))
+    c.print(told["card"], markup=False)
+
+
+def _print_surface(c: Console, name: str, surface: Surface) -> None:
+    route = surface.route
+    c.print(f"{name}: stable {route.stable or 'the ranker of the release'}", markup=False)
+    if route.canary:
+        c.print(f"canary {route.canary.model} for {route.canary.share:.1%}, by {route.canary.sticky}", markup=False)
+    for shadow in route.shadows:
+        c.print(f"shadow {shadow}", markup=False)
+    for one in surface.stopped:
+        c.print(f"stopped {one.model} at {one.at}: {one.why}", markup=False, soft_wrap=True)
+    if surface.changed_at:
+        c.print(f"changed {surface.changed_at} by {surface.by}; {len(surface.history)} earlier routes", markup=False)

@@ -1,0 +1,32 @@
+"""docs/models.md leads from a notebook to a canary and back, as it is written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore
+from infra.store import open_store
+from tests.docs.reference import DOCS
+from tests.jobs.test_cli import pymk_json
+
+PAGE = (DOCS / "models.md").read_text()
+
+
+def block(language: str) -> str:
+    [found] = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_the_page_can_be_followed_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my-model").mkdir()
+    Path("my-model/model.toml").write_text(block("toml"))
+    exec(block("python"), {})
+    store = open_store(str(tmp_path / "store"), create=True)
+    commands = re.findall(r"^pymk (model .*)$", PAGE, re.MULTILINE)
+    answers = [pymk_json(*shlex.split(command.replace("STORE", store.uri))) for command in commands]
+    canary = Canary(model=ModelRef.parse("my-model@1"), share=0.2)
+    assert [answer.get("stable") for answer in answers[2:]] == ["release", "release", "my-model@1", "release"]
+    assert RouteStore(store).read().of(LOOKUP).route == Route(canary=canary)
