@@ -56,9 +56,8 @@ def test_who_has_friends_but_empty_lists_is_not_taken_for_a_newcomer(alone):
     assert united(lists, np.array([alone]), 5, 2)[0].tolist() == expected
 
 
-def test_recall_counts_what_each_source_names(tmp_path):
-    graph = planted_graph()
-    made = small_release(tmp_path, graph)
+def test_recall_counts_what_each_source_names(planted_release):
+    graph, made = planted_release.graph, planted_release.made
     hidden = graph.held_out_of()
     asked = choose_asked(graph, hidden, 10_000, 17)
     settings = Settings(candidates=CandidateSettings(ann=30))

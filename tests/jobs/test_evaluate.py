@@ -22,18 +22,18 @@ from jobs.report.examples import reason_words
 from jobs.report.projection import project
 from jobs.report.show import copy_report, print_report, read_report
 from lookup_api.ranking.sources import NAMES
-from tests.suites.planted import bare_graph, planted_graph
+from tests.suites.planted import bare_graph
 from tests.suites.small_release import AS_OF, SETTINGS, context, small_release
 
 
 @pytest.fixture(scope="module")
-def graph():
-    return planted_graph()
+def graph(planted_release):
+    return planted_release.graph
 
 
 @pytest.fixture(scope="module")
-def made(graph, tmp_path_factory):
-    return small_release(tmp_path_factory.mktemp("release"), graph)
+def made(planted_release):
+    return planted_release.made
 
 
 @pytest.fixture(scope="module")

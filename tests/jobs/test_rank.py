@@ -15,37 +15,18 @@ from jobs import rank
 from jobs.context import Parent
 from jobs.scoring import Pairs, Scorer, blocks_of
 from lookup_api.ranking.top import top_per_user
-from tests.suites.planted import planted_graph
-from tests.suites.small_release import SETTINGS, context, small_release
-
-
-def lonely_graph() -> Graph:
-    """Planted, and its last users have no friends, attributes or affiliations at all."""
-    graph = planted_graph(240)
-    codes = graph.attribute_codes.copy()
-    codes[:, -20:] = -1
-    excluded = Csr.from_pairs(240, np.array([239, 238]), np.array([0, 1]))
-    return replace(graph, attribute_codes=codes, past=cut(graph.past, 220), now=cut(graph.now, 220), excluded=excluded)
-
-
-def cut(view, users):
-    def kept(rows: Csr, columns: bool) -> Csr:
-        row = np.repeat(np.arange(rows.rows), rows.degrees())
-        keep = (row < users) & ((rows.indices < users) if columns else True)
-        values = None if rows.values is None else rows.values[keep]
-        return Csr.from_pairs(rows.rows, row[keep], rows.indices[keep], values)
-
-    return replace(view, connections=kept(view.connections, True), affiliations=kept(view.affiliations, False))
+from tests.suites.planted import cut_view, planted_graph
+from tests.suites.small_release import SETTINGS, GraphRelease, context, small_release
 
 
 @pytest.fixture(scope="module")
-def graph() -> Graph:
-    return lonely_graph()
+def graph(lonely_release: GraphRelease) -> Graph:
+    return lonely_release.graph
 
 
 @pytest.fixture(scope="module")
-def made(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Parent]:
-    return small_release(tmp_path_factory.mktemp("release"), graph)
+def made(lonely_release: GraphRelease) -> dict[str, Parent]:
+    return lonely_release.made
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +109,9 @@ def test_who_has_no_more_than_a_city_gets_people_of_it(tmp_path: Path) -> None:
     local = replace(graph, attributes=("city",), attribute_codes=city[None], cardinalities=(7,))
     nowhere = Csr.empty(400, np.float32)
     local = replace(local, past=replace(graph.past, affiliations=nowhere), now=replace(graph.now, affiliations=nowhere))
-    local = replace(local, past=cut(local.past, 399), now=cut(local.now, 399), entity_kind=np.zeros(0, np.int16))
+    local = replace(
+        local, past=cut_view(local.past, 399), now=cut_view(local.now, 399), entity_kind=np.zeros(0, np.int16)
+    )
     made = small_release(tmp_path, local)
     rankings = pq.read_table(made["rankings"].path)
     mine = rankings.filter(pa.compute.equal(rankings["user_id"], local.ids[399]))

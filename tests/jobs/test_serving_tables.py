@@ -19,9 +19,8 @@ from jobs.scoring import Pairs, Scorer
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES, assemble
 from lookup_api.ranking.popular import most_connected
 from lookup_api.ranking.scoring import RankingModel
-from tests.jobs.test_rank import lonely_graph
 from tests.suites.planted import bare_graph
-from tests.suites.small_release import SETTINGS, context, small_release
+from tests.suites.small_release import SETTINGS, GraphRelease, context, small_release
 
 SERVING = Settings(
     candidates=SETTINGS.candidates,
@@ -31,13 +30,13 @@ SERVING = Settings(
 
 
 @pytest.fixture(scope="module")
-def graph() -> Graph:
-    return lonely_graph()
+def graph(lonely_release: GraphRelease) -> Graph:
+    return lonely_release.graph
 
 
 @pytest.fixture(scope="module")
-def made(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Parent]:
-    return small_release(tmp_path_factory.mktemp("release"), graph)
+def made(lonely_release: GraphRelease) -> dict[str, Parent]:
+    return lonely_release.made
 
 
 @pytest.fixture(scope="module")

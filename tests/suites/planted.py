@@ -1,5 +1,7 @@
 """A small graph with communities planted in it: friendships within are likely, across rare."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from infra.graph import LEARN, NO_DAY, REPORT, VALIDATE, Csr, Graph, View
@@ -48,6 +50,28 @@ def bare_graph(users: int) -> Graph:
     return assemble(
         none, none, np.empty((0, users), np.int32), (), Csr.empty(users, np.float32), np.zeros(users, np.uint8)
     )
+
+
+def lonely_graph() -> Graph:
+    """Planted, and its last users have no friends, attributes or affiliations at all."""
+    graph = planted_graph(240)
+    codes = graph.attribute_codes.copy()
+    codes[:, -20:] = -1
+    excluded = Csr.from_pairs(240, np.array([239, 238]), np.array([0, 1]))
+    past, now = cut_view(graph.past, 220), cut_view(graph.now, 220)
+    return replace(graph, attribute_codes=codes, past=past, now=now, excluded=excluded)
+
+
+def cut_view(view: View, users: int) -> View:
+    """The view without friends and affiliations of those from row `users` on."""
+
+    def kept(rows: Csr, columns: bool) -> Csr:
+        row = np.repeat(np.arange(rows.rows), rows.degrees())
+        keep = (row < users) & ((rows.indices < users) if columns else True)
+        values = None if rows.values is None else rows.values[keep]
+        return Csr.from_pairs(rows.rows, row[keep], rows.indices[keep], values)
+
+    return replace(view, connections=kept(view.connections, True), affiliations=kept(view.affiliations, False))
 
 
 def _view(pairs, affiliations: Csr) -> View:

@@ -1,6 +1,7 @@
 """Artifacts of a small graph, made by the stages themselves without Spark or an encoder."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from jobs.graph_parts import ATTRIBUTE_VALUES, ENTITIES
 
 AS_OF = datetime(2024, 10, 4, tzinfo=UTC)
 SETTINGS = Settings(candidates=CandidateSettings(ann=0, per_user=60, block=100), ranker=RankerSettings(trees=20))
+
+
+@dataclass(frozen=True)
+class GraphRelease:
+    """A graph and the artifacts made of it, by kind; shared by tests, which only read it."""
+
+    graph: Graph
+    made: dict[str, Parent]
 
 
 def small_release(folder: Path, graph: Graph, settings: Settings = SETTINGS) -> dict[str, Parent]:
