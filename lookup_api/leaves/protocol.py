@@ -1,0 +1,31 @@
+"""What scores rows by a model of the registry, wherever the model is open: in this process, in another, in a fleet."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from infra.errors import PymkError
+from infra.model_routes import ModelRef
+from lookup_api.deadline import Deadline
+from lookup_api.ranking.scorers import Array, Float32
+
+
+class LeafFailed(PymkError):
+    """A model could not score here; others, or the same one elsewhere, may."""
+
+
+class Leaf(Protocol):
+    """Safe to use from any thread."""
+
+    def score(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Float32:
+        """Scores float32 [n]; higher is better.
+
+        columns: [n], or [n, width] of a wide one, by name of the input: at least those that the model names, others
+        are ignored, and the default of model.toml stands for one that is left out. All have as many rows. Raises
+        NotFound for a model that the registry lacks, TooLate where the deadline passes, LeafFailed where the model
+        cannot be opened or fails, and UsageError for columns whose shape is not the input's.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends what runs for it; no score is asked for afterwards."""
+        ...
