@@ -3,7 +3,8 @@
     python -m benchmarks.lookup [--users 20000,1000000] [--seconds 8] [--repeats 5] [--connections 16]
         [--warm 5] [--folder FOLDER] [--peer-users 100000] [--feast FEAST/bin/python]
 
-The lookup asks for an API key, keeps limits, applies rules and live facts and counts its metrics. Each server has one
+The lookup asks for an API key, keeps limits, applies rules and live facts and counts its metrics. Its tables are locked
+in memory (api.lock_tables), where Redis has its own; a log line says so where they do not fit. Each server has one
 worker and one and the same core; wrk, and Redis for the peers, have the others. Uniform: any user, answers not kept (L1
 off). Zipf: users drawn by a Zipf law of exponent 0.99 as in YCSB, L1 on. Ratios are medians over the repeats, each of
 runs that follow one another, and are what holds on other machines.

@@ -79,7 +79,7 @@ def running(
     url: str,
     ready: str,
     core: set[int] | None = None,
-    patience_s: float = 120.0,
+    patience_s: float = 600.0,
 ) -> Iterator[Server]:
     """A command that serves `url`, once it answers at the path `ready`; stopped afterwards."""
     pinned = ["taskset", "-c", ",".join(map(str, sorted(core)))] if core else []

@@ -6,6 +6,8 @@
 One worker on one core; the load is open: requests arrive by chance (Poisson) over kept-alive connections, and latencies
 count from when a request was due. The empty route gets the same requests a second on the same core, half of the time
 before and half after. Half of the requests are for a few users, to whom the events happen, over the same connections.
+What it can answer is found in a closed loop of the same requests and events, after as many events as the ten minutes
+bring: a list from which somebody must be left out costs more than one that the night wrote.
 
 Checked of each answer: its status; that its items, as-of and release id are of one release; and that it names nobody
 whom an event has barred: of events that were accepted before the request was sent, and of those more than a second ago.
@@ -36,7 +38,7 @@ from jobs.serve import APP
 
 RELEASES = 3
 HOT, HOT_SHARE = 500, 0.5
-PROBE_S = 5.0
+PROBE_S, EARLIER_S = 5.0, 30.0
 TYPES = ("dismissed", "connected", "blocked", "deactivated", "shown", "clicked")
 SHARES = (0.4, 0.1, 0.15, 0.05, 0.2, 0.1)
 BOTH_WAYS = ("connected", "blocked")
@@ -159,12 +161,16 @@ def later_releases(site: Site) -> list[Release]:
 def measure(lookup: Server, empty: Server, site: Site, releases: list[Release], args: argparse.Namespace) -> Check:
     tags = ["bench", *(f"night-{n}" for n in range(1, RELEASES))]
     known = {r.release_id: (r.as_of, t) for r, t in zip(sorted(releases, key=lambda r: r.as_of), tags, strict=True)}
-    check, warm = Check(known), Check(known)
-    probe(lookup, site, warm, args.connections)
-    peak = probe(lookup, site, warm, args.connections)
+    earlier = Check(known)
+    fresh = probe(lookup, site, earlier, args.connections, 0)
+    happen(lookup, site, earlier, args)
+    peak = probe(lookup, site, earlier, args.connections, args.events / fresh)
+    check = Check(known, earlier.truth, listed=earlier.listed)
     rate = args.load * peak
     print(
-        f"{site.users:,} users; peak {peak:,.0f}/s over {args.connections} connections; load {rate:,.0f}/s", flush=True
+        f"{site.users:,} users; closed loop over {args.connections} connections {fresh:,.0f}/s, after "
+        f"{earlier.events.statuses[202]:,} events {peak:,.0f}/s; load {rate:,.0f}/s",
+        flush=True,
     )
     beside = Seen()
     beside.seconds = ask_empty(empty, site, beside, rate, args)
@@ -184,12 +190,24 @@ def measure(lookup: Server, empty: Server, site: Site, releases: list[Release], 
     return check
 
 
-def probe(server: Server, site: Site, check: Check, connections: int) -> float:
+def probe(server: Server, site: Site, check: Check, connections: int, event_share: float) -> float:
     """Requests a second in a closed loop."""
     loop, seen = OpenLoop(server.url, connections), Seen()
-    seen.seconds = loop.run(AT_ONCE, PROBE_S, Mix(site, check, 0).ask, seen.add)
+
+    def see(answer: Answer) -> None:
+        seen.add(answer)
+        check.see(answer)
+
+    seen.seconds = loop.run(AT_ONCE, PROBE_S, Mix(site, check, event_share).ask, see)
     loop.close()
     return seen.good_per_s
+
+
+def happen(server: Server, site: Site, check: Check, args: argparse.Namespace) -> None:
+    """As many events as the run brings, sooner."""
+    loop = OpenLoop(server.url, args.connections)
+    loop.run(args.events * args.seconds / EARLIER_S, EARLIER_S, Mix(site, check, 1).ask, check.see)
+    loop.close()
 
 
 def ask_empty(server: Server, site: Site, seen: Seen, rate: float, args: argparse.Namespace) -> float:

@@ -40,13 +40,14 @@ class Site:
     release: Release
 
     def environment(self, l1: bool) -> dict[str, str]:
-        """Of a worker that asks for keys and keeps limits. l1: whether it keeps answers."""
-        return worker_environment(self.uri, in_service(l1))
+        """Of a worker that asks for keys, keeps limits and has its tables in memory. l1: whether it keeps answers."""
+        return worker_environment(self.uri, in_service(l1, lock_tables=True))
 
 
-def in_service(l1: bool) -> Settings:
+def in_service(l1: bool, lock_tables: bool = False) -> Settings:
     ladder = LadderSettings() if l1 else LadderSettings(l1_mib=0)
-    return Settings(api=ApiSettings(key_per_s=KEY_PER_S, user_per_s=USER_PER_S), ladder=ladder)
+    api = ApiSettings(key_per_s=KEY_PER_S, user_per_s=USER_PER_S, lock_tables=lock_tables)
+    return Settings(api=api, ladder=ladder)
 
 
 def prepare(folder: Path, users: int) -> Site:

@@ -27,6 +27,7 @@ from infra.kv import (
     partition_of,
     partitions_of,
 )
+from infra.memory_lock import MemoryLock
 
 PATTERN = "part-{:05d}.lmdb"
 MAP_BYTES = 1 << 40
@@ -95,6 +96,10 @@ class LmdbTables:
             ends = np.cumsum([len(value) for value in values])
             yield decode_keys(b"".join(keys)), np.frombuffer(b"".join(values), np.uint8), ends
 
+    def keep_in_memory(self) -> int:
+        """Locks the files' pages until they are closed; bytes locked. Raises NotLocked: nothing else changes then."""
+        return sum(part.keep_in_memory() for part in self._parts)
+
     def close(self) -> None:
         """Gives the files back; they are unmapped when the last reader of this process has closed them."""
         parts, self._parts = self._parts, []
@@ -117,6 +122,7 @@ class _SharedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.readers = 0
+        self.kept: MemoryLock | None = None
         try:
             self.env = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, max_dbs=len(SERVING_TABLES),
@@ -154,6 +160,13 @@ class _SharedFile:
             if self.readers == 0:
                 del self._open[self.path]
                 self.env.close()
+                if self.kept is not None:
+                    self.kept.close()
+
+    def keep_in_memory(self) -> int:
+        if self.kept is None:
+            self.kept = MemoryLock(self.path)
+        return self.kept.size_bytes
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:

@@ -49,9 +49,15 @@ def merged(parts: Sequence[tuple[Int64, Float32]], k: int, left_out: Sequence[st
     if not parts:
         return Found(np.zeros(0, np.int64), np.zeros(0, np.float32), tuple(left_out))
     ids, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((ids, -scores))
-    if len(parts) > 1:
+    order = np.argsort(-scores, kind="stable")  # what each shard found is in order: merging it is cheap
+    if _repeats(scores[order]):
+        order = np.lexsort((ids, -scores))
+    if _repeats(np.sort(ids)):
         _, first = np.unique(ids[order], return_index=True)
         order = order[np.sort(first)]
     best = order[:k]
     return Found(ids[best], scores[best], tuple(left_out))
+
+
+def _repeats(ordered: Int64 | Float32) -> bool:
+    return bool((ordered[1:] == ordered[:-1]).any())

@@ -46,7 +46,9 @@ class Parts:
         facts_at = facts_uri(settings, store_uri)
         self.metrics = Metrics()
         source = source_of(store_uri, api.tables, api.tables_timeout_ms / 1e3, api.poll_s)
-        self.watch = ReleaseWatch(store_uri, api.poll_s, self.metrics, ladder=settings.ladder, source=source)
+        self.watch = ReleaseWatch(
+            store_uri, api.poll_s, self.metrics, ladder=settings.ladder, source=source, lock_tables=api.lock_tables
+        )
         self.lookup = Lookup.of(settings, self.metrics)
         self.facts = FactsAccess(facts_at, settings, self.metrics)
         self.erasures = ErasureWatch(store_uri, self.facts, api.poll_s, self.metrics)

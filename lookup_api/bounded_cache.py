@@ -1,7 +1,9 @@
 """A cache in this process, bounded in bytes and in the age of what it holds.
 
 Reading takes no lock: an entry is found by one dictionary look-up and marked as used. What was not used since it came
-or since it was last spared is dropped first (second chance, the clock of Corbató, 1968).
+or since it was last spared is dropped first (second chance, the clock of Corbató, 1968). What costs little to make
+again is kept from the second time on only: of the many keys that come once none then pushes out one that comes often
+(the doorkeeper of TinyLFU: Einziger, Friedman and Manes, 2017).
 """
 
 import threading
@@ -14,6 +16,8 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 ENTRY_BYTES = 300
 """What an entry takes beside its value: key, record, places in the dictionary."""
+DOORKEEPER = 4
+"""Keys that are remembered to have come once, for each entry."""
 
 
 @dataclass(slots=True)
@@ -33,6 +37,7 @@ class BoundedCache(Generic[V]):
         self._clock = clock
         self._entries: OrderedDict[Hashable, _Entry[V]] = OrderedDict()  # finding the oldest of a dict takes a scan
         self._lock = threading.Lock()
+        self._seen_once: set[int] = set()
         self.size_bytes = 0
 
     def __bool__(self) -> bool:
@@ -48,17 +53,33 @@ class BoundedCache(Generic[V]):
         entry.used = True
         return entry.value
 
-    def put(self, key: Hashable, value: V, size: int) -> None:
-        """size: bytes of the value. What is larger than the whole cache is not kept."""
+    def put(self, key: Hashable, value: V, size: int, cheap: bool = False) -> None:
+        """size: bytes of the value. What is larger than the whole cache is not kept.
+
+        cheap: where something else would have to go for it, it is kept only if it was put before, not long ago.
+        """
         size += ENTRY_BYTES
         if size > self._most:
             return
         with self._lock:
+            if cheap and self.size_bytes + size > self._most and key not in self._entries and self._is_first(key):
+                return
             self._drop(key)
             while self.size_bytes + size > self._most:
                 self._evict()
             self._entries[key] = _Entry(value, self._clock() + self._life_s, size)
             self.size_bytes += size
+
+    def _is_first(self, key: Hashable) -> bool:
+        """Whether it was not put lately; all is forgotten when as many came as there are entries."""
+        told = hash(key)
+        if told in self._seen_once:
+            self._seen_once.discard(told)
+            return False
+        if len(self._seen_once) >= DOORKEEPER * len(self._entries):
+            self._seen_once.clear()
+        self._seen_once.add(told)
+        return True
 
     def drop(self, key: Hashable) -> None:
         with self._lock:

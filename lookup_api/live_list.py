@@ -136,9 +136,10 @@ class LiveRanker:
         circle = viewer.circle
         near = circle.near.best(int(wanted * NEAR_SHARE)).ids if circle and circle.complete else stored[:0]
         ids = np.concatenate([stored, near, found.ids])
-        people, first = np.unique(ids, return_index=True)
-        allowed = ~among(people, _barred(ask, viewer))
-        first = np.sort(first[allowed])[:wanted]
+        first, last = _occurrences(ids)
+        allowed = np.flatnonzero(~among(ids[first], _barred(ask, viewer)))
+        chosen = allowed[np.argsort(first[allowed])][:wanted]
+        first, nearest = first[chosen], last[chosen] - (len(ids) - len(found.ids))
         kept = ids[first]
         cosine = np.full(len(kept), np.nan, np.float32)
         bits = np.zeros(len(kept), np.uint8)
@@ -146,12 +147,9 @@ class LiveRanker:
         if viewer.stored:
             own = np.frombuffer(viewer.stored.sources, np.uint8)
             bits[place >= 0] = own[place[place >= 0]]
-        if len(found.ids):
-            by_id = np.argsort(found.ids)
-            at = by_id[np.minimum(np.searchsorted(found.ids, kept, sorter=by_id), len(by_id) - 1)]
-            named = found.ids[at] == kept
-            cosine[named] = found.scores[at[named]]
-            bits[named] |= ANN
+        named = nearest >= 0
+        cosine[named] = found.scores[nearest[named]]
+        bits[named] |= ANN
         common, allocation = (circle.near if circle is not None else NOBODY).of(kept)
         bits[common > 0] |= TWO_HOP
         return People(kept, bits, place, cosine, common, allocation)
@@ -228,6 +226,14 @@ class LiveRanker:
             rows = zip(listed, people.sources[order].tolist(), pairs[order].tolist(), strict=True)
             evidence = {p: (bits, dict(zip(PAIR_FEATURES, row, strict=True))) for p, bits, row in rows}
         return LiveList(blob, without, evidence)
+
+
+def _occurrences(ids: Int64) -> tuple[Int64, Int64]:
+    """Places at which each of the distinct ids comes first and last, int64 [m] each, in the order of the ids."""
+    order = np.argsort(ids, kind="stable")
+    differs = ids[order][1:] != ids[order][:-1]
+    some = [True] * bool(len(ids))
+    return order[np.concatenate([some, differs]).astype(bool)], order[np.concatenate([differs, some]).astype(bool)]
 
 
 def _vector(release: ServedRelease, viewer: Viewer) -> Float32:

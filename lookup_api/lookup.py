@@ -139,7 +139,7 @@ class Lookup:
         if self.answers and not (query.exclude or query.explain or ask.facts.fatigue):
             items = outcome.shown.items
             answered = Answered(release.release_id, ask.facts.version, outcome.source, items, mark)
-            self.answers.put((query.user_id, query.limit), answered, len(items))
+            self.answers.put((query.user_id, query.limit), answered, len(items), cheap=outcome.source == "precomputed")
 
     def _told(
         self,

@@ -57,6 +57,10 @@ class Metrics:
             "pymk_release_age_seconds", "Now minus the as-of of the release that is served.",
             multiprocess_mode="livemax", registry=own,
         )  # fmt: skip
+        self.tables_locked = Gauge(
+            "pymk_tables_locked_bytes", "Of the served release's files, those locked in memory (api.lock_tables).",
+            multiprocess_mode="livemin", registry=own,
+        )  # fmt: skip
         self._answered = {
             source: (self.requests.labels(source, "200"), self.seconds.labels(source)) for source in SOURCES
         }

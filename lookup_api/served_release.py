@@ -11,6 +11,7 @@ from infra.blobs import Ranking, decode_ranking
 from infra.errors import CorruptArtifact
 from infra.kv import META, RANKINGS, USERS, KeyValueReader
 from infra.lmdb_tables import LmdbTables
+from infra.memory_lock import NotLocked
 from infra.overlay_tables import OverlayTables
 from infra.releases import Release
 from infra.serving_meta import GROUP_RULES_KEY, HEAD_KEY, POPULAR_KEY, ServingHead
@@ -28,8 +29,8 @@ class ServedRelease:
     """Immutable but for its count of users. as_of_s: seconds since 1970. popular: the popular list, decoded once.
 
     group_rules: the cap of each company and school, a byte a group. live: what ranks live, where the release has it.
-    departed: who left since the night that a delta is built on, whom other people's rows may still name. mapped: its
-    tables are files of this machine, where what was read once can be read again.
+    departed: who left since the night that a delta is built on, whom other people's rows may still name. files: of this
+    machine that its tables are, where what was read once can be read again; none where a host has them.
     """
 
     def __init__(self, release_id: str, as_of: str, tables: KeyValueReader, live: LiveParts | None = None) -> None:
@@ -41,7 +42,7 @@ class ServedRelease:
         self.popular = _popular(tables)
         self.group_rules = tables.get(META, GROUP_RULES_KEY) or b""
         self.live = live
-        self.mapped = False
+        self.files: list[LmdbTables] = []
         departed = tables.departed if isinstance(tables, OverlayTables) else ()
         self.departed: Bar = dict.fromkeys(departed, DEPARTED)
         self._lock = threading.Lock()
@@ -57,11 +58,12 @@ class ServedRelease:
         Raises NotFound and CorruptArtifact; a release that does not fit together is corrupt.
         """
         nightly = release.base_as_of or release.as_of
-        tables: KeyValueReader = LmdbTables(_opened(store, release, SERVING, nightly).path)
+        files = [LmdbTables(_opened(store, release, SERVING, nightly).path)]
+        tables: KeyValueReader = files[0]
         if release.base is not None:
-            tables = _overlaid(store, release, tables)
+            tables = _overlaid(store, release, files)
         opened = cls.of(release, tables, ladder)
-        opened.mapped = True
+        opened.files = files
         opened.mend(store)
         return opened
 
@@ -84,6 +86,21 @@ class ServedRelease:
         head = self.head
         blobs = self.tables.get_many(USERS, ids)
         return decode_users(blobs, len(head.user_features), len(head.attributes), head.embedding_dimensions)
+
+    @property
+    def mapped(self) -> bool:
+        return bool(self.files)
+
+    def keep_in_memory(self) -> int:
+        """Locks the pages of its files while it is open; bytes locked.
+
+        A lock that is refused is logged: pages that come and go make answers slow now and then, not wrong.
+        """
+        try:
+            return sum(tables.keep_in_memory() for tables in self.files)
+        except (NotLocked, OSError) as error:
+            log.error("the tables of %s are not locked in memory: %s", self.release_id, error)
+            return 0
 
     def take(self) -> bool:
         """Counts one more user; false when the release was closed already."""
@@ -128,10 +145,12 @@ def _opened(store: ObjectStore, release: Release, kind: str, as_of: str) -> Open
     return artifact
 
 
-def _overlaid(store: ObjectStore, release: Release, base: KeyValueReader) -> KeyValueReader:
-    """The rows of a delta over those of its base, which is closed where that fails."""
+def _overlaid(store: ObjectStore, release: Release, files: list[LmdbTables]) -> KeyValueReader:
+    """The rows of a delta, whose file it adds, over those of its base, which is closed where that fails."""
+    [base] = files
     try:
         delta = LmdbTables(_opened(store, release, DELTA, release.as_of).path)
+        files.append(delta)
         try:
             return OverlayTables(delta, base)
         except BaseException:

@@ -28,6 +28,10 @@ class Near:
 
     def best(self, k: int) -> "Near":
         """The k with the highest allocation, best first; equals by id."""
+        if len(self.ids) > k > 0:  # sorting what is far from the best would cost more than all the rest
+            least = np.partition(self.allocation, -k)[-k]
+            few = np.flatnonzero(self.allocation >= least)
+            return self.where(few[np.lexsort((self.ids[few], -self.allocation[few]))[:k]])
         return self.where(np.lexsort((self.ids, -self.allocation))[:k])
 
     def where(self, chosen: npt.NDArray[np.bool_] | Int64) -> "Near":

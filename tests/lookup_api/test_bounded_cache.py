@@ -28,6 +28,25 @@ def test_what_was_not_used_is_dropped_first() -> None:
     assert [cache.get(key) for key in (1, 3, 5, 6)] == [None] * 4
 
 
+def test_in_a_full_cache_what_is_cheap_is_kept_from_the_second_time_on() -> None:
+    cache = BoundedCache[int](ROOM, 300)
+    for key in range(10):
+        cache.put(key, key, 100, cheap=True)
+    assert [cache.get(key) for key in range(10)] == list(range(10)), "there was room"
+    for key in range(10, 30):
+        cache.put(key, key, 100, cheap=True)
+    assert len(cache) == 10
+    assert [cache.get(key) for key in range(10, 30)] == [None] * 20
+    cache.put(29, 29, 100, cheap=True)
+    assert cache.get(29) == 29
+    for key in range(1000, 5000):
+        cache.put(key, key, 100, cheap=True)
+    cache.put(1000, 1000, 100, cheap=True)
+    assert cache.get(1000) is None, "that was long ago"
+    cache.put(29, 30, 100, cheap=True)
+    assert cache.get(29) == 30, "what is kept is kept anew"
+
+
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2000), st.booleans()), max_size=200))
 def test_it_never_holds_more_than_it_may_and_always_what_came_last(steps: list[tuple[int, int, bool]]) -> None:
     cache = BoundedCache[int](ROOM, 300)
