@@ -33,7 +33,7 @@ class Golden:
 
 def write_golden(folder: Path, spec: ModelSpec, golden: Golden) -> None:
     """Writes the batch into a model's folder; columns are cast to the types of the inputs."""
-    arrays = [_to_arrow(np.asarray(golden.columns[one.name], one.dtype)) for one in spec.inputs]
+    arrays = [to_arrow(np.asarray(golden.columns[one.name], one.dtype)) for one in spec.inputs]
     arrays.append(pa.array(np.asarray(golden.scores, np.float32)))
     pq.write_table(pa.Table.from_arrays(arrays, names=[*spec.columns, spec.output]), folder / FILE)
 
@@ -62,7 +62,8 @@ def read_golden(folder: Path, spec: ModelSpec) -> Golden:
     return Golden(columns, scores)
 
 
-def _to_arrow(values: Array) -> pa.Array:
+def to_arrow(values: Array) -> pa.Array:
+    """A column [n], or [n, width] as lists of that many."""
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

@@ -82,10 +82,6 @@ class ApiSettings(Section):
         pattern=r"^((rediss?(\+cluster)?|unix|dynamodb)://.*)?$",
         description="Host that `pymk release load` fills and tables are read from; empty for the store's own files.",
     )
-    lock_tables: bool = Field(
-        False,
-        description="Whether the tables' files are kept in memory, all of them, as far as the system allows (mlock).",
-    )
     tables_timeout_ms: float = Field(50, ge=1, le=60_000, description="Time that an answer of that host may take.")
 
 
@@ -143,3 +139,29 @@ class LadderSettings(Section):
         0.75, gt=0, le=1, description="Busy share of a worker from which live ranking looks at a quarter of the people."
     )
     no_live_at: float = Field(0.9, gt=0, le=1, description="Busy share of a worker from which nothing is ranked live.")
+
+
+class LeafSettings(Section):
+    addresses: tuple[str, ...] = Field(
+        (), description="host:port of leaf processes that score by routed models; none: every worker does so itself."
+    )
+    shard_size: int = Field(2, ge=1, le=1024, description="Leaf processes that a version of a model is placed on.")
+    memory_mib: int = Field(
+        1024, ge=1, le=2**24, description="Memory of a leaf for models, by what their model.toml says they take."
+    )
+    math_threads: int = Field(1, ge=1, le=256, description="Calls of models that a leaf makes at once.")
+    load_threads: int = Field(2, ge=1, le=64, description="Models that a leaf loads at once.")
+    most_waiting: int = Field(
+        256, ge=1, le=100_000, description="Requests that may wait for their turn in a leaf; more are refused."
+    )
+    lz4: bool = Field(False, description="Whether columns are compressed on their way to a leaf process.")
+    timeout_ms: float = Field(
+        1000, ge=1, le=600_000, description="Time that a leaf process may take, be there more until the deadline."
+    )
+    cache_mib: int = Field(
+        0, ge=0, le=65_536, description="Memory of a leaf for scores of identical requests; 0 for none."
+    )
+    cache_life_s: float = Field(60, ge=0.001, le=864_000, description="How long such scores are given again.")
+    drain_s: float = Field(
+        10, ge=0, le=3600, description="Seconds that a leaf process, told to stop, gives requests that it has in hand."
+    )

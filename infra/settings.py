@@ -30,7 +30,14 @@ from infra.night_settings import (
     SparkSettings,
     StoreSettings,
 )
-from infra.serving_settings import ApiSettings, EventSettings, LadderSettings, RulesSettings, ServingSettings
+from infra.serving_settings import (
+    ApiSettings,
+    EventSettings,
+    LadderSettings,
+    LeafSettings,
+    RulesSettings,
+    ServingSettings,
+)
 from infra.settings_section import Section
 
 __all__ = [
@@ -47,6 +54,7 @@ __all__ = [
     "GraphSettings",
     "IndexSettings",
     "LadderSettings",
+    "LeafSettings",
     "NewcomerSettings",
     "RankSettings",
     "RankerSettings",
@@ -88,6 +96,7 @@ class Settings(Section):
     rules: RulesSettings = RulesSettings()
     api: ApiSettings = ApiSettings()
     ladder: LadderSettings = LadderSettings()
+    leaves: LeafSettings = LeafSettings()
     events: EventSettings = EventSettings()
     store: StoreSettings = StoreSettings()
 

@@ -1,0 +1,191 @@
+"""What goes between those who score and the leaf processes: Arrow record batches there, scores back.
+
+The columns of a model whose list the sender has go as a bare record batch, whose schema both sides compile from the
+model.toml; the list's digest goes with it, so that a batch cut by another list is never read. Columns of a model whose
+list is not known go with their schema, all of them.
+"""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from infra.errors import UsageError
+from infra.model_golden import to_arrow
+from infra.model_routes import ModelRef
+from infra.model_spec import InputSpec
+from lookup_api.leaves.columns import ColumnList
+from lookup_api.ranking.scorers import Array, Float32
+
+SCORE, COLUMNS, HEALTH, METRICS = "score", "columns", "health", "metrics"
+"""Actions of a leaf process."""
+MAGIC = b"leaf\x01"
+REQUEST = struct.Struct("<5sBHf16s4x")
+"""Magic and version, form, length of the model's name, milliseconds left, digest of the list; Arrow's bytes follow the
+name, from the next multiple of ALIGNED."""
+REPLY = struct.Struct("<5sBxxIQ")
+"""Magic and version, status, rows, bytes of columns that were of no use; then the scores, or why there are none."""
+ALL, TRIMMED = 0, 1
+ALIGNED = 64
+MOST_LEFT_MS = 3_600_000.0
+
+
+class Status(IntEnum):
+    """What became of a request."""
+
+    OK = 0
+    NOT_FOUND = 1
+    LATE = 2
+    LOADING = 3
+    FAILED = 4
+    USAGE = 5
+    OTHER_LIST = 6
+    LEAVING = 7
+
+
+class WireError(Exception):
+    """Bytes that are not what they should be."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came. body: Arrow's bytes. digest: of the list by which columns were cut, if they were."""
+
+    model: ModelRef
+    left_s: float
+    form: int
+    digest: bytes
+    body: pa.Buffer
+
+
+@dataclass(frozen=True)
+class Reply:
+    """scores: None unless the status is OK; why: then."""
+
+    status: int
+    scores: Float32 | None
+    why: str
+    discarded: int
+
+
+def schema_of(columns: ColumnList) -> pa.Schema:
+    """Of a record batch of the list's columns."""
+
+    def type_of(one: InputSpec) -> pa.DataType:
+        values = pa.from_numpy_dtype(one.dtype)
+        return values if one.width == 1 else pa.list_(values, one.width)
+
+    return pa.schema([pa.field(one.name, type_of(one)) for one in columns.inputs])
+
+
+def options(lz4: bool) -> pa.ipc.IpcWriteOptions:
+    return pa.ipc.IpcWriteOptions(compression="lz4" if lz4 else None)
+
+
+def encode_trimmed(trimmed: Sequence[Array], schema: pa.Schema, how: pa.ipc.IpcWriteOptions) -> pa.Buffer:
+    """A bare record batch of a list's columns."""
+    arrays = [to_arrow(column) for column in trimmed]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema).serialize(options=how)
+
+
+def decode_trimmed(body: pa.Buffer, schema: pa.Schema) -> list[Array]:
+    """Raises WireError."""
+    try:
+        batch = pa.ipc.read_record_batch(body, schema)
+        return [_to_numpy(column) for column in batch.columns]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise WireError(f"no record batch of the model's columns: {error}") from None
+
+
+def encode_all(columns: Mapping[str, Array], how: pa.ipc.IpcWriteOptions) -> pa.Buffer:
+    """All columns, with their schema. Raises UsageError for columns of different lengths, or of no known type."""
+    sink = pa.BufferOutputStream()
+    try:
+        arrays = [to_arrow(np.ascontiguousarray(column)) for column in columns.values()]
+        batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
+        with pa.ipc.new_stream(sink, batch.schema, options=how) as stream:
+            stream.write_batch(batch)
+    except pa.ArrowException as error:
+        raise UsageError(f"columns that cannot be sent: {error}") from None
+    return sink.getvalue()
+
+
+def decode_all(body: pa.Buffer) -> dict[str, Array]:
+    """Raises WireError."""
+    try:
+        with pa.ipc.open_stream(body) as stream:
+            batch = stream.read_next_batch()
+        return {name: _to_numpy(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    except (pa.ArrowException, OSError, ValueError, StopIteration) as error:
+        raise WireError(f"no columns: {error}") from None
+
+
+def encode_request(model: ModelRef, left_s: float, form: int, digest: bytes, body: pa.Buffer) -> bytes:
+    name = str(model).encode()
+    left_ms = min(max(left_s * 1000, 0.0), MOST_LEFT_MS)
+    head = REQUEST.pack(MAGIC, form, len(name), left_ms, digest) + name
+    return b"".join((head, bytes(-len(head) % ALIGNED), memoryview(body)))
+
+
+def decode_request(data: pa.Buffer) -> Asked:
+    """Raises WireError."""
+    try:
+        magic, form, size, left_ms, digest = REQUEST.unpack(data[: REQUEST.size])
+        if magic != MAGIC or form not in (ALL, TRIMMED) or not 0 <= left_ms <= MOST_LEFT_MS:
+            raise WireError("no request of this version")
+        end = REQUEST.size + size
+        model = ModelRef.parse(data[REQUEST.size : end].to_pybytes().decode())
+    except (struct.error, UnicodeDecodeError, UsageError) as error:
+        raise WireError(f"no request: {error}") from None
+    return Asked(model, left_ms / 1000, form, digest, data[end + -end % ALIGNED :])
+
+
+def encode_reply(status: Status, scores: Float32 | None = None, why: str = "", discarded: int = 0) -> bytes:
+    body = why.encode() if scores is None else scores.astype("<f4").tobytes()
+    return REPLY.pack(MAGIC, status, 0 if scores is None else len(scores), discarded) + body
+
+
+def decode_reply(data: bytes) -> Reply:
+    """Raises WireError."""
+    try:
+        magic, status, rows, discarded = REPLY.unpack_from(data)
+        if magic != MAGIC:
+            raise WireError("no reply of this version")
+        if status != Status.OK:
+            return Reply(status, None, data[REPLY.size :].decode(), discarded)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise WireError(f"no reply: {error}") from None
+    if len(data) != REPLY.size + 4 * rows:
+        raise WireError(f"{len(data) - REPLY.size} bytes of {rows} scores")
+    return Reply(status, np.frombuffer(data, "<f4", rows, REPLY.size).astype(np.float32), "", discarded)
+
+
+def encode_list(columns: ColumnList) -> bytes:
+    values = {"model": columns.model, "inputs": [one.model_dump(mode="json") for one in columns.inputs]}
+    return json.dumps(values | {"digest": columns.digest.hex()}).encode()
+
+
+def decode_list(data: bytes, model: ModelRef) -> ColumnList:
+    """Raises WireError for what is no list of this model's columns, or not the one that the leaf says it is."""
+    try:
+        values = json.loads(data)
+        found = ColumnList(values["model"], tuple(InputSpec.model_validate(one) for one in values["inputs"]))
+        told = values["digest"]
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        raise WireError(f"no list of columns: {error}") from None
+    if found.model != model.name or not found.inputs or found.digest.hex() != told:
+        raise WireError("a list of columns that is not the one that it says it is")
+    return found
+
+
+def _to_numpy(column: pa.Array) -> Array:
+    if column.null_count:
+        raise WireError("a column with nulls")
+    if pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, column.type.list_size)
+    return np.asarray(column.to_numpy(zero_copy_only=False))
