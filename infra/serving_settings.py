@@ -82,6 +82,10 @@ class ApiSettings(Section):
         pattern=r"^((rediss?(\+cluster)?|unix|dynamodb)://.*)?$",
         description="Host that `pymk release load` fills and tables are read from; empty for the store's own files.",
     )
+    lock_tables: bool = Field(
+        False,
+        description="Whether the tables' files are kept in memory, all of them, as far as the system allows (mlock).",
+    )
     tables_timeout_ms: float = Field(50, ge=1, le=60_000, description="Time that an answer of that host may take.")
 
 
