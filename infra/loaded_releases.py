@@ -124,10 +124,12 @@ class LoadedReleases:
         """
         if self._find(release.release_id) is not None:
             return False
+        self._require_base(release)
         tables = TableSet(f"{release.release_id}.{secrets.token_hex(4)}", rows)
         note = Loaded(release, tables, State.LOADING, content_hash, self._clock())
         self._replace(None, note)
         try:
+            self._require_base(release)  # again: whoever removes it may not have seen this load yet
             writer = self.host.writer(tables)
             for table, keys, values, ends in blocks:
                 writer.put(table, keys, values, ends)
@@ -137,6 +139,9 @@ class LoadedReleases:
             if found != content_hash:
                 what = f"{release.release_id}: its tables have content hash {found}, its manifest says {content_hash}"
                 raise CorruptArtifact(what, "Verify the release.")
+            if self._find(release.release_id) is not None:  # another load was quicker, and may be served already
+                self._remove(note)
+                return False
             self._replace(note, replace(note, state=State.WHOLE, beat_s=self._clock()))
         except BaseException:
             with suppress(StoreError):
@@ -145,18 +150,26 @@ class LoadedReleases:
         return True
 
     def switch(self, release_id: str) -> bool:
-        """Serves a release that was loaded; false where it is served already. Raises NotFound.
+        """Serves a release that was loaded; false where it is served already. Raises NotFound, also where it, or the
+        base of a delta, was just being removed; what was served then stays served.
 
         A release that was served before the one served now is gone back to, and that one is withdrawn.
         """
-        self._whole(release_id)
+        self._require(release_id)
         while True:
             stored = self.host.note(CURRENT)
             pointer = self._parse(stored)
             if pointer is not None and pointer.release_id == release_id:
                 return False
-            if self.host.swap(CURRENT, stored, orjson.dumps(asdict(_moved(pointer, release_id)))):
-                return True
+            moved = orjson.dumps(asdict(_moved(pointer, release_id)))
+            if self.host.swap(CURRENT, stored, moved):
+                break
+        try:
+            self._require(release_id)  # again: whoever removes it looks at what is served once its note says so
+        except NotFound:
+            self.host.swap(CURRENT, moved, stored)
+            raise
+        return True
 
     def clean(self, keep: int) -> list[str]:
         """Removes all but the served release and those before it, `keep` in all, and what dead loads left.
@@ -176,14 +189,8 @@ class LoadedReleases:
                 return loaded.name not in kept and (old or loaded.release.release_id in served)
             return old or loaded.state is State.REMOVING
 
-        doomed = [loaded for loaded in notes if gone(loaded)]
-        bases = {loaded.release.base for loaded in notes if loaded not in doomed}
-        removed = []
-        for loaded in doomed:
-            if loaded.state is not State.WHOLE or loaded.release.release_id not in bases:
-                self._remove(loaded)
-                removed.append(loaded.release.release_id)
-        return removed
+        doomed = sorted((loaded for loaded in notes if gone(loaded)), key=lambda one: one.release.base is None)
+        return [loaded.release.release_id for loaded in doomed if self._retire(loaded)]
 
     def _notes(self) -> list[Loaded]:
         """Those that can be read, by name; a damaged one is logged."""
@@ -217,6 +224,37 @@ class LoadedReleases:
             what = f"{self.host.uri}: the load of {after.release.release_id} was taken for dead and removed"
             raise Conflict(what, "Load it again.")
         return after
+
+    def _require(self, release_id: str) -> None:
+        """Raises NotFound unless a release is there whole, and its base."""
+        self._require_base(self._whole(release_id).release)
+
+    def _require_base(self, release: Release) -> None:
+        if release.base is not None:
+            self._whole(release.base)
+
+    def _retire(self, loaded: Loaded) -> bool:
+        """Removes a release unless it is needed; false where it is.
+
+        Its note says so first, and only then is looked at who needs it. Who comes to need it says that first, in a note
+        too, and then looks at this one again: so at least one of the two sees the other.
+        """
+        stored = self.host.note(loaded.name)
+        doomed = replace(loaded, state=State.REMOVING).to_json()
+        if stored is not None and stored != doomed and not self.host.swap(loaded.name, stored, doomed):
+            return False
+        if self._is_needed(loaded):
+            self.host.swap(loaded.name, doomed, stored)
+            return False
+        self._remove(loaded)
+        return True
+
+    def _is_needed(self, loaded: Loaded) -> bool:
+        """Whether a release without another copy is served, or the base of one that is loaded or being loaded."""
+        pointer, notes = self.pointer(), [note for note in self._notes() if note.state is not State.REMOVING]
+        needed = {note.release.base for note in notes} | ({pointer.release_id} if pointer else set())
+        copies = [note for note in notes if note.state is State.WHOLE and note.release == loaded.release]
+        return loaded.release.release_id in needed and not copies
 
     def _remove(self, loaded: Loaded) -> None:
         """The tables first and then the note, so that what a dying process leaves is found again."""
