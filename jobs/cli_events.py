@@ -47,9 +47,17 @@ def erase(
     output.show(made, json, lambda c: _print_erasure(c, made))
 
 
+_UNKNOWN = {
+    False: "Nothing here had heard of {}: is the id right? The erasure is recorded, and holds for what names it later.",
+    None: "Whether the served release knows {} cannot be told, as it cannot be read.",
+}
+
+
 def _print_erasure(c: Console, made: dict[str, Any]) -> None:
     touched = [(f"live facts: {what}", rows) for what, rows in made["live_facts"].items()]
     touched.append(("shared cache: lists, all of them", made["cached_lists"]))
     touched += [(f"lake: {name}", rows) for name, rows in made["lake"].items()]
     c.print(table(f"erased {made['user_id']}", ["what", "rows removed"], touched))
+    if not made["known"]:
+        c.print(_UNKNOWN[made["known"]].format(made["user_id"]), style="yellow")
     c.print("Releases that are kept still hold the person; no answer shows them, and the next release is without.")

@@ -14,6 +14,7 @@ from infra.live_facts import LiveStore, facts_uri, open_live_facts
 from infra.settings import Settings
 from infra.shared_cache import SharedCache
 from infra.store import ObjectStore, open_store
+from jobs.known_people import is_in_release
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,9 @@ def erase(
 ) -> dict[str, Any]:
     """Returns what was touched.
 
-    {"user_id", "recorded": whether they were not yet, "live_facts": {what: rows removed}, "viewers": whose facts named
-    them, "cached_lists": removed, all that are shared, as any may name them, "lake": {table: rows removed}}
+    {"user_id", "recorded": whether they were not yet, "known": whether anything here had heard of them, null where that
+    cannot be told, "live_facts": {what: rows removed}, "viewers": whose facts named them, "cached_lists": removed, all
+    that are shared, as any may name them, "lake": {table: rows removed}}
     cache: the Redis that workers share live rankings in, if any. lake: whose rows of the person go too; without one
     they stay there, and whatever is built passes them by.
     """
@@ -34,9 +36,11 @@ def erase(
     erased = facts.erase(user_id, at_us)
     cleared = _clear(cache) if cache else 0
     gone = _remove_from_lake(lake, facts, user_id) if lake else {}
+    touched = not recorded or any(erased.rows.values()) or any(gone.values())
     return {
         "user_id": str(user_id),
         "recorded": recorded,
+        "known": touched or is_in_release(store, user_id),
         "live_facts": dict(erased.rows),
         "viewers": len(erased.viewers),
         "cached_lists": cleared,

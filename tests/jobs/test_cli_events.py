@@ -34,6 +34,8 @@ def test_events_are_exported_and_a_person_is_erased_from_both(lake: Path) -> Non
     again = pymk("erase", "-66", store).stdout
     assert "erased -66" in again
     assert "live facts: own facts" in again
+    assert "heard of" not in again
+    assert "heard of 67: is the id right?" in pymk("erase", "67", store).stdout
 
 
 def test_a_store_that_is_no_folder_needs_a_place_for_live_facts_by_setting(lake: Path) -> None:

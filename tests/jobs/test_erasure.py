@@ -10,7 +10,7 @@ from infra.erasures import erased_people
 from infra.errors import PymkError
 from infra.events import Event
 from infra.lake import GIVEN, REASON
-from infra.live_facts import LiveStore, open_live_facts
+from infra.live_facts import ERASED_PERSON, LiveStore, open_live_facts
 from infra.settings import Settings
 from infra.shared_cache import SharedCache
 from infra.store import ObjectStore, open_store
@@ -57,8 +57,17 @@ def test_erasing_again_changes_nothing(store: ObjectStore, facts: LiveStore) -> 
     erase(store, facts, 66, 20)
     again = erase(store, facts, 66, 30)
     assert not again["recorded"]
+    assert again["known"]
     assert not any(again["live_facts"].values())
     assert facts.erased() == {66: 20}
+
+
+def test_an_id_that_nothing_knows_is_told_of_and_erased_all_the_same(store: ObjectStore, facts: LiveStore) -> None:
+    assert erase(store, facts, 66, 20)["known"]
+    made = erase(store, facts, 67, 20)
+    assert (made["recorded"], made["known"]) == (True, False)
+    assert facts.record([Event("3", "connected", 1, 67, 30)]) == {0: ERASED_PERSON}
+    assert set(erased_people(store)) == {66, 67}
 
 
 def test_live_facts_that_are_new_learn_who_was_erased_before_they_serve(store: ObjectStore, facts: LiveStore) -> None:
