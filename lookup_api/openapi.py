@@ -36,7 +36,7 @@ def document(version: str, most_events: int) -> Json:
             "JSON (RFC 9457). Every answer has an X-Request-Id, the caller's where that is a token.",
         },
         "servers": [{"url": "/"}],
-        "paths": _paths(most_events),
+        "paths": {path: _only(methods) for path, methods in _paths(most_events).items()},
         "components": {
             "schemas": _schemas(),
             "responses": {name: _problem(says, headers) for name, (says, headers) in _PROBLEMS.items()},
@@ -45,6 +45,14 @@ def document(version: str, most_events: int) -> Json:
                 "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
             },
         },
+    }
+
+
+def _only(methods: Json) -> Json:
+    """A path whose answer to any other method each of its operations tells, as there is no better place."""
+    refused = {"405": _ref("responses", "MethodNotAllowed")}
+    return {
+        method: {**operation, "responses": operation["responses"] | refused} for method, operation in methods.items()
     }
 
 
@@ -162,12 +170,14 @@ def _refusals() -> Json:
 
 
 _LATER = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}}
+_ALLOW = {"Allow": {"description": "Those it takes.", "required": True, "schema": {"type": "string"}}}
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
 _PROBLEMS: dict[str, tuple[str, Json]] = {
     "InvalidParameter": ("An id or a parameter does not parse, or there is no such parameter.", {}),
     "InvalidBody": ("The body is not what the schema says, or has too many events.", {}),
     "NoKey": ("No key, or one that is unknown, revoked or expired.", _CHALLENGE),
     "WrongScope": ("The key is for something else.", _CHALLENGE),
+    "MethodNotAllowed": ("Another method than this path takes.", _ALLOW),
     "TooLarge": ("Too many bytes.", {}),
     "NotJson": ("The body is of another type.", {}),
     "TooMany": ("A rate limit is reached.", _LATER),

@@ -69,6 +69,25 @@ def test_the_document_is_openapi_and_names_every_route(locked: tuple[LeanFlask, 
     assert routes - {*FILES, OPENAPI, "/docs"} == set(served["paths"])
 
 
+@pytest.mark.parametrize("path", document("0", 1)["paths"])
+def test_a_method_that_no_path_takes_is_answered_as_the_document_says(
+    api: Any, locked: tuple[LeanFlask, str], path: str
+) -> None:
+    app, key = locked
+    documented = document("0", 1)["paths"][path]
+    assert all("405" in operation["responses"] for operation in documented.values())
+    taken = {method.upper() for method in documented}
+    taken |= {"HEAD"} if "GET" in taken else set()
+    operation = next(iter(api[path].values()))
+    url, headers = path.format(user_id="1", other_id="2"), {"Authorization": f"Bearer {key}"}
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"} - taken:
+        answer = app.test_client().open(url, method=method, headers=headers)
+        assert answer.status_code == 405, method
+        assert set(answer.headers["Allow"].split(", ")) == taken
+        if method != "HEAD":
+            operation.validate_response(answer)
+
+
 @given(st.integers(-(2**65), 2**65))
 def test_the_pattern_of_an_id_is_the_numbers_of_64_bits(number: int) -> None:
     for near in (number, 2**63 + number % 7 - 3, -(2**63) + number % 7 - 3):
