@@ -2,8 +2,10 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
+import psutil
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -15,6 +17,7 @@ from prometheus_client import (
 )
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SOURCES = ("precomputed", "live", "heuristic", "stale", "popular", "none")
 
 
@@ -55,7 +58,7 @@ class Metrics:
         )  # fmt: skip
         self.release_age = Gauge(
             "pymk_release_age_seconds", "Now minus the as-of of the release that is served.",
-            multiprocess_mode="livemax", registry=own,
+            multiprocess_mode="livemostrecent", registry=own,  # of the worker that is asked: the others' is of old
         )  # fmt: skip
         self.tables_locked = Gauge(
             "pymk_tables_locked_bytes", "Of the served release's files, those locked in memory (api.lock_tables).",
@@ -95,8 +98,29 @@ class Metrics:
         """All metrics as text. With several workers it is the sum over all of them."""
         if self._as_of_s is not None:
             self.release_age.set(time.time() - self._as_of_s)
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if FOLDER_VARIABLE not in os.environ:
             return generate_latest(self.registry)
+        forget_dead_workers(Path(os.environ[FOLDER_VARIABLE]))
         together = CollectorRegistry()
         multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+
+def forget_dead_workers(folder: Path) -> None:
+    """Removes the gauges of workers that ended, as what they say holds no more. What they counted stays."""
+    alive = _workers()
+    if os.getpid() not in alive:  # not one of several that a server started
+        return
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and int(pid) not in alive:
+            path.unlink(missing_ok=True)
+
+
+def _workers() -> set[int]:
+    """Process ids of the server's workers that run; empty where that cannot be told."""
+    try:
+        children = psutil.Process(os.getppid()).children()
+        return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
+    except psutil.Error:
+        return set()
