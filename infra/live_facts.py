@@ -85,6 +85,15 @@ class LogBatch:
     events: Sequence[LoggedEvent]
     mark: str
 
+    @property
+    def told_us(self) -> int:
+        """A time that has come, whatever this machine's clock says: the median of when its events were, µs."""
+        return sorted(event.at_us for event in self.events)[len(self.events) // 2]
+
+    def trusted_us(self, now_us: int) -> int:
+        """`now_us`, unless that is a clock that is ahead of the events."""
+        return min(now_us, self.told_us)
+
 
 class EventLog(Protocol):
     """The recorded events on their way to the lake. A batch is handed out again until it is marked as exported."""
@@ -123,8 +132,11 @@ class Erasure(Protocol):
 class LiveStore(LiveFacts, EventLog, Erasure, Protocol):
     """What each form is."""
 
-    def forget_expired(self) -> int:
-        """Deletes dismissals and showings that no longer count, a look at all facts; returns how many."""
+    def forget_expired(self, told_us: int) -> int:
+        """Deletes dismissals and showings that no longer count, a look at all facts; returns how many.
+
+        told_us: a time that has surely come, as what is deleted is gone for good and this machine's clock may be ahead.
+        """
         ...
 
 

@@ -177,7 +177,10 @@ class LmdbLiveFacts:
         with tables.reading() as txn:
             crowded = tables.fill(txn) > FULL_FOR_OUTCOMES
         # Where there is little room, new facts matter more than whether an event of old is told from a new one.
-        live_log.trim(tables, 0 if crowded else keep_days, now_us())
+        if crowded or not keep_days:
+            live_log.trim(tables, 0, now_us())
+        else:
+            live_log.trim(tables, keep_days, batch.trusted_us(now_us()))
 
     def ended_at(self, pairs: Sequence[tuple[str, int, int]]) -> list[int | None]:
         tables = self._tables()
@@ -225,9 +228,9 @@ class LmdbLiveFacts:
         with tables.reading() as txn:
             return erased_people(tables, txn)
 
-    def forget_expired(self) -> int:
+    def forget_expired(self, told_us: int) -> int:
         tables, gone = self._tables(), 0
-        oldest = self._expiry.oldest(now_us())
+        oldest = self._expiry.oldest(min(now_us(), told_us))
         place: Place | None = None
         while True:
             with tables.writing() as txn:

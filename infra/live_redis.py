@@ -217,8 +217,8 @@ class RedisLiveFacts:
         with self._explained():
             return {int(person): int(at) for person, at in self._patient.hgetall(ERASED_KEY).items()}
 
-    def forget_expired(self) -> int:
-        dismissed_after, shown_after = self._expiry.oldest(now_us())
+    def forget_expired(self, told_us: int) -> int:
+        dismissed_after, shown_after = self._expiry.oldest(min(now_us(), told_us))
         with self._explained():
             return sum(
                 int(self._patient.eval(FORGET_EXPIRED, len(keys), *keys, dismissed_after, shown_after))

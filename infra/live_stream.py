@@ -87,7 +87,7 @@ class EventStream:
         while pending := self._client.xpending_range(STREAM, GROUP, "-", batch.mark, AT_ONCE):
             self._client.xack(STREAM, GROUP, *(one["message_id"] for one in pending))
         self._client.zadd(EXPORTS, {batch.mark: now_us})
-        self._trim(now_us - keep_days * DAY_US)
+        self._trim(batch.trusted_us(now_us) - keep_days * DAY_US if keep_days else now_us)
 
     def _trim(self, exported_before_us: int) -> None:
         """Removes what was exported by then, the ids of those events, and whom they made wait for a refresh."""

@@ -32,6 +32,7 @@ def export_events(facts: LiveStore, lake: str, keep_days: int, most: int = BATCH
     store = open_store(lake)
     open_lake(lake)
     made: dict[str, Any] = {"events": 0, "rows": {}, "files_edited": 0}
+    told_us = 0
     with store.sole_writer():
         put_erasures(store, facts.erased())
         while (batch := facts.unexported(most)) is not None:
@@ -41,7 +42,8 @@ def export_events(facts: LiveStore, lake: str, keep_days: int, most: int = BATCH
             made["files_edited"] += edit_tables(lake, endings_of(facts, batch.events))
             facts.exported(batch, keep_days)
             made["events"] += len(batch.events)
-        facts.forget_expired()
+            told_us = max(told_us, batch.told_us)
+        facts.forget_expired(told_us)
     return made
 
 

@@ -280,7 +280,7 @@ def test_what_expired_is_found_over_many_transactions(reopen: Reopen, monkeypatc
     old = NOW_US - 1000 * 86_400_000_000
     facts.record([event("dismissed", user, other, old) for user in range(5) for other in range(10, 20)])
     facts.record([event("blocked", user, other) for user in range(5) for other in range(10, 30, 3)])
-    assert facts.forget_expired() == 50
+    assert facts.forget_expired(NOW_US) == 50
     assert [len(facts.of(user).barred) for user in range(5)] == [7] * 5
 
 

@@ -1,4 +1,5 @@
 import itertools
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra import live_log
 from infra.errors import InputError
 from infra.events import Event
 from infra.live_facts import LiveStore, open_live_facts
@@ -100,6 +102,18 @@ def test_an_export_that_died_before_it_was_marked_is_done_again_without_repeats(
     assert export_events(facts, str(lake), 7)["events"] == 4
     assert rows(lake, "impressions") == [(1, 8, at(2), None, "shown"), (1, 9, at(0), None, "shown")]
     assert (3, 4, at(1), at(5)) in rows(lake, "connections")
+
+
+def test_an_export_by_a_clock_that_is_far_ahead_forgets_no_dismissal(
+    lake: Path, facts: LiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_us = time.time_ns() // 1000
+    facts.record([Event("dismissal", "dismissed", 1, 2, now_us)])
+    monkeypatch.setattr(live_log, "earliest_us", lambda: now_us + 400 * 86_400_000_000)
+    assert export_events(facts, str(lake), 7)["events"] == 1
+    assert export_events(facts, str(lake), 7)["events"] == 0
+    monkeypatch.undo()
+    assert dict(facts.of(1).barred) == {2: "dismissed"}
 
 
 def test_many_events_go_in_several_batches(lake: Path, facts: LiveStore) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from infra import live_log
 from infra.events import EVENT_TYPES, OUTCOMES, PERSON_TYPES, Event
 from infra.live_facts import ERASED_PERSON, REUSED_ID, LiveStore, ViewerFacts
 from infra.settings import EventSettings, Settings
@@ -126,12 +127,32 @@ class LiveFactsSuite:
         facts.record([event(kind, 1, 2, old) for kind in ("connected", "blocked", "dismissed", "shown")])
         facts.record([event("dismissed", 1, 3), event("shown", 1, 4)])
         before = said(facts.of(1))
-        assert facts.forget_expired() == 62
-        assert facts.forget_expired() == 0
+        assert facts.forget_expired(NOW_US) == 62
+        assert facts.forget_expired(NOW_US) == 0
         assert said(facts.of(1)) == before
         assert dict(facts.of(2).barred) == {1: "blocked"}
         facts.record([event("dismissed", 12, 9)])
         assert dict(facts.of(12).barred) == {9: "dismissed"}
+
+    def test_a_clock_far_ahead_forgets_nothing_that_still_holds(
+        self, reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        facts = reopen()
+        day_ahead = event("shown", 1, 3, NOW_US + DAY_US)
+        facts.record([event("dismissed", 1, 2), event("shown", 1, 4, event_id="told"), day_ahead])
+        before = said(facts.of(1))
+        first = facts.unexported(2)
+        assert first is not None
+        facts.exported(first, keep_days=7)
+        monkeypatch.setattr(live_log, "earliest_us", lambda: NOW_US + 400 * DAY_US)
+        rest = facts.unexported(10)
+        assert rest is not None
+        facts.exported(rest, keep_days=7)
+        assert facts.forget_expired(max(first.told_us, rest.told_us)) == 0
+        monkeypatch.undo()
+        assert said(facts.of(1)) == before
+        facts.record([event("shown", 1, 4, event_id="told")])
+        assert said(facts.of(1)) == before, "its id is still known"
 
     def test_the_version_changes_with_what_bars_and_not_with_what_was_shown(self, reopen: Reopen) -> None:
         facts = reopen()
