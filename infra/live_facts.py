@@ -7,6 +7,7 @@ Facts only keep people out: what lifts one (unblocked, reactivated, …) brings 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -22,6 +23,8 @@ DEACTIVATED, BANNED, OPTED_OUT, ERASED = "deactivated", "banned", "opted_out", "
 
 REUSED_ID = Refusal("event_id_reused", "event_id: another event was stored under it before.")
 ERASED_PERSON = Refusal("erased_person", "The event names a person who was erased.")
+
+NO_EVICTION = "Set its maxmemory-policy to noeviction, and give caches a Redis of their own."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ def open_live_facts(uri: str, settings: Settings) -> LiveStore:
     Raises UsageError for a URI that names neither; StoreError where the folder or the server cannot be used.
     """
     parts = urlsplit(uri)
-    if parts.scheme.removesuffix("+cluster") in ("redis", "rediss", "unix"):
+    if _is_redis(uri):
         from infra.live_redis import RedisLiveFacts
 
         return RedisLiveFacts.open(uri, settings)
@@ -155,6 +158,23 @@ def open_live_facts(uri: str, settings: Settings) -> LiveStore:
 
         return LmdbLiveFacts.open(Path(parts.path if parts.scheme else uri), settings)
     raise UsageError(f"{uri!r}: keeps no live facts", "Give api.facts a folder, redis://… or rediss://….")
+
+
+def evicting_policy_at(uri: str, settings: Settings) -> str:
+    """The policy by which the Redis at `uri` forgets live facts once its memory is short, empty where it does not.
+
+    Raises StoreError where it cannot be asked.
+    """
+    if not _is_redis(uri):
+        return ""
+    from infra.live_redis import RedisLiveFacts
+
+    with closing(RedisLiveFacts.open(uri, settings)) as facts:
+        return facts.evicting_policy()
+
+
+def _is_redis(uri: str) -> bool:
+    return urlsplit(uri).scheme.removesuffix("+cluster") in ("redis", "rediss", "unix")
 
 
 def facts_uri(settings: Settings, store_uri: str) -> str:

@@ -17,7 +17,16 @@ import redis
 
 from infra.errors import StoreError, UsageError
 from infra.events import Event, Refusal
-from infra.live_facts import BLOCKED, ERASED, ERASED_PERSON, REUSED_ID, Erased, LogBatch, ViewerFacts
+from infra.live_facts import (
+    BLOCKED,
+    ERASED,
+    ERASED_PERSON,
+    NO_EVICTION,
+    REUSED_ID,
+    Erased,
+    LogBatch,
+    ViewerFacts,
+)
 from infra.live_log import now_us
 from infra.live_records import (
     BLOCKS,
@@ -32,7 +41,7 @@ from infra.live_records import (
 )
 from infra.live_scripts import BAR, FORGET_EXPIRED, PREFIX, QUEUE, RECORD
 from infra.live_stream import HEAD, EventStream, Link
-from infra.redis_connection import explained, is_cluster, shown
+from infra.redis_connection import evicting_policy, explained, is_cluster, memory_of, shown
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,6 +67,7 @@ class RedisLiveFacts:
         if is_cluster(uri) and events.redis_replicas:
             fix = "Set it to 0, and min-replicas-to-write in the cluster's nodes instead."
             raise UsageError("events.redis_replicas: a cluster cannot be asked for it", fix)
+        self._uri = uri
         self._nodes = {"target_nodes": "primaries"} if is_cluster(uri) else {}
         self._link = Link(uri, events.redis_timeout_ms / 1000)
         self._writing_link = Link(uri, WRITING * events.redis_timeout_ms / 1000)
@@ -136,6 +146,7 @@ class RedisLiveFacts:
 
     def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
         """See LiveFacts. Where Redis answered too late, events may have been stored all the same: send them again."""
+        self._refuse_eviction()
         self._warn_of_loss()
         packed = orjson.dumps([_packed(event) for event in events])
         asked = (RECORD, 1, PREFIX, packed, self._expiry.fatigue_us, token_hex(8))
@@ -242,17 +253,29 @@ class RedisLiveFacts:
             fix = "Give live facts a Redis, or a database of it, of their own."
             raise StoreError(f"{self.where}: holds something else than live facts: {error}", fix) from error
 
+    def evicting_policy(self) -> str:
+        """The policy by which this Redis would forget facts once its memory is short, and with them whom they bar;
+        empty where it would not, or does not tell. Raises StoreError where it cannot be asked."""
+        with self._explained():
+            try:
+                return evicting_policy(memory_of(self._client, self._uri))
+            except redis.ResponseError:  # it need not tell
+                return ""
+
+    def _refuse_eviction(self) -> None:
+        """Looks until it was well once."""
+        if not self._warned and (policy := self.evicting_policy()):
+            raise StoreError(f"{self.where}: evicts live facts when it is full ({policy})", NO_EVICTION)
+
     def _warn_of_loss(self) -> None:
-        """Says once what of this Redis would lose facts; nothing where it does not tell."""
+        """Says once what of this Redis would lose events; nothing where it does not tell."""
         if self._warned:
             return
         self._warned = True
         try:
-            found = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy")
+            found = self._client.config_get("appendonly", "appendfsync")
         except redis.RedisError:  # it need not tell
             return
-        if found.get("maxmemory-policy", "").startswith("allkeys"):
-            log.error("%s evicts live facts when it is full: set maxmemory-policy noeviction", self.where)
         durable = found.get("appendonly") == "yes" and found.get("appendfsync") == "always"
         if not durable and not self._replicas:
             log.warning(

@@ -6,8 +6,9 @@ manifests.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -76,6 +77,22 @@ def connect_cluster(uri: str, timeout_s: float) -> RedisCluster:
             max_connections=CONNECTIONS,
             retry=Retry(NoBackoff(), 0),
         )
+
+
+def memory_of(client: Any, uri: str) -> list[dict[str, Any]]:
+    """What a Redis, or each node of a cluster that takes writes, says of its memory. What the client raises is the
+    caller's to explain."""
+    found = client.info("memory", **({"target_nodes": "primaries"} if is_cluster(uri) else {}))
+    return [found] if "used_memory" in found else list(found.values())
+
+
+def evicting_policy(nodes: Iterable[Mapping[str, Any]]) -> str:
+    """The policy by which a node drops keys that do not expire once its memory is short; empty where none does.
+
+    nodes: as `memory_of` tells.
+    """
+    policies = (str(node.get("maxmemory_policy", "")) for node in nodes if node.get("maxmemory"))
+    return next((policy for policy in policies if policy.startswith("allkeys")), "")
 
 
 def _refuse_secrets(uri: str) -> None:

@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from infra.errors import StoreError, UsageError
 from infra.kv import SERVING_TABLES, Int64, RowsHash, encode_key, encode_keys, partition_of, partitions_of
-from infra.redis_connection import connect, connect_cluster, explained, is_cluster, shown
+from infra.redis_connection import (
+    connect,
+    connect_cluster,
+    evicting_policy,
+    explained,
+    is_cluster,
+    memory_of,
+    shown,
+)
 from infra.table_hosts import TableSet
 
 Client = Any
@@ -87,24 +95,16 @@ class RedisHost:
 
     def check_room(self, size_bytes: int) -> None:
         with explained(self.uri):
-            nodes = self._memory()
-        for memory in nodes:
-            policy = str(memory.get("maxmemory_policy", "noeviction"))
-            if memory.get("maxmemory") and policy.startswith("allkeys"):
-                fix = "Set its maxmemory-policy to noeviction or volatile-lru: rows would vanish one by one."
-                raise StoreError(f"{self.uri}: evicts any key when memory is short ({policy})", fix)
+            nodes = memory_of(self._client, self._uri)
+        if policy := evicting_policy(nodes):
+            fix = "Set its maxmemory-policy to noeviction or volatile-lru: rows would vanish one by one."
+            raise StoreError(f"{self.uri}: evicts any key when memory is short ({policy})", fix)
         if all(memory.get("maxmemory") for memory in nodes):
             needed = int(size_bytes * OVERHEAD)
             free = sum(int(memory["maxmemory"]) - int(memory["used_memory"]) for memory in nodes)
             if needed > free:
                 fix = "Raise its maxmemory, or load with a smaller --keep."
                 raise StoreError(f"{self.uri}: {needed >> 20:,} MiB will not fit in the {free >> 20:,} MiB left", fix)
-
-    def _memory(self) -> list[dict[str, Any]]:
-        """What each node that takes writes says of its memory."""
-        nodes = {"target_nodes": "primaries"} if is_cluster(self._uri) else {}
-        found = self._client.info("memory", **nodes)
-        return [found] if "used_memory" in found else list(found.values())
 
     def close(self) -> None:
         if self._connected is not None:

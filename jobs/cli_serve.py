@@ -57,11 +57,11 @@ def shards(
 
 
 @serve_app.command()
-def doctor(json: Json = False) -> None:
-    """Say what is missing on this machine and how to get it."""
+def doctor(config: Config = None, set_: Set = None, json: Json = False) -> None:
+    """Say what is missing on this machine and how to get it, and whether live facts are kept well."""
     from jobs.doctor import check
 
-    findings = check()
+    findings = check(load_settings(config, set_))
     rows = [(f.name, f.state, f.found, "" if f.ok else f.fix) for f in findings]
     made = {"ok": all(f.ok or not f.needed for f in findings), "findings": [f.__dict__ for f in findings]}
     output.show(made, json, lambda c: c.print(table("pymk doctor", ["what", "", "found", "how to get it"], rows)))

@@ -14,6 +14,11 @@ from types import ModuleType
 
 import psutil
 
+from infra.errors import PymkError
+from infra.live_facts import NO_EVICTION, evicting_policy_at
+from infra.redis_connection import shown
+from infra.settings import Settings
+
 PYTHON = (3, 11)
 JAVA = 17
 MIN_DISK_BYTES, LEAST_DISK_BYTES = 10 * 2**30, 2**30
@@ -42,8 +47,8 @@ class Finding:
         return "ok" if self.ok else self.lack
 
 
-def check() -> list[Finding]:
-    """Looks at everything; never raises."""
+def check(settings: Settings | None = None) -> list[Finding]:
+    """Looks at everything; never raises. settings: what they name elsewhere is looked at too."""
     looks: tuple[Callable[[], Finding], ...] = (
         _python,
         _java,
@@ -63,7 +68,8 @@ def check() -> list[Finding]:
         _disk,
         _memory,
     )
-    return [look() for look in looks]
+    found = [look() for look in looks]
+    return found if settings is None or not settings.api.facts else [*found, _live_facts(settings)]
 
 
 def _python() -> Finding:
@@ -135,6 +141,18 @@ def _redis() -> Finding:
     found = shutil.which("redis-server")
     fix = "Only to scale serving out: apt install redis-server. The embedded store needs none."
     return Finding("redis-server", True, found or "not found (optional)", fix)
+
+
+def _live_facts(settings: Settings) -> Finding:
+    uri, name = shown(settings.api.facts), "live facts"
+    try:
+        policy = evicting_policy_at(settings.api.facts, settings)
+    except PymkError as error:
+        return Finding(name, False, error.what, error.fix or "Check api.facts.", needed=False, lack="no answer")
+    if policy:
+        what = f"{uri} drops them when its memory is short ({policy}), and shows again whom they bar"
+        return Finding(name, False, what, NO_EVICTION, lack="not kept")
+    return Finding(name, True, uri, "Set api.facts.")
 
 
 def _disk() -> Finding:

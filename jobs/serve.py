@@ -21,7 +21,8 @@ from granian.http import HTTP1Settings
 
 from infra.errors import PymkError, StoreError, UsageError
 from infra.keys import KeyStore
-from infra.live_facts import facts_uri
+from infra.live_facts import NO_EVICTION, evicting_policy_at, facts_uri
+from infra.redis_connection import shown
 from infra.request_threads import SPARE, SPARE_VARIABLE, threads_of
 from infra.settings import ENV_PREFIX, Settings
 from infra.store import open_store
@@ -100,7 +101,7 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
     lines = _log_lines(settings.api.log_lines)
     own = {"version": 1, "disable_existing_loggers": False, "root": {"handlers": ["console"], "level": "WARNING"}}
     logging.config.dictConfig(lines | own)
-    facts_uri(settings, store_uri)
+    refuse_eviction(facts_uri(settings, store_uri), settings)
     adopt_erasures(store_uri, settings)
     address = free_address(guarded_host(store_uri, host), port)
     _let_early_workers_end()
@@ -126,6 +127,19 @@ def serve(store_uri: str, settings: Settings, host: str, port: int, workers: int
             workers_kill_timeout=DRAIN_S,
             log_dictconfig=lines,
         ).serve()
+
+
+def refuse_eviction(facts: str, settings: Settings) -> None:
+    """Raises StoreError where live facts are in a Redis that would forget some of them. Of one that does not answer yet
+    workers see to it: they take no events until they know that it would not."""
+    try:
+        policy = evicting_policy_at(facts, settings)
+    except StoreError as error:
+        log.warning("live facts cannot be asked yet: %s", error)
+        return
+    if policy:
+        what = f"api.facts: the Redis at {shown(facts)} drops live facts when its memory is short ({policy})"
+        raise StoreError(f"{what}: blocked and banned people would be shown again", NO_EVICTION)
 
 
 def guarded_host(store_uri: str, host: str) -> str:

@@ -100,6 +100,19 @@ def test_a_redis_that_lost_its_latest_events_hides_everybody_it_is_told_of_since
     server.stop()
 
 
+def test_a_redis_that_would_evict_facts_takes_none_until_it_would_not(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, maxmemory="100mb", maxmemory_policy="allkeys-lru").start()
+    facts = open_live_facts(server.uri, SETTINGS)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"evicts .*allkeys-lru.*noeviction"):
+            facts.record([event("blocked", 1, 2)])
+    with server.client() as client:
+        client.config_set("maxmemory-policy", "volatile-lru")
+    assert facts.record([event("blocked", 1, 2)]) == {}
+    facts.close()
+    server.stop()
+
+
 def test_an_event_sent_again_waits_for_replicas_again(tmp_path: Path) -> None:
     primary = RedisServer(tmp_path / "primary", repl_diskless_sync_delay="0").start()
     replica = RedisServer(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}").start()

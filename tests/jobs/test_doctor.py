@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from infra.settings import Settings
 from jobs import doctor
+from tests.suites.redis_server import RedisServer
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,26 @@ def test_a_missing_or_broken_package_is_a_finding(tmp_path, monkeypatch):
 def test_asking_the_doctor_loads_no_heavy_module_before_it_looks():
     code = "import sys, jobs.doctor; print([m for m in ('torch', 'pyspark', 'airflow', 'faiss') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_redis_that_may_evict_live_facts_fails_and_one_that_does_not_answer_is_a_warning(tmp_path):
+    server = RedisServer(tmp_path, maxmemory="100mb", maxmemory_policy="allkeys-lfu").start()
+    settings = Settings.model_validate({"api": {"facts": server.uri}})
+    found = doctor._live_facts(settings)
+    assert (found.ok, found.needed) == (False, True)
+    assert "allkeys-lfu" in found.found
+    assert "noeviction" in found.fix
+    with server.client() as client:
+        client.config_set("maxmemory", 0)
+    assert doctor._live_facts(settings).ok, "without a limit nothing is evicted"
+    server.stop()
+    found = doctor._live_facts(settings)
+    assert (found.ok, found.needed) == (False, False)
+
+
+def test_live_facts_in_a_folder_are_well_and_without_a_place_by_setting_not_looked_at(tmp_path):
+    assert doctor._live_facts(Settings.model_validate({"api": {"facts": str(tmp_path)}})).ok
+    assert "live facts" not in {f.name for f in doctor.check(Settings())}
 
 
 @pytest.mark.parametrize(

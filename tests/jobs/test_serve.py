@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,20 @@ import pytest
 
 from benchmarks.servers import wait_until_ready
 from benchmarks.serving_rows import FIRST_ID
-from infra.errors import PymkError, UsageError
+from infra.errors import PymkError, StoreError, UsageError
 from infra.keys import KeyStore, utc_now
 from infra.settings import ApiSettings, Settings, load
-from jobs.serve import SECTIONS, Respawns, free_address, guarded_host, serve, worker_environment
+from jobs.serve import (
+    SECTIONS,
+    Respawns,
+    free_address,
+    guarded_host,
+    refuse_eviction,
+    serve,
+    worker_environment,
+)
 from lookup_api.app import create_app
+from tests.suites.redis_server import RedisServer
 from tests.suites.served_store import new_store, publish_day
 
 ROOT = Path(__file__).parents[2]
@@ -189,6 +198,19 @@ def test_a_store_elsewhere_needs_a_place_for_live_facts() -> None:
         serve("s3://bucket/store", Settings(), "127.0.0.1", free_port(), 1)
 
 
+def test_a_redis_that_may_evict_live_facts_is_refused_and_one_that_does_not_answer_yet_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refuse_eviction(f"redis://127.0.0.1:{free_port()}", Settings())
+    assert "cannot be asked yet" in caplog.text
+    refuse_eviction(str(tmp_path / "live"), Settings())
+    server = RedisServer(tmp_path, maxmemory="100mb", maxmemory_policy="allkeys-random").start()
+    settings = Settings.model_validate({"api": {"facts": server.uri}})
+    with pytest.raises(StoreError, match=r"api\.facts: .*allkeys-random.*noeviction"):
+        serve(str(tmp_path / "store"), settings, "127.0.0.1", free_port(), 1)
+    server.stop()
+
+
 def test_workers_read_every_setting_of_theirs() -> None:
     settings, _ = load(None, {"ladder.ann_shards": "a:1,b:2", "rules.max_per_school": "7", "api.user_per_s": "5"}, {})
     found = worker_environment("store", settings, "0.0.0.0")
@@ -213,6 +235,36 @@ def test_log_lines_of_a_server_are_json_and_carry_no_key(tmp_path: Path) -> None
     lines = [json.loads(line) for line in told.splitlines()]
     assert key not in told
     assert any(line["message"] == "answered" and line["source"] == "precomputed" for line in lines)
+
+
+def test_a_worker_that_ended_is_in_no_gauge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    store = new_store(tmp_path)
+    publish_day(store, 1)
+    port = free_port()
+    server = start(store.uri, port, "--workers=2")
+
+    def gauges_of() -> set[int]:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            connection.request("GET", "/metrics")
+            assert connection.getresponse().read()
+        return {int(path.stem.rpartition("_")[2]) for path in tmp_path.glob("pymk-server-*/gauge_live*.db")}
+
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz", server)
+        killed = min(gauges_of())
+        os.kill(killed, signal.SIGKILL)
+        left = {killed}
+        for _ in range(100):
+            with suppress(OSError, http.client.HTTPException):  # it may still be asked for a moment
+                left = gauges_of()
+            if left and killed not in left:
+                break
+        assert left
+        assert killed not in left
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
 
 
 def test_a_worker_that_is_killed_twice_ends_no_server_and_one_that_cannot_start_does() -> None:
