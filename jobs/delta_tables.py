@@ -35,6 +35,7 @@ from jobs.delta_graph import Merged, merge
 from jobs.delta_lists import ListMaker, Nearby
 from jobs.delta_rows import LakeRows, Window
 from jobs.features import FACTORS
+from jobs.hourly import SHOWN
 from jobs.inactive_bars import BarRows
 from jobs.integrity import check_rankings
 from jobs.newcomer_towers import TOWERS
@@ -51,7 +52,6 @@ from lookup_api.ranking.scoring import RankingModel
 BLOCK = 512
 """Users whose lists are made at a time."""
 RECENT = "recent"
-SHOWN = "rankings"
 EMPTIED = (RANKINGS, CANDIDATES, USERS, NEIGHBOURS)
 """Tables whose rows of who left are empty."""
 

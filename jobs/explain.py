@@ -9,12 +9,14 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from infra.errors import UsageError
 from infra.graph import NO_DAY, Csr, Graph, open_array
 from infra.settings import CandidateSettings, RunSettings
+from jobs.explain_delta import explain_since
+from jobs.explained import below_the_cut, by_rule, left_out, matching_rows, named, of_pair, of_user, with_rank
+from jobs.hourly import KIND as DELTA
 from jobs.scoring import Pairs, Scorer
 from lookup_api.ranking.features import FEATURES, PAIR_FEATURES, USER_FEATURES, assemble
 from lookup_api.ranking.sources import names_of
@@ -43,10 +45,9 @@ class Release:
         return dict(orjson.loads(manifest.read_bytes())["settings"]) if manifest.exists() else {}
 
     def rows(self, kind: str, wanted: pc.Expression) -> pa.Table:
-        """The rows of a parted table that match; parts without any are skipped by their statistics."""
+        """The rows of a parted table that match."""
         folder = self.folders[kind] / "now" if kind in ("candidates", "features") else self.folders[kind]
-        parts = sorted(folder.glob("part-*.parquet"))
-        return ds.dataset(parts, format="parquet").to_table(filter=wanted) if parts else pa.table({})
+        return matching_rows(folder, wanted)
 
 
 def explain(folders: Mapping[str, Path], user_id: int, candidate_id: int) -> dict[str, Any]:
@@ -64,10 +65,12 @@ def explain(folders: Mapping[str, Path], user_id: int, candidate_id: int) -> dic
     graph = Graph.open(folders["graph"])
     answer: dict[str, Any] = {"user_id": str(user_id), "candidate_id": str(candidate_id)}
     answer |= {"shown": False, "rank": None, "score": None, "reasons": []}
+    if DELTA in folders and (since := explain_since(folders, graph, answer)) is not None:
+        return since
     user, candidate = graph.rows_of(np.array([user_id, candidate_id], np.int64)).tolist()
     barred = _barred(release, graph, (user_id, candidate_id), user, candidate)
     if barred is not None:
-        return _left_out(answer, barred)
+        return left_out(answer, barred)
     answer["user_features"] = _user_features(release, user, candidate)
     shown = _shown(release, user_id, candidate_id)
     pairs = _pairs(release, user)
@@ -75,45 +78,29 @@ def explain(folders: Mapping[str, Path], user_id: int, candidate_id: int) -> dic
     if len(place):
         answer |= _pair(pairs, int(place[0]))
     if shown is not None:
-        return _with_rank(answer, shown)
+        return with_rank(answer, shown)
     if len(place):
-        return _left_out(answer, _below_cut(release, pairs, int(place[0]), user_id))
+        return left_out(answer, _below_cut(release, pairs, int(place[0]), user_id))
     by, pair = _no_candidate(release, graph, user, candidate)
-    return _left_out(answer | {"pair_features": pair}, by)
-
-
-def _with_rank(answer: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    shown = {"shown": True, "rank": row["rank"], "score": row["score"], "reasons": row["reasons"]}
-    summary = f"shown at rank {row['rank']} with score {row['score']:.4f}"
-    if "sources" not in answer:
-        summary += "; from the popular list, as the user has no candidates"
-    return answer | shown | {"left_out_by": None, "summary": summary}
-
-
-def _left_out(answer: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
-    return answer | {"left_out_by": by, "summary": f"left out by {by['stage']}, rule {by['rule']}: {by['detail']}"}
-
-
-def _by(stage: str, rule: str, detail: str, **more: Any) -> dict[str, Any]:
-    return {"stage": stage, "rule": rule, "detail": detail, **more}
+    return left_out(answer | {"pair_features": pair}, by)
 
 
 def _barred(release: Release, graph: Graph, ids: tuple[int, int], user: int, candidate: int) -> dict[str, Any] | None:
     """The rule that keeps the pair out before anything is computed, or None."""
     if ids[0] == ids[1]:
-        return _by("candidates", "self", "nobody is shown to themselves")
+        return by_rule("candidates", "self", "nobody is shown to themselves")
     for who, row in zip(ids, (user, candidate), strict=True):
         if row < 0:
             why = "in no table of the lake, or deactivated, banned, opted out or erased"
             detail = f"{who} is not an active user as of this release: {why}"
-            return _by("build_graph", "unknown_or_inactive", detail, quarantined=_quarantined(release, who))
+            return by_rule("build_graph", "unknown_or_inactive", detail, quarantined=_quarantined(release, who))
     friends = graph.now.connections
     if (at := _entry(friends, user, candidate)) is not None:
         day = NO_DAY if friends.values is None else friends.values[at]
         since = "" if day == NO_DAY else f" since {np.datetime64(int(day), 'D')}"
-        return _by("candidates", "connected", f"they are connected{since}")
+        return by_rule("candidates", "connected", f"they are connected{since}")
     if _entry(graph.excluded, user, candidate) is not None:
-        return _by("candidates", "blocked_or_dismissed", "one blocked the other, or the user dismissed the person")
+        return by_rule("candidates", "blocked_or_dismissed", "one blocked the other, or the user dismissed the person")
     return None
 
 
@@ -137,7 +124,7 @@ def _quarantined(release: Release, user_id: int) -> list[dict[str, Any]]:
 
 def _shown(release: Release, user_id: int, candidate_id: int) -> dict[str, Any] | None:
     """The row of the rankings, or None."""
-    found = release.rows("rankings", (pc.field("user_id") == user_id) & (pc.field("candidate_id") == candidate_id))
+    found = release.rows("rankings", of_pair(user_id, candidate_id))
     return found.to_pylist()[0] if found.num_rows else None
 
 
@@ -157,36 +144,21 @@ def _pair(pairs: Pairs, at: int) -> dict[str, Any]:
     """How the candidate was found, and what is stored of the pair."""
     return {
         "sources": list(names_of(int(pairs.sources[at]))),
-        "pair_features": _named(PAIR_FEATURES, pairs.features[at]),
+        "pair_features": named(PAIR_FEATURES, pairs.features[at]),
     }
 
 
 def _user_features(release: Release, user: int, candidate: int) -> dict[str, dict[str, float]]:
     stored = open_array(release.folders["features"] / "now" / "user_features.npy")
-    return {"user": _named(USER_FEATURES, stored[user]), "candidate": _named(USER_FEATURES, stored[candidate])}
-
-
-def _named(names: tuple[str, ...], values: Any) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
+    return {"user": named(USER_FEATURES, stored[user]), "candidate": named(USER_FEATURES, stored[candidate])}
 
 
 def _below_cut(release: Release, pairs: Pairs, at: int, user_id: int) -> dict[str, Any]:
     """The place the candidate has among the user's candidates, beyond the people kept."""
     scores = Scorer.open(release.folders["features"], release.folders["ranker"], "now").score(pairs)
     ahead = (scores > scores[at]) | ((scores == scores[at]) & (pairs.candidate < pairs.candidate[at]))
-    place, kept, least = int(ahead.sum()) + 1, *_cut(release, user_id)
-    detail = (
-        f"place {place} of {len(pairs)} candidates by score, {scores[at]:.4f}; {kept} are kept, the last with {least}"
-    )
-    return _by("rank", "below_the_cut", detail, place=place, kept=kept, would_be_score=float(scores[at]))
-
-
-def _cut(release: Release, user_id: int) -> tuple[int, str]:
-    """How many people the user's ranking has, and the last one's score."""
-    table = release.rows("rankings", pc.field("user_id") == user_id)
-    if not table.num_rows:
-        return 0, "none"
-    return table.num_rows, f"{pc.min(table['score']).as_py():.4f}"
+    ranked = release.rows("rankings", of_user(user_id))
+    return below_the_cut(int(ahead.sum()) + 1, len(pairs), float(scores[at]), ranked)
 
 
 def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> tuple[dict[str, Any], dict[str, float]]:
@@ -221,13 +193,13 @@ def _no_candidate(release: Release, graph: Graph, user: int, candidate: int) -> 
     if (towers := release.folders["features"] / "now" / TOWERS).exists():
         tell(pair, users, one, network.friends, open_array(towers))
     score = _score_one(release, user, candidate, pair)
-    named = np.flatnonzero(found.rows[0] == candidate)
-    close = list(names_of(int(found.sources[0, named[0]]))) if len(named) else []
+    place = np.flatnonzero(found.rows[0] == candidate)
+    close = list(names_of(int(found.sources[0, place[0]]))) if len(place) else []
     by_whom = f"close by {', '.join(close)}, asked for" if close else "no source names them when asked for"
     detail = f"not among the {settings.per_user:,} candidates kept; {by_whom} {reach:,}"
     detail += f"; the ranker would have given {score:.4f}"
-    by = _by("candidates", "not_a_candidate", detail, kept=settings.per_user, close_by=close, would_be_score=score)
-    return by, _named(PAIR_FEATURES, pair[0])
+    by = by_rule("candidates", "not_a_candidate", detail, kept=settings.per_user, close_by=close, would_be_score=score)
+    return by, named(PAIR_FEATURES, pair[0])
 
 
 def _score_one(release: Release, user: int, candidate: int, pair: Any) -> float:

@@ -16,8 +16,9 @@ from infra.graph import Graph
 from infra.kv import RANKINGS
 from infra.live_facts import BLOCKED, CONNECTED, DISMISSED, ViewerFacts, facts_uri, open_live_facts
 from infra.live_tables import FILE
-from infra.lmdb_tables import LmdbTables
 from infra.settings import Settings
+from jobs.explain_delta import knows, serving_rows
+from jobs.hourly import KIND
 from lookup_api.ranking.rules import CAPPED, SELF, Picked, caps_of, pick
 
 LIMIT = 20
@@ -50,7 +51,7 @@ def as_answered(
         if (barred := _barred(facts, user, candidate)) is not None:
             return _left_out_since(made, *barred)
         if by is None and "serving_tables" in folders:
-            made = _placed(made, folders["serving_tables"], facts, settings, limit)
+            made = _placed(made, folders, facts, settings, limit)
         if said not in ("read", "none"):
             made["summary"] += f"; {said}"
         new = _new_friends(facts, folders, user)
@@ -104,11 +105,13 @@ def _left_out_since(made: dict[str, Any], rule: str, detail: str) -> dict[str, A
     return made | stored | {"left_out_by": by, "summary": summary}
 
 
-def _placed(made: dict[str, Any], tables: Path, facts: ViewerFacts, settings: Settings, limit: int) -> dict[str, Any]:
+def _placed(
+    made: dict[str, Any], folders: Mapping[str, Path], facts: ViewerFacts, settings: Settings, limit: int
+) -> dict[str, Any]:
     """The place that the rules give somebody who is stored."""
     user, candidate = int(made["user_id"]), int(made["candidate_id"])
-    with closing(LmdbTables(tables)) as opened:
-        blob = opened.get(RANKINGS, user)
+    with serving_rows(folders) as tables:
+        blob = tables.get(RANKINGS, user)
     if blob is None:
         return made
     ranking, caps, places = decode_ranking(blob), caps_of(settings.rules), settings.rules.fatigue_places
@@ -164,6 +167,9 @@ def _new_friends(facts: ViewerFacts, folders: Mapping[str, Path], user: int) -> 
     made = {person for person, rule in facts.barred.items() if rule == CONNECTED}
     if not made:
         return 0
+    if KIND in folders:
+        with serving_rows(folders) as tables:
+            made -= knows(tables, user)
     graph = Graph.open(folders["graph"])
     row = int(graph.rows_of(np.array([user], np.int64))[0])
     known = graph.ids[graph.now.connections.row(row)].tolist() if row >= 0 else []

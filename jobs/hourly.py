@@ -22,6 +22,8 @@ from jobs.pipeline import Pipeline
 from jobs.stages import Stage
 
 KIND = "serving_delta"
+SHOWN = "rankings"
+"""Folder below a delta's data: what the touched users are shown, schema RANKINGS."""
 DELTA = Stage(
     "delta_tables",
     KIND,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +22,11 @@ from infra.schemas import LAKE_TABLES
 from infra.settings import LadderSettings, Settings, load
 from infra.store import ObjectStore, open_store
 from infra.table_hosts import open_host
+from jobs.cli_release import open_release_folders
 from jobs.context import Parent, StageContext
 from jobs.delta_tables import run as run_stage
+from jobs.explain import explain
+from jobs.explain_answer import as_answered
 from jobs.hourly import KIND, READ, open_files, run_hourly
 from jobs.release_load import load_release
 from jobs.sample import generate
@@ -203,6 +207,79 @@ def test_who_left_is_shown_to_nobody(hour: Hour) -> None:
         app.extensions["pymk"].stop()
 
 
+def explained(hour: Hour, release: Release, user: int, person: int) -> dict[str, Any]:
+    folders = open_release_folders(hour.store.uri, release.release_id)
+    return as_answered(explain(folders, user, person), folders, hour.store.uri, settings_of(), 100)
+
+
+def shown(hour: Hour, release: Release) -> list[dict[str, Any]]:
+    """Rows of the lists that a delta made anew."""
+    found = open_files(hour.store, KIND, release.artifacts[KIND].artifact_id, ("",)).path
+    rows: list[dict[str, Any]] = pq.read_table(found / "rankings").to_pylist()
+    return rows
+
+
+def test_who_is_shown_since_is_explained_by_the_delta(hour: Hour) -> None:
+    rows = shown(hour, hour.delta)
+    for row in rows[:: len(rows) // 20]:
+        found = explained(hour, hour.delta, row["user_id"], row["candidate_id"])
+        assert found["shown"]
+        assert (found["score"], found["reasons"]) == (pytest.approx(row["score"]), row["reasons"])
+        assert found.get("stored_rank", found["rank"]) == row["rank"]
+        assert found["sources"]
+        assert found["user_features"]["user"]["degree"] == {NEW: 1, ALONE: 0}.get(row["user_id"], ANY)
+
+
+def test_who_is_left_out_since_is_told_why(hour: Hour) -> None:
+    other = next(u for u in night_rows(hour)["user_id"].to_pylist() if u not in people(hour))
+    for user, person, rule in (
+        (hour.a, hour.b, "connected"),
+        (hour.c, hour.d, "blocked_or_dismissed"),
+        (hour.a, hour.left, "unknown_or_inactive"),
+        (hour.left, hour.a, "unknown_or_inactive"),
+        (NEW, 10**13, "unknown_or_inactive"),
+        (other, NEW, "joined_since"),
+        (NEW, NEW, "self"),
+    ):
+        by = explained(hour, hour.delta, user, person)["left_out_by"]
+        assert by["rule"] == rule
+        assert by["stage"] == ("candidates" if rule == "self" else "delta_tables")
+        if rule in ("connected", "blocked_or_dismissed"):
+            assert explained(hour, hour.night, user, person)["left_out_by"] is None
+
+
+def test_who_is_touched_by_nothing_new_is_explained_by_the_night(hour: Hour) -> None:
+    rows = [row for row in night_rows(hour).to_pylist() if row["user_id"] not in people(hour)]
+    for row in rows[:: len(rows) // 3]:
+        pair = (row["user_id"], row["candidate_id"])
+        if row["candidate_id"] != hour.left:
+            assert explained(hour, hour.delta, *pair) == explained(hour, hour.night, *pair)
+
+
+def test_who_is_below_the_cut_of_a_new_list_has_the_score_of_a_longer_one(hour: Hour) -> None:
+    short = load(None, SMALL_FLAGS | {"rank.per_user": "20"}, {})[0]
+    night = hour.night.release_id
+    made = run_hourly(hour.lake, hour.store, HOUR, short, lambda line: None, night, publish=False)
+    release = ReleaseStore(hour.store).get(made["release_id"])
+    kept = {(row["user_id"], row["candidate_id"]) for row in shown(hour, release)}
+    cut = [row for row in shown(hour, hour.delta) if (row["user_id"], row["candidate_id"]) not in kept]
+    for row in cut[:: len(cut) // 5]:
+        by = explained(hour, release, row["user_id"], row["candidate_id"])["left_out_by"]
+        assert (by["rule"], by["kept"]) == ("below_the_cut", 20)
+        # What is served of people whom nothing new touches is the night's, a friend's new friend aside.
+        assert by["would_be_score"] == pytest.approx(row["score"], abs=0.05)
+    outside = explained(hour, release, hour.a, ALONE)["left_out_by"]
+    assert outside["rule"] == "not_a_candidate"
+
+
+def people(hour: Hour) -> set[int]:
+    return {NEW, ALONE, hour.a, hour.b, hour.c, hour.d, hour.left}
+
+
+def night_rows(hour: Hour) -> pa.Table:
+    return pq.read_table(open_artifact(hour.store, "rankings", hour.night.artifacts["rankings"].artifact_id).path)
+
+
 def test_the_content_does_not_depend_on_threads(hour: Hour, tmp_path: Path) -> None:
     found = []
     for threads in ("1", "2"):
@@ -233,8 +310,13 @@ def test_its_rows_are_loaded_beside_those_of_its_base(
         loaded = LoadedReleases(host)
         assert {release.release_id for release in loaded.releases()} == {hour.delta.release_id, hour.night.release_id}
         opened = ServedRelease.of(hour.delta, loaded.open(hour.delta.release_id))
-        listed = decode_ranking(served["night"].tables.get(RANKINGS, hour.a) or b"").ids()
-        people = [hour.a, hour.left, hour.away, NEW, *listed]
+        people = [
+            hour.a,
+            hour.left,
+            hour.away,
+            NEW,
+            *decode_ranking(served["night"].tables.get(RANKINGS, hour.a) or b"").ids(),
+        ]
         for table in TABLES:
             assert opened.tables.get_many(table, people) == served["delta"].tables.get_many(table, people)
         assert opened.departed == served["delta"].departed
