@@ -4,15 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import psutil
 import pytest
 
 from tests.dags.test_dags import DAGS
+from tests.suites.webhook import opened_inbox
 
 PRELUDE = """
 import json, logging, sys
@@ -150,21 +148,7 @@ for made in ({"release_id": "R", "published": True}, {"release_id": "R", "publis
     ]
 
 
-class Inbox(BaseHTTPRequestHandler):
-    posted: ClassVar[list[dict[str, Any]]] = []
-
-    def do_POST(self) -> None:
-        self.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def test_a_failure_and_a_late_run_are_told_to_the_webhook(tmp_path: Path) -> None:
-    server = HTTPServer(("127.0.0.1", 0), Inbox)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     code = """
 from pymk_tasks import alerts
 ti = Namespace(dag_id="pymk_nightly", task_id="rank", run_id="manual__1", try_number=4, log_url="http://airflow/log")
@@ -172,11 +156,9 @@ alerts.failed({"ti": ti, "exception": ValueError("no room. Free some")})
 late = {"dag_id": "pymk_nightly", "dag_run_id": "manual__1", "state": "running", "queued_at": "2026-01-02T02:00:00Z"}
 alerts.late({"dag_run": late})
 """
-    try:
-        done = run(code, tmp_path, PYMK_ALERT_WEBHOOK=f"http://127.0.0.1:{server.server_port}/secret")
-    finally:
-        server.shutdown()
-    failed, late = Inbox.posted
+    with opened_inbox() as inbox:
+        done = run(code, tmp_path, PYMK_ALERT_WEBHOOK=inbox.url)
+    failed, late = inbox.posted
     assert "pymk_nightly.rank failed: no room. Free some" in failed["text"]
     assert failed["where"] == "run manual__1, try 4, log http://airflow/log"
     assert "runbook" in failed["how_to_fix"]
@@ -190,3 +172,14 @@ def test_a_webhook_that_is_away_fails_nothing(tmp_path: Path) -> None:
     assert answers(done) == ["went on"]
     assert "could not be posted" in done.stdout
     assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_deadline_is_of_a_dag_and_can_be_switched_off(tmp_path: Path) -> None:
+    code = """
+from pymk_tasks.alerts import deadline
+for dag, minutes in (("pymk_nightly", 240), ("pymk_weekly", 720), ("pymk_hourly", 50)):
+    alert = deadline(dag, minutes)
+    answer(dag, alert.interval.total_seconds() if alert else "never")
+"""
+    done = run(code, tmp_path, PYMK_LATE="pymk_nightly=0,pymk_hourly=0.5")
+    assert answers(done) == ["pymk_nightly never", "pymk_weekly 43200.0", "pymk_hourly 30.0"]
