@@ -12,7 +12,7 @@ from infra.errors import PymkError, StoreError, UsageError
 from infra.kv import META, RANKINGS, USERS
 from infra.table_hosts import TableSet, open_host
 from tests.suites.kv_stores import KeyValueSuite, Load, put_rows
-from tests.suites.redis_server import free_port
+from tests.suites.ports import free_port
 from tests.suites.table_hosts import TableHostSuite, write
 
 

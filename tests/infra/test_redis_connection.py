@@ -7,7 +7,8 @@ import redis
 
 from infra.errors import StoreError, UsageError
 from infra.redis_connection import connect, explained, is_redis, shown
-from tests.suites.redis_server import RedisServer, free_port
+from tests.suites.ports import free_port
+from tests.suites.redis_server import RedisServer
 
 
 @pytest.mark.parametrize("uri", ["redis://me:secret@host/0", "rediss://:secret@host:1/0", "redis://me@host/0"])

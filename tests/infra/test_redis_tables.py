@@ -12,7 +12,8 @@ from infra.kv import RANKINGS, USERS
 from infra.redis_tables import FLUSH_BYTES, Keys, RedisHost
 from infra.table_hosts import TableSet, open_host
 from tests.suites.kv_stores import KeyValueSuite, Load, Rows, put_rows
-from tests.suites.redis_server import RedisNodes, RedisServer, free_port
+from tests.suites.ports import free_port
+from tests.suites.redis_server import RedisNodes, RedisServer
 from tests.suites.table_hosts import TableHostSuite, set_of, write
 
 

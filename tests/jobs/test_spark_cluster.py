@@ -20,7 +20,7 @@ from jobs import spark_jvm
 from jobs.spark_cluster import WITNESSES, configuration, is_cluster, own_address, require_shared_files
 from jobs.version import VERSION
 from tests.conftest import SMALL_FLAGS, SmallRelease
-from tests.suites.airflow import free_ports
+from tests.suites.ports import free_ports
 
 UP_S = 120.0
 

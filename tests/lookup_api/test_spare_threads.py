@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.servers import free_port, running
+from benchmarks.servers import running
 from benchmarks.serving_rows import FIRST_ID
 from infra.request_threads import SPARE
+from tests.suites.ports import free_port
 from tests.suites.served_store import new_store, publish_day
 
 EVENT = {"type": "blocked", "user_id": str(FIRST_ID), "other_id": "9", "at": "2026-01-01T00:00:00Z"}

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,21 +15,12 @@ from typing import Any
 
 import psutil
 
+from tests.suites.ports import free_ports
+
 DAGS = Path(__file__).parents[2] / "dags"
 READY_S, LOOK_S = 240.0, 1.0
 READY = "to be ready"
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class Airflow:

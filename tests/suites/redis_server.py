@@ -2,13 +2,14 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import redis
+
+from tests.suites.ports import free_port, free_ports
 
 PROGRAM = "redis-server"
 START_S = 10.0
@@ -89,7 +90,7 @@ class RedisNodes:
     """A Redis Cluster of three primaries."""
 
     def __init__(self, folder: Path, **options: str) -> None:
-        ports = [free_port() for _ in range(3)]
+        ports = free_ports(3)
         self.nodes = [
             RedisServer(folder / f"{port}", cluster_enabled="yes", cluster_port=str(port), **options) for port in ports
         ]
@@ -118,9 +119,3 @@ class RedisNodes:
     def stop(self) -> None:
         for node in self.nodes:
             node.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -24,7 +24,8 @@ from tests.lookup_api.faults.faulty_app import FOLDER
 from tests.lookup_api.faults.traffic import Caller
 from tests.lookup_api.faults.wire import Wire
 from tests.suites.live_store import publish_live
-from tests.suites.redis_server import RedisServer, free_port
+from tests.suites.ports import free_port
+from tests.suites.redis_server import RedisServer
 from tests.suites.small_release import AS_OF
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
