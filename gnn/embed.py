@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from gnn.checkpoint import open_encoder
 from gnn.inputs import Inputs
 from gnn.model import Encoder
 from infra.errors import CorruptArtifact, InputError
-from infra.graph import Csr, Float32, Graph, Int32, Int64, ViewName
+from infra.graph import Float32, Graph, Int64, ViewName
 
 BLOCK = 8192
 """Rows at a time."""
@@ -33,21 +32,6 @@ def embed(encoder_folder: Path, graph: Graph, view: ViewName, device: str = "cpu
         )
     vocabulary, weights = encoder.shape.vocabulary, encoder.feature_weights.cpu().numpy()
     return embed_rows(encoder, Inputs.of(vocabulary, weights, graph, graph.view(view)))
-
-
-def embed_profile(
-    encoder: Encoder, attribute_codes: Int32, affiliations: Csr, entity_kind: npt.NDArray[np.int16]
-) -> Float32:
-    """Unit embeddings of n users without friends, in the graph or not: float32 [n, D].
-
-    attribute_codes int32 [A, n] and affiliations (n rows) are coded as in the encoder's graph.
-    """
-    users = affiliations.rows
-    weights = encoder.feature_weights.cpu().numpy()
-    inputs = Inputs.from_parts(
-        encoder.shape.vocabulary, weights, attribute_codes, affiliations, entity_kind, Csr.empty(users)
-    )
-    return embed_rows(encoder, inputs)
 
 
 @torch.no_grad()

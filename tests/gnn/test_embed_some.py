@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from gnn.checkpoint import open_encoder, save_encoder
-from gnn.embed import embed, embed_profile
+from gnn.embed import embed
 from gnn.embed_some import embed_some
 from gnn.models import MODELS
 from infra.graph import Csr
 from tests.gnn.test_models import train_model
 from tests.suites.planted import planted_graph
+from tests.suites.profiles import embed_profile
 
 
 @pytest.fixture(scope="module")

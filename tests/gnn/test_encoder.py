@@ -10,7 +10,7 @@ import torch
 
 from gnn.batches import compact_bags
 from gnn.checkpoint import hash_tensors, open_encoder, save_encoder
-from gnn.embed import check_unit_rows, embed, embed_profile, embed_rows
+from gnn.embed import check_unit_rows, embed, embed_rows
 from gnn.inputs import Inputs
 from gnn.model import EncoderShape
 from gnn.runtime import prepare
@@ -21,6 +21,7 @@ from infra.errors import CorruptArtifact, InputError
 from infra.graph import REPORT, VALIDATE, Csr
 from infra.settings import EncoderSettings
 from tests.suites.planted import assemble, bare_graph, planted_graph
+from tests.suites.profiles import embed_profile
 
 MODEL = "residual_propagation"
 SETTINGS = EncoderSettings(dimensions=32, hidden=32, max_steps=60, batch_size=256, fanout=8)

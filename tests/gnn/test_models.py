@@ -8,7 +8,7 @@ from torch_geometric.sampler import NodeSamplerInput
 
 from gnn.batches import subgraph
 from gnn.checkpoint import hash_tensors, open_encoder, save_encoder
-from gnn.embed import embed_profile, embed_rows
+from gnn.embed import embed_rows
 from gnn.model import Subgraph
 from gnn.models import MODELS
 from gnn.runtime import prepare
@@ -18,6 +18,7 @@ from infra.graph import Csr
 from infra.settings import EncoderSettings
 from tests.gnn.test_encoder import held_out_auc, inputs_of
 from tests.suites.planted import planted_graph
+from tests.suites.profiles import embed_profile
 
 CPU = torch.device("cpu")
 
