@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -15,23 +15,28 @@ from infra.settings import ApiSettings, Settings
 from infra.store import open_store
 from lookup_api.app import create_app
 from tests.conftest import SmallRelease, small_pipeline
+from tests.jobs.conftest import EVE
 from tests.jobs.test_cli import pymk_json
 from tests.suites.damage import read_pairs, shuffled
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-EVE, NEXT = "2025-12-31", "2026-01-02"
+NEXT = "2026-01-02"
 
 
 @pytest.fixture(scope="module")
 def nights(
-    small_release: SmallRelease, spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory
+    small_release: SmallRelease,
+    late_eve: dict[str, Any],
+    spark: "SparkSession",
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> SmallRelease:
-    """Two nights in a row, the second of them what the shared release is."""
+    """Two nights in a row, published in their order; their stages are found."""
     store = tmp_path_factory.mktemp("nights") / "store"
     shutil.copytree(small_release.store, store)
     (store / "CURRENT").unlink()
+    shutil.rmtree(store / "releases")
     for as_of in (EVE, small_release.as_of):
         with small_pipeline(small_release.lake, str(store), spark, as_of=as_of) as pipeline:
             made = pipeline.run()
