@@ -32,6 +32,7 @@ from infra.release_records import FOLDER, mark_withdrawn, records_of, withdrawn_
 from infra.retention import kept_releases, named_artifacts, remove_artifacts, store_time
 from infra.store import ObjectStore, StoredObject
 from infra.times import format_time
+from infra.variants import forget_variants, named_lists
 
 log = logging.getLogger(__name__)
 
@@ -239,8 +240,10 @@ class ReleaseStore:
             self.get(pointer.release_id)
         now_s = store_time(self.store)
         kept_ids = kept_releases(releases, pointer, keep, open_releases(self.store, now_s))
+        named_lists(self.store, [r.release_id for r in releases])
         doomed = [r for r in releases if r.release_id not in kept_ids and self._remove(r)]
-        kept = named_artifacts(self._sound())  # with those that were made meanwhile
+        left = self._sound()  # with those that were made meanwhile
+        kept = named_artifacts(left) | named_lists(self.store, [r.release_id for r in left])
         removed = list(remove_artifacts(self.store, kept, grace_s, now_s))
         self.store.clean_scratch(grace_s)
         return {"releases": [r.release_id for r in doomed], "artifacts": removed}
@@ -260,6 +263,7 @@ class ReleaseStore:
             self.store.put(_key(release.release_id), release.to_json())
             return False
         self.store.delete_folder(records_of(release.release_id))
+        forget_variants(self.store, release.release_id)
         return True
 
     def _base_of(self, release_id: str) -> str | None:

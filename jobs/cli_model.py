@@ -1,6 +1,7 @@
 """`pymk model`: push, list and show models, route to them, promote a canary and go back."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,11 @@ from rich.console import Console
 from infra.errors import NotFound
 from infra.model_routes import LOOKUP, ModelRef, RouteStore, Surface
 from infra.models import CARD, ModelVersion, Registry
+from infra.releases import ReleaseStore
 from infra.store import open_store
 from jobs.cli_options import Json, Store
-from jobs.cli_output import console, output, table
+from jobs.cli_output import console, output, progress, table
+from jobs.cli_release import find_release
 
 model_app = typer.Typer(help="Push, list and show models; route to them.", no_args_is_help=True)
 
@@ -103,6 +106,23 @@ def route(
     else:
         after = RouteStore(open_store(store)).read().of(surface)
     output.show(described(surface, after), json, lambda c: _print_surface(c, surface, after))
+
+
+@model_app.command()
+def rank(store: Store, surface: OnSurface = LOOKUP, json: Json = False) -> None:
+    """Rank lists of the served release by the models routed to, as the next night will; servers show them at once."""
+    from jobs.variant_lists import make_all
+
+    opened = open_store(store, writable=True)
+    release = find_release(ReleaseStore(opened), None)
+    made = [asdict(one) for one in make_all(opened, release, surface, progress)]
+    rows = [(one["model"], f"{one['share']:.1%}", f"{one['users']:,}") for one in made]
+    title = f"lists of {release.nightly}" if made else "every list is the release's own"
+    output.show(
+        {"release_id": release.nightly, "lists": made},
+        json,
+        lambda c: c.print(table(title, ["model", "share", "users"], rows)),
+    )
 
 
 @model_app.command()

@@ -177,12 +177,16 @@ def clean(
     json: Json = False,
 ) -> None:
     """Delete old releases and what only they use; CURRENT and the one before it always stay."""
+    from jobs.nightly_model import clean_nightly
+
     settings = load_settings(None)
     opened = open_store(store, writable=True)
     with recorded(opened, "clean", reason) as deed:
         removed = ReleaseStore(opened).clean(keep or settings.store.keep_releases, grace_hours * 3600)
+        removed["models"] = clean_nightly(opened)
         deed.update(removed)
-    said = f"removed {len(removed['releases'])} releases and {len(removed['artifacts'])} artifacts"
+    counts = ", ".join(f"{len(names)} {what}" for what, names in removed.items())
+    said = f"removed {counts}"
     output.show(removed, json, lambda c: c.print(said))
 
 

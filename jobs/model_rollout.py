@@ -27,7 +27,7 @@ from infra.models import ModelVersion, Registry
 from infra.store import ObjectStore
 from infra.times import format_time
 from jobs.gates import INTEGRITY, Finding
-from lookup_api.ranking.model_check import check_model
+from jobs.model_checking import check_apart
 
 NONE = "none"
 """In place of a canary or of shadows: without any."""
@@ -35,7 +35,7 @@ NONE = "none"
 
 def push_model(store: ObjectStore, folder: Path) -> ModelVersion:
     """Checks a model's folder and adds it to the registry; nobody is routed to it by that."""
-    return Registry(store).push(folder, check_model, _now(), who())
+    return Registry(store).push(folder, check_apart, _now(), who())
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def sound(promotion: Promotion) -> Iterator[Finding]:
     """The model's files are whole and it scores its golden batch here and now, as it did when it was pushed."""
     model, folder = Registry(promotion.store).open(promotion.canary.model.name, promotion.canary.model.version)
     try:
-        check_model(folder, model.spec)
+        check_apart(folder, model.spec)
     except GateRefused as error:
         yield Finding(INTEGRITY, error.what, True)
 

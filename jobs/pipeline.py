@@ -157,9 +157,11 @@ class Pipeline:
         """Writes the release, checks the gates and moves CURRENT; see jobs.publishing.publish_release."""
         from jobs.hourly import carrier
         from jobs.publishing import publish_release
+        from jobs.variant_lists import rank_variants
 
         release = self.make_release()
         releases = ReleaseStore(self.store)
+        rank_variants(self.store, release, self.progress)
         made = publish_release(
             releases,
             release,
@@ -174,9 +176,15 @@ class Pipeline:
         return made
 
     def make_release(self) -> Release:
-        """Writes the release of this run's artifacts, and what made it, and leaves CURRENT alone."""
+        """Writes the release of this run's artifacts, and what made it, and leaves CURRENT alone.
+
+        Its ranker is a version of the model `nightly` from then on.
+        """
+        from jobs.nightly_model import try_push
+
         release = ReleaseStore(self.store).make({stage.kind: self._open(stage.kind).manifest for stage in STAGES})
         record_lineage(self.store, release, self.maker, self._resolved)
+        try_push(self.store, release, self.settings.ladder.features_life_days, self.progress)
         return release
 
     def artifact_id(self, kind: str) -> str:

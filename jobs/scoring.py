@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from infra.graph import Graph, ViewName, open_array
 from lookup_api.ranking.features import PAIR_FEATURES, assemble
-from lookup_api.ranking.scoring import RankingModel
+from lookup_api.ranking.scoring import RankingModel, RanksPairs
 
 CHUNK = 32_768
 """Pairs scored at a time: the ranker's input stays in cache and memory stays flat."""
@@ -88,7 +88,7 @@ def _first_user(path: Path) -> int | None:
 class Scorer:
     """A ranking model over one view's user features float32 [N, U]."""
 
-    model: RankingModel
+    model: RanksPairs
     user_features: Float32
 
     @classmethod

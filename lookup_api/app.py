@@ -49,7 +49,7 @@ class Parts:
         self.watch = ReleaseWatch(
             store_uri, api.poll_s, self.metrics, ladder=settings.ladder, source=source, lock_tables=api.lock_tables
         )
-        self.lookup = Lookup.of(settings, self.metrics)
+        self.lookup = Lookup.of(settings, self.metrics, store_uri)
         self.facts = FactsAccess(facts_at, settings, self.metrics)
         self.erasures = ErasureWatch(store_uri, self.facts, api.poll_s, self.metrics)
         self.keys = KeyRing(store_uri, api.poll_s)
@@ -73,10 +73,15 @@ class Parts:
         if self.shared_rates:
             self.shared_rates.start()
         self.watch.start()
+        if self.lookup.models:
+            self.lookup.models.follow_lists(self.watch.hold)
+            self.lookup.models.start()
         self.erasures.start()
 
     def stop(self) -> None:
         self.watch.stop()
+        if self.lookup.models:
+            self.lookup.models.stop()
         self.spare.stop()
         self.keys.stop()
         if self.shared_rates:

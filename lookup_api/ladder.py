@@ -78,13 +78,18 @@ Evidence = Mapping[int, tuple[int, Mapping[str, float]]]
 """Person -> source bits, and what the ranker saw of the pair by name."""
 
 
+RankedBy = tuple[str, str]
+"""A routed model, `name@version`, and its variant: stable or canary."""
+
+
 @dataclass(slots=True)
 class Offer:
     """What a rung would show, before the rules.
 
     blob: the ranking as it is stored, empty where it is `decoded` already. page: its first page, where it has one.
     bars: people this rung knows must not be shown. degraded: made without a part, named in `without`. evidence: what
-    explain tells, where the rung knows more than the release's tables.
+    explain tells, where the rung knows more than the release's tables. by: the routed model that ranked, and which
+    variant it is.
     """
 
     blob: bytes
@@ -95,6 +100,7 @@ class Offer:
     without: tuple[str, ...] = ()
     evidence: Evidence | None = None
     decoded: Ranking | None = None
+    by: RankedBy | None = None
 
     @property
     def ranking(self) -> Ranking:

@@ -26,6 +26,12 @@ class LadderMetrics:
         )
         self.late_shards = counter("pymk_ann_shards_left_out", "Index shards that did not answer in time.", "shard")
         self.ranked_live = counter("pymk_live_people", "People scored by live rankings.")
+        self.models = counter(
+            "pymk_model_lists", "Lists ranked live by a routed model, and what became of it.",
+            "model", "variant", "outcome",
+        )  # fmt: skip
+        self.models_refused = counter("pymk_model_refused", "Routed models that could not be opened.", "model")
+        self.route_failures = counter("pymk_route_poll_failures", "Looks at the routes of models that failed.")
         self.level = Gauge(
             "pymk_load_level", "0 all, 1 fewer live candidates, 2 no live ranking.",
             multiprocess_mode="livemax", registry=registry,

@@ -29,7 +29,7 @@ from lookup_api.ranking.live import (
     shown_order,
 )
 from lookup_api.ranking.near_friends import NOBODY, among
-from lookup_api.ranking.scoring import RankingModel
+from lookup_api.ranking.scoring import RanksPairs
 from lookup_api.ranking.sources import ANN, TWO_HOP
 from lookup_api.served_release import ServedRelease
 from lookup_api.written_list import MUTUAL, NEAR, written_list
@@ -95,7 +95,7 @@ class LiveRanker:
     """ann_budget_s: of the deadline. old_after_s: age of a release from which what changes by the day is forgotten."""
 
     parts: LiveParts
-    model: RankingModel
+    model: RanksPairs
     counts: LadderMetrics
     ann_budget_s: float
     old_after_s: float

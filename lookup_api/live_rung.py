@@ -6,6 +6,7 @@ the viewer's facts: a new fact or a new release leaves it behind. Rules run on i
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from infra.errors import StoreError
@@ -16,9 +17,12 @@ from lookup_api.breaker import Breaker, retried
 from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, NoFacts, Offer, Query, Spared
-from lookup_api.ladder_metrics import LadderMetrics
+from lookup_api.ladder_metrics import ANSWERED, FAILED, LadderMetrics
 from lookup_api.live_list import KEPT, LiveList, LiveRanker, Viewer
+from lookup_api.live_parts import LiveParts
 from lookup_api.load import FULL, NO_LIVE
+from lookup_api.ranking.scoring import RanksPairs
+from lookup_api.routed_models import Chosen, ModelFailed
 from lookup_api.served_release import ServedRelease
 
 log = logging.getLogger(__name__)
@@ -31,25 +35,25 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class LiveCaches:
-    """l1: by user, (release, version, blob). l2: shared, or None."""
+    """l1: by user, (release, version, blob). l2: shared, or None. by: who ranked, where not the release's ranker."""
 
     l1: BoundedCache[tuple[str, int, bytes]]
     l2: SharedCache | None
     l2_breaker: Breaker
     counts: LadderMetrics
 
-    def l1_get(self, ask: Ask) -> bytes | None:
+    def l1_get(self, ask: Ask, by: str = "") -> bytes | None:
         found = self.l1.get(ask.query.user_id)
-        hit = found is not None and found[:2] == (ask.release.release_id, ask.facts.version)
+        hit = found is not None and found[:2] == (ask.release.release_id + by, ask.facts.version)
         self.counts.cache("l1", hit)
         return found[2] if hit and found is not None else None
 
-    def l2_get(self, ask: Ask, deadline: Deadline) -> bytes | None:
+    def l2_get(self, ask: Ask, deadline: Deadline, by: str = "") -> bytes | None:
         l2 = self.l2
         if l2 is None or not self.l2_breaker.allows():
             return None
         try:
-            found = retried(lambda: l2.get(_name(ask)), deadline, (StoreError,))
+            found = retried(lambda: l2.get(_name(ask, by)), deadline, (StoreError,))
         except StoreError as error:
             self._l2_failed(error)
             return None
@@ -57,15 +61,15 @@ class LiveCaches:
         self.counts.cache("l2", found is not None)
         return found
 
-    def put_l1(self, ask: Ask, blob: bytes) -> None:
-        self.l1.put(ask.query.user_id, (ask.release.release_id, ask.facts.version, blob), len(blob))
+    def put_l1(self, ask: Ask, blob: bytes, by: str = "") -> None:
+        self.l1.put(ask.query.user_id, (ask.release.release_id + by, ask.facts.version, blob), len(blob))
 
-    def put(self, ask: Ask, blob: bytes) -> None:
-        self.put_l1(ask, blob)
+    def put(self, ask: Ask, blob: bytes, by: str = "") -> None:
+        self.put_l1(ask, blob, by)
         if self.l2 is None or not self.l2_breaker.allows():
             return
         try:
-            self.l2.put(_name(ask), blob)
+            self.l2.put(_name(ask, by), blob)
         except StoreError as error:
             self._l2_failed(error)
         else:
@@ -77,8 +81,12 @@ class LiveCaches:
         self.l2_breaker.failed()
 
 
-def _name(ask: Ask) -> str:
-    return f"{ask.release.release_id}:{ask.query.user_id}:{ask.facts.version}"
+def _name(ask: Ask, by: str) -> str:
+    return f"{ask.release.release_id}{by}:{ask.query.user_id}:{ask.facts.version}"
+
+
+def nobody_chosen(user_id: int) -> None:
+    """The ranker of the release ranks for all."""
 
 
 @dataclass(frozen=True)
@@ -88,32 +96,37 @@ class Live:
     caches: LiveCaches
     counts: LadderMetrics
     source: str = "live"
+    chosen: Callable[[int], Chosen | None] = nobody_chosen
+    """The routed model that ranks for a user."""
 
     def offer(self, ask: Ask) -> Offer | None:
         if not ask.release.ranks_live:
             return None
-        if not ask.query.explain and (kept := self.caches.l1_get(ask)) is not None:
-            return Offer(kept, cache="l1")
+        chosen = self.chosen(ask.query.user_id)
+        by, ranked_by = (f"+{chosen.name}", (chosen.name, chosen.variant)) if chosen else ("", None)
+        if not ask.query.explain and (kept := self.caches.l1_get(ask, by)) is not None:
+            return Offer(kept, cache="l1", by=ranked_by)
         circle = circle_of(ask)
         viewer = Viewer.of(ask, circle)
         if circle is None and viewer.stored is None:
             return None
         deadline = ask.deadline.within(self.settings.live_budget_ms / 1e3)
-        if not ask.query.explain and (shared := self.caches.l2_get(ask, deadline)) is not None:
-            self.caches.put_l1(ask, shared)
-            return Offer(shared, cache="l2")
+        if not ask.query.explain and (shared := self.caches.l2_get(ask, deadline, by)) is not None:
+            self.caches.put_l1(ask, shared, by)
+            return Offer(shared, cache="l2", by=ranked_by)
         if ask.level >= NO_LIVE:
             raise Spared
-        ranked = self._ranked(ask, viewer, deadline)
+        ranked, as_chosen = self._ranked(ask, viewer, deadline, chosen)
         if ranked is None:
             return None
-        if ask.level == FULL and not ranked.without:
-            self.caches.put(ask, ranked.blob)
+        if ask.level == FULL and not ranked.without and as_chosen:
+            self.caches.put(ask, ranked.blob, by)
         return Offer(
             ranked.blob,
             degraded=bool(ranked.without),
             without=ranked.without,
             evidence=ranked.evidence,
+            by=ranked_by if as_chosen else None,
         )
 
     def rehearse(self, release: ServedRelease) -> None:
@@ -122,17 +135,36 @@ class Live:
             ask = Ask(Query(user_id, KEPT, frozenset(), False), release, NoFacts(), Deadline.after(REHEARSAL_S))
             try:
                 if release.ranks_live:
-                    self._ranked(ask, Viewer.of(ask, circle_of(ask)), ask.deadline)
+                    self._ranked(ask, Viewer.of(ask, circle_of(ask)), ask.deadline, None)
             except Exception as error:  # nobody waits for it, and nothing may die of it
                 log.warning("live ranking could not be rehearsed: %s", error)
                 return
 
-    def _ranked(self, ask: Ask, viewer: Viewer, deadline: Deadline) -> LiveList | None:
+    def _ranked(
+        self, ask: Ask, viewer: Viewer, deadline: Deadline, chosen: Chosen | None
+    ) -> tuple[LiveList | None, bool]:
+        """The list, and whether the chosen model made it: where that one fails, the release's own ranker does."""
         deadline.check("live ranking")
-        parts, settings = ask.release.live, self.settings
+        parts = ask.release.live
+        if parts is not None and chosen is not None and chosen.breaker.allows():
+            try:
+                made = self._by(chosen.model, parts, ask, viewer, deadline)
+            except ModelFailed as error:
+                self.counts.models.labels(chosen.name, chosen.variant, FAILED).inc()
+                if not chosen.breaker.open:
+                    log.error("model %s failed, the release's own ranks: %s", chosen.name, error)
+                chosen.breaker.failed()
+            else:
+                chosen.breaker.succeeded()
+                self.counts.models.labels(chosen.name, chosen.variant, ANSWERED).inc()
+                return made, True
         if parts is None or parts.model is None:
             raise StoreError(f"release {ask.release.release_id}: its ranking model could not be opened yet")
+        return self._by(parts.model, parts, ask, viewer, deadline), chosen is None
+
+    def _by(self, model: RanksPairs, parts: LiveParts, ask: Ask, viewer: Viewer, deadline: Deadline) -> LiveList | None:
+        settings = self.settings
         wanted = settings.live_candidates if ask.level == FULL else max(1, settings.live_candidates // FEWER)
         old_after_s = settings.features_life_days * DAY_S or math.inf
-        ranker = LiveRanker(parts, parts.model, self.counts, settings.ann_budget_ms / 1e3, old_after_s)
+        ranker = LiveRanker(parts, model, self.counts, settings.ann_budget_ms / 1e3, old_after_s)
         return ranker.rank(ask, viewer, wanted, deadline)

@@ -13,13 +13,14 @@ from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.explain import add_explanations
-from lookup_api.ladder import NO_CACHE, NOBODY, NOTHING, Ask, Facts, Ladder, NoFacts, Offer, Outcome, Query
+from lookup_api.ladder import NO_CACHE, NOBODY, NOTHING, Ask, Facts, Ladder, NoFacts, Offer, Outcome, Query, RankedBy
 from lookup_api.ladder_metrics import LadderMetrics
-from lookup_api.live_rung import Live, LiveCaches
+from lookup_api.live_rung import Live, LiveCaches, nobody_chosen
 from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.rules import caps_of
-from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale
+from lookup_api.routed_models import RoutedModels
+from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale, none_listed
 from lookup_api.served_release import ServedRelease
 
 MIB = 1 << 20
@@ -30,13 +31,16 @@ NO_FACTS = NoFacts()
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer's items as a JSON array, what they are true of, and their mark (see Told)."""
+    """An answer's items as a JSON array, and their mark (see Told).
 
-    release_id: str
-    version: int
+    made_of: release, version of the facts, stamp of the route of models.
+    """
+
+    made_of: tuple[str, int, int]
     source: str
     items: bytes
     mark: bytes
+    by: RankedBy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,11 @@ class Lookup:
     last_good: BoundedCache[Kept]
     caches: LiveCaches
     breakers: tuple[Breaker, ...] = field(default=())
+    models: RoutedModels | None = None
 
     @classmethod
-    def of(cls, settings: Settings, metrics: Metrics) -> "Lookup":
-        """One worker's lookup, by its settings."""
+    def of(cls, settings: Settings, metrics: Metrics, store_uri: str = "") -> "Lookup":
+        """One worker's lookup, by its settings. store_uri: of the routes of models, which are not followed without."""
         own, counts = settings.ladder, LadderMetrics(metrics.registry)
 
         def breaker(name: str) -> Breaker:
@@ -75,9 +80,10 @@ class Lookup:
         l1_bytes = own.l1_mib * MIB
         caches = LiveCaches(BoundedCache(l1_bytes // 4, own.l1_life_s), shared, breaker("the shared cache"), counts)
         last_good: BoundedCache[Kept] = BoundedCache(own.last_good_mib * MIB, LAST_GOOD_LIFE_S)
+        models = RoutedModels(store_uri, settings.api.poll_s, counts, breaker) if store_uri else None
         rungs = (
-            Precomputed(breaker("precomputed"), own.new_friends),
-            Live(breaker("live"), own, caches, counts),
+            Precomputed(breaker("precomputed"), own.new_friends, listed=models.listed if models else none_listed),
+            Live(breaker("live"), own, caches, counts, chosen=models.chosen if models else nobody_chosen),
             Heuristic(breaker("heuristic")),
             Stale(breaker("stale"), last_good, counts),
             Popular(breaker("popular")),
@@ -85,7 +91,8 @@ class Lookup:
         ladder = Ladder(rungs, caps_of(settings.rules), settings.rules.fatigue_places, metrics, counts)
         breakers = (*(rung.breaker for rung in rungs), caches.l2_breaker)
         counts.watch(breakers)
-        return cls(ladder, metrics, counts, BoundedCache(l1_bytes * 3 // 4, own.l1_life_s), last_good, caches, breakers)
+        answers: BoundedCache[Answered] = BoundedCache(l1_bytes * 3 // 4, own.l1_life_s)
+        return cls(ladder, metrics, counts, answers, last_good, caches, breakers, models)
 
     def answer(
         self, query: Query, release: ServedRelease, facts: Facts | None, deadline: Deadline, level: int = FULL
@@ -100,10 +107,10 @@ class Lookup:
             return self._climbed(query, release, facts, deadline, level)
         key = (query.user_id, query.limit)
         kept = self.answers.get(key)
-        hit = kept is not None and kept.release_id == release.release_id and kept.version == facts.version
+        hit = kept is not None and kept.made_of == (release.release_id, facts.version, self._stamp())
         self.counts.cache("l1", hit)
         if hit and kept is not None and not facts.fatigue:
-            return self._told(query, release, kept.source, kept.items, kept.mark, False, "l1")
+            return self._told(query, release, kept.source, kept.items, kept.mark, False, "l1", kept.by)
         return self._climbed(query, release, facts, deadline, level)
 
     def rehearse(self, release: ServedRelease) -> None:
@@ -114,32 +121,41 @@ class Lookup:
 
     def _climbed(self, query: Query, release: ServedRelease, facts: Facts, deadline: Deadline, level: int) -> Told:
         ask = Ask(query, release, facts, deadline, level)
+        stamp = self._stamp()  # before: who is ranked by an earlier route is not kept as ranked by this one
         outcome = self.ladder.climb(ask)
         offer, degraded = outcome.offer, outcome.degraded
         items = outcome.shown.items
         mark = b"%d" % query.limit if outcome.shown.untouched else sha1(items, usedforsecurity=False).digest()
+        by = offer.by if offer else None
+        if by:
+            mark += by[0].encode()
         if offer is not None and not degraded:
-            self._keep(ask, outcome, offer, mark)
+            self._keep(ask, outcome, offer, mark, stamp)
         if not query.explain:
-            return self._told(query, release, outcome.source, items, mark, degraded, offer.cache if offer else NO_CACHE)
+            cache = offer.cache if offer else NO_CACHE
+            return self._told(query, release, outcome.source, items, mark, degraded, cache, by)
         listed = orjson.loads(items)
         degraded |= not add_explanations(listed, query.user_id, release, offer.evidence if offer else None)
-        told = self._told(query, release, outcome.source, orjson.dumps(listed), mark, degraded)
+        told = self._told(query, release, outcome.source, orjson.dumps(listed), mark, degraded, by=by)
         tried = [
             {"rung": one.rung, "outcome": one.outcome, "ms": round(one.ms, 3), "without": list(one.without)}
             for one in outcome.tried
         ]
         return Told(told.values | {"explain": {"rungs": tried}}, mark)
 
-    def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, mark: bytes) -> None:
+    def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, mark: bytes, stamp: int) -> None:
         """What answered well may answer again, and in need where reading or ranking it again may fail."""
         query, release = ask.query, ask.release
         if outcome.source == "live" or (outcome.source == "precomputed" and not release.mapped):
             self.last_good.put(query.user_id, Kept(release.release_id, offer.blob), len(offer.blob))
         if self.answers and not (query.exclude or query.explain or ask.facts.fatigue):
             items = outcome.shown.items
-            answered = Answered(release.release_id, ask.facts.version, outcome.source, items, mark)
+            made_of = (release.release_id, ask.facts.version, stamp)
+            answered = Answered(made_of, outcome.source, items, mark, offer.by)
             self.answers.put((query.user_id, query.limit), answered, len(items), cheap=outcome.source == "precomputed")
+
+    def _stamp(self) -> int:
+        return self.models.stamp if self.models else 0
 
     def _told(
         self,
@@ -150,6 +166,7 @@ class Lookup:
         mark: bytes,
         degraded: bool,
         cache: str = NO_CACHE,
+        by: RankedBy | None = None,
     ) -> Told:
         if degraded:
             self.metrics.degraded.inc()
@@ -163,4 +180,6 @@ class Lookup:
             "as_of": release.as_of,
             "age_s": max(0, int(time.time() - release.as_of_s)),
         }
+        if by:
+            values |= {"model": by[0], "variant": by[1]}
         return Told(values, mark)

@@ -4,6 +4,7 @@ from typing import Any
 
 from infra.events import EVENT_TYPES, MAX_POSITION
 from infra.keys import ADMIN, EVENTS, READ
+from infra.model_routes import VARIANTS
 from lookup_api.metrics import SOURCES
 from lookup_api.parameters import DEFAULT_LIMIT, MAX_EXCLUDED, MAX_LIMIT
 
@@ -252,7 +253,9 @@ def _schemas() -> Json:
                 "age_s": _COUNT,
                 "request_id": _TEXT,
             },
-            {"explain": _object({"rungs": _array(_object(
+            {"model": _TEXT | {"description": "The routed model that ranked; the release's own ranker without it."},
+             "variant": {"enum": list(VARIANTS)},
+             "explain": _object({"rungs": _array(_object(
                 {"rung": _TEXT, "outcome": _TEXT, "ms": {"type": "number"}, "without": _array(_TEXT)}))})},
         ),
         "Item": _object(

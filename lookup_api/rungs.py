@@ -3,6 +3,7 @@
 Live ranking is in lookup_api.live_rung.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from infra.blobs import decode_bars, decode_neighbours, first_page
@@ -10,13 +11,21 @@ from infra.kv import BARS, NEIGHBOURS, RANKINGS, USERS
 from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker
 from lookup_api.circle import bars_by_night, circle_of, is_outdated
-from lookup_api.ladder import Ask, Offer
+from lookup_api.ladder import Ask, Offer, RankedBy
 from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.ranking.rules import NOT_FOR_USER
+from lookup_api.served_release import ServedRelease
 from lookup_api.written_list import MUTUAL, written_list
 
 KEPT = 100
 """People that a heuristic list holds."""
+
+
+Listed = Callable[[ServedRelease, int], tuple[RankedBy, bytes] | None]
+
+
+def none_listed(release: ServedRelease, user_id: int) -> None:
+    """The release's own lists are everybody's."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class Precomputed:
     breaker: Breaker
     new_friends: int
     source: str = "precomputed"
+    listed: Listed = none_listed
+    """The list that a routed model ranked at night."""
 
     def offer(self, ask: Ask) -> Offer | None:
         blob = ask.release.tables.get(RANKINGS, ask.query.user_id)
@@ -33,6 +44,8 @@ class Precomputed:
             return None
         if len(ask.facts.barred) >= self.new_friends and ask.release.ranks_live and is_outdated(ask, self.new_friends):
             return None
+        if found := self.listed(ask.release, ask.query.user_id):
+            return Offer(found[1], first_page(found[1]), by=found[0])
         return Offer(blob, first_page(blob))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookup_api.ranking.features import ALPHA, PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE, assemble
-from lookup_api.ranking.scoring import RankingModel
+from lookup_api.ranking.scoring import RanksPairs
 from lookup_api.ranking.top import top_per_user
 
 KNOWN_LIVE = (
@@ -112,7 +112,7 @@ def forget_stale(users: Float32) -> Float32:
     return out
 
 
-def scores_of(model: RankingModel, pairs: Float16, viewer: Float32, candidates: Float32) -> Float32:
+def scores_of(model: RanksPairs, pairs: Float16, viewer: Float32, candidates: Float32) -> Float32:
     """float32 [n], from pair features [n, P] and user features [U] and [n, U]."""
     return model.score(assemble(pairs, viewer, candidates))
 

@@ -2,9 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lookup_api.ranking.newcomers import Newcomers
 from lookup_api.ranking.ranker import Float32, Ranker
+
+
+class RanksPairs(Protocol):
+    def score(self, matrix: Float32) -> Float32:
+        """Scores float32 [n] of rows of the ranker's input float32 [n, F]; higher is better, within one viewer."""
+        ...
 
 
 @dataclass(frozen=True)

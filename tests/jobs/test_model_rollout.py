@@ -1,6 +1,8 @@
 """From a pushed model to a canary, to stable and back, as an operator types it; and what each refusal says."""
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ import pytest
 import xgboost as xgb
 
 from infra.audit import deeds
-from infra.errors import GateRefused, NotFound, UsageError
+from infra.errors import GateRefused, NotFound, PymkError, UsageError
 from infra.model_golden import Golden
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore
 from infra.models import Registry
 from infra.store import ObjectStore, open_store
 from jobs.gates import Finding
+from jobs.model_checking import check_apart
 from jobs.model_rollout import Promotion, RouteChange, change_route, promote, push_model, roll_back
 from tests.jobs.test_cli import pymk, pymk_json
 from tests.suites.model_folders import columns_of, small_spec, write_folder
@@ -159,6 +162,30 @@ def test_a_refused_push_says_why(changes: dict[str, Any], code: int, said: str, 
     error = pymk_json("model", "push", str(folder), f"--store={tmp_path / 'store'}", code=code)["error"]
     assert said in error["what"]
     assert pymk_json("model", "list", f"--store={tmp_path / 'store'}") == {"models": []}
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", r"opening it ended the process \(SIGSEGV\)"),
+        ("while True: pass", "did not score its golden batch within 0.5 s"),
+        ("raise SystemExit('a library is missing')", "could not be checked: a library is missing"),
+    ],
+)
+def test_weights_that_end_or_hang_their_process_are_refused(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.model_checking.sys.executable", str(fake_python(tmp_path / "python", code)))
+    folder = folder_of(tmp_path / "a")
+    with pytest.raises(PymkError, match=said):
+        check_apart(folder, small_spec(), most_s=0.5 if code.startswith("while") else 60)
+
+
+def fake_python(path: Path, code: str) -> Path:
+    """An interpreter that runs this, whatever it is asked to."""
+    path.write_text(f"#!/bin/sh\nexec {sys.executable} -c {shlex.quote(code)}\n")
+    path.chmod(0o755)
+    return path
 
 
 def test_the_commands_do_as_they_say(tmp_path: Path) -> None:

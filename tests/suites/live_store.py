@@ -60,15 +60,21 @@ def live_artifacts(
     return made
 
 
-def publish_live(store: ObjectStore, made: Mapping[str, Parent], as_of: datetime = AS_OF) -> Release:
-    """Makes a release of what the API reads and points CURRENT there."""
-    manifests = {}
-    for kind in SERVED:
+def publish_live(
+    store: ObjectStore,
+    made: Mapping[str, Parent],
+    as_of: datetime = AS_OF,
+    kinds: Sequence[str] = SERVED,
+    settings: Settings | None = None,
+) -> Release:
+    """Makes a release of what the API reads, or of other kinds, and points CURRENT there. settings: that it names."""
+    manifests, told = {}, settings.model_dump(mode="json") if settings else {}
+    for kind in kinds:
         parent, scratch = made[kind], store.scratch()
         shutil.copytree(parent.path, scratch / "data")
         name = f"{as_of:%Y%m%dT%H%M%SZ}-{parent.content_hash[:16].rjust(16, '0')}"
         manifest = Manifest(
-            kind, name, format_time(as_of), {}, {}, 17, "tests", int(parent.manifest["rows"]), parent.content_hash, ()
+            kind, name, format_time(as_of), {}, told, 17, "tests", int(parent.manifest["rows"]), parent.content_hash, ()
         )
         manifests[kind] = write_artifact(store, scratch, manifest)
     releases = ReleaseStore(store)

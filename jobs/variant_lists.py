@@ -1,0 +1,202 @@
+"""Lists of a nightly release that a routed model ranks: what its users are shown in place of the release's own.
+
+Candidates, features, prices of exposure, order, reasons and form are the release's; the scores are the model's. The
+lists are an artifact of their own, found again like those of stages.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.artifacts import DATA, Manifest, OpenArtifact, artifact_id, find_manifest, write_artifact
+from infra.blob_writer import Blobs
+from infra.cost import CostMeter
+from infra.errors import PymkError
+from infra.graph import Graph, open_array
+from infra.hashing import ContentHash
+from infra.kv import RANKINGS
+from infra.lmdb_tables import LmdbWriter
+from infra.model_routes import LOOKUP, ModelRef, Route, RouteStore
+from infra.models import Registry
+from infra.releases import Release, ReleaseStore
+from infra.settings import RankSettings, RulesSettings, ServingSettings
+from infra.store import ObjectStore
+from infra.variants import KIND, Variant, keep_variant
+from jobs.hourly import open_files
+from jobs.ordering import Ordering
+from jobs.rank import DEPTH, PRICES, rank_scored, reordered, rows_of
+from jobs.reason_rows import ReasonNames
+from jobs.scoring import Block, Scorer, blocks_of
+from jobs.serving_blobs import lists_of, paged_blobs, ranking_blobs
+from jobs.version import VERSION
+from lookup_api.ranking.capped_groups import CappedGroups
+from lookup_api.ranking.popular import most_connected
+from lookup_api.ranking.reasons import ReasonFinder
+from lookup_api.ranking.routed import OfFeatures
+from lookup_api.ranking.rules import caps_of
+
+READ: dict[str, tuple[str, ...]] = {
+    "graph": ("",),
+    "embeddings": ("now.npy",),
+    "features": ("now/",),
+    "rankings": (PRICES,),
+    "serving_tables": (),
+}
+"""What of a release's artifacts is read, by the start of its path; of serving tables the settings alone."""
+
+Int64 = npt.NDArray[np.int64]
+Chooser = Callable[[Int64], npt.NDArray[np.bool_]]
+"""Whose lists are made, bool [n], of users by id."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Lists that a route asks for. told: what, beside release and model, decides whose they are, as JSON values."""
+
+    model: ModelRef
+    share: float
+    chooser: Chooser
+    told: dict[str, Any]
+
+
+def wanted_of(surface: str, route: Route) -> Iterator[Wanted]:
+    """The lists that a route asks for: everybody's of a stable model that is not the release's own, and those of the
+    canary's users, where clients don't choose."""
+    if route.stable is not None:
+        yield Wanted(route.stable, 1.0, lambda ids: np.ones(len(ids), np.bool_), {"share": 1.0})
+    canary = route.canary
+    if canary is not None and canary.sticky == "user" and canary.share > 0:
+        told = {"surface": surface, "share": canary.share, "salt": canary.salt or str(canary.model)}
+        yield Wanted(canary.model, canary.share, lambda ids: canary.has_each(surface, ids), told)
+
+
+def make_all(store: ObjectStore, release: Release, surface: str, tell: Tell) -> list[Variant]:
+    """Makes the lists that a surface's route asks for of a release, or of the nightly that it is a delta on."""
+    nightly = ReleaseStore(store).get(release.nightly)
+    route = RouteStore(store).read().of(surface).route
+    return [make(store, nightly, wanted, tell) for wanted in wanted_of(surface, route)]
+
+
+def rank_variants(store: ObjectStore, nightly: Release, tell: Tell) -> None:
+    """The same for the lookup, where a failure is told and no more: a release has lists of its own."""
+    try:
+        route = RouteStore(store).read().of(LOOKUP).route
+    except PymkError as error:
+        tell(f"warning: no other model than the release's ranks: {error}")
+        return
+    for wanted in wanted_of(LOOKUP, route):
+        try:
+            make(store, nightly, wanted, tell)
+        except (PymkError, OSError) as error:
+            tell(f"warning: {wanted.model} made no lists: {error}")
+
+
+def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Variant:
+    """Lists of some users of a nightly release by one model. Raises what the model's opening does, and PymkError for a
+    score that is not finite."""
+    model, folder = Registry(store).open(wanted.model.name, wanted.model.version)
+    parents = {kind: nightly.artifacts[kind].artifact_id for kind in READ} | {"model": model.content_hash}
+    wanted_id = artifact_id(KIND, parents, wanted.told, nightly.time, VERSION)
+    manifest = find_manifest(store, KIND, wanted_id)
+    if manifest is None:
+        tell(f"{wanted.model}: ranking lists for {wanted.share:.1%} of the users of {nightly.release_id}")
+        opened = {kind: open_files(store, kind, nightly.artifacts[kind].artifact_id, READ[kind]) for kind in READ}
+        made = Manifest(
+            kind=KIND,
+            artifact_id=wanted_id,
+            as_of=nightly.as_of,
+            parents=parents,
+            settings=wanted.told,
+            seed=opened["rankings"].manifest.seed,
+            code_version=VERSION,
+            rows=0,
+            content_hash="",
+            files=(),
+        )
+        manifest = _written(store, ListMaker.open(opened, OfFeatures.open(folder, model.spec)), wanted.chooser, made)
+        tell(f"{wanted.model}: {manifest.rows:,} lists in {manifest.cost['wall_s']:.1f} s")
+    variant = Variant(wanted_id, str(wanted.model), wanted.share, manifest.rows)
+    keep_variant(store, nightly.release_id, variant)
+    return variant
+
+
+@dataclass(frozen=True)
+class ListMaker:
+    """Makes lists as the night did. scorer: of the routed model. partitions: of the release's serving tables."""
+
+    graph: Graph
+    blocks: list[Block]
+    scorer: Scorer
+    ordering: Ordering
+    finder: ReasonFinder
+    names: ReasonNames
+    popular: npt.NDArray[np.int32]
+    groups: CappedGroups
+    rank: RankSettings
+    serving: ServingSettings
+    caps: tuple[int, ...]
+
+    @classmethod
+    def open(cls, opened: dict[str, OpenArtifact], model: OfFeatures) -> "ListMaker":
+        """opened: the artifacts of READ."""
+        paths = {kind: one.path for kind, one in opened.items()}
+        rank = RankSettings.model_validate(opened["rankings"].manifest.settings["rank"])
+        served = opened["serving_tables"].manifest.settings
+        rules = RulesSettings.model_validate(served["rules"])
+        graph = Graph.open(paths["graph"])
+        prices = open_array(paths["rankings"] / PRICES)
+        return cls(
+            graph=graph,
+            blocks=blocks_of(paths["features"] / "now", graph.users),
+            scorer=Scorer(model, open_array(paths["features"] / "now" / "user_features.npy")),
+            ordering=Ordering.of(rank, prices, paths["graph"], paths["embeddings"], "now"),
+            finder=ReasonFinder.of(graph, "now"),
+            names=ReasonNames.open(paths["graph"], graph),
+            popular=most_connected(graph.now.connections),
+            groups=CappedGroups.of(graph, rules),
+            rank=rank,
+            serving=ServingSettings.model_validate(served["serving"]),
+            caps=caps_of(rules),
+        )
+
+    def lists(self, block: Block, chooser: Chooser) -> tuple[Int64, Blobs]:
+        """Ids, ascending, of the users of a block who are chosen, and their lists."""
+        ids = np.array(self.graph.ids[block.first : block.last])
+        chosen = chooser(ids)
+        users = (block.first + np.flatnonzero(chosen)).astype(np.int32)
+        pairs = block.pairs()
+        pairs = pairs.take(np.flatnonzero(chosen[pairs.user - block.first]))
+        scores, depth = self.scorer.score(pairs), max(self.rank.per_user, DEPTH)
+        best = rank_scored(self.graph, "now", self.popular, users, pairs, scores, depth)
+        table = rows_of(self.graph, reordered(best, self.ordering, self.rank.per_user), self.finder, self.names)
+        blobs = ranking_blobs(self.graph, self.groups, lists_of(self.graph, users, table))
+        return ids[chosen], paged_blobs(blobs, self.serving.first_page, self.caps)
+
+
+def _written(store: ObjectStore, maker: ListMaker, chooser: Chooser, manifest: Manifest) -> Manifest:
+    scratch = store.scratch()
+    try:
+        with CostMeter() as meter:
+            rows, digest = _write(scratch / DATA, maker, chooser)
+        values = vars(manifest) | {"rows": rows, "content_hash": digest, "cost": meter.as_dict()}
+        return write_artifact(store, scratch, Manifest(**values))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(folder: Path, maker: ListMaker, chooser: Chooser) -> tuple[int, str]:
+    """How many lists were written, and their content hash."""
+    rows = 0
+    with LmdbWriter(folder, maker.serving.partitions) as writer:
+        for block in maker.blocks:
+            keys, blobs = maker.lists(block, chooser)
+            if len(keys):
+                writer.put(RANKINGS, keys, blobs.data, blobs.ends)
+                rows += len(keys)
+        return rows, ContentHash().text("tables", writer.finish()).hexdigest()

@@ -1,0 +1,245 @@
+"""The models that a surface is routed to, open in this worker: routes are followed in seconds, and swapped whole.
+
+Where a model cannot be opened, what ranked before goes on: those of the earlier route, or the ranker of the release.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from infra.artifacts import local_copy
+from infra.errors import PymkError
+from infra.model_routes import CANARY, FILE, LOOKUP, STABLE, ModelRef, Route, RouteStore
+from infra.models import Registry
+from infra.store import ObjectStore, open_store
+from infra.store_folder import FolderStore
+from infra.stored_files import copies_of
+from lookup_api.breaker import Breaker
+from lookup_api.ladder import RankedBy
+from lookup_api.ladder_metrics import FAILED, LadderMetrics
+from lookup_api.ranking.features import FEATURES
+from lookup_api.ranking.routed import OfFeatures
+from lookup_api.ranking.scorers import Float32
+from lookup_api.ranking.scoring import RanksPairs
+from lookup_api.release_watch import FOLLOWER_NICENESS
+from lookup_api.served_release import ServedRelease
+from lookup_api.variant_lists import VariantLists
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK_S = 5.0
+LONGEST_WAIT_S = 60.0
+"""Between tries to open a model that could not be opened."""
+WARM_UP_ROWS = 16
+
+
+class ModelFailed(PymkError):
+    """A routed model did not score; another may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A routed model whose every failure is ModelFailed, a score that is no finite number too."""
+
+    model: RanksPairs
+
+    def score(self, matrix: Float32) -> Float32:
+        """As RanksPairs. Raises ModelFailed."""
+        try:
+            scores = self.model.score(matrix)
+        except Exception as error:  # whatever a model dies of, the request goes on
+            raise ModelFailed(str(error)) from error
+        if scores.shape != (len(matrix),) or not np.isfinite(scores).all():
+            raise ModelFailed(f"scores {list(scores.shape)} of {len(matrix)} rows, or some that are not finite")
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The model that ranks for somebody. breaker: open while it fails."""
+
+    variant: str
+    ref: ModelRef
+    model: Guarded
+    breaker: Breaker
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """One route, open. stamp: another for every route."""
+
+    route: Route
+    stamp: int
+    stable: Chosen | None
+    canary: Chosen | None
+
+    def of(self, surface: str, user_id: int) -> Chosen | None:
+        if self.canary is not None and self.route.variant(surface, user_id) == CANARY:
+            return self.canary
+        return self.stable
+
+
+def _chosen(variant: str, ref: ModelRef | None, opened: tuple[Guarded, Breaker] | None) -> Chosen | None:
+    return Chosen(variant, ref, *opened, name=str(ref)) if ref and opened else None
+
+
+_NOBODY = _Open(Route(), 0, None, None)
+
+
+class RoutedModels:
+    """Safe to use from any thread. Until the first look, and where nothing is routed, the release ranks."""
+
+    def __init__(
+        self,
+        store_uri: str,
+        poll_s: float,
+        counts: LadderMetrics,
+        breaker: Callable[[str], Breaker],
+        surface: str = LOOKUP,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """breaker: makes one, by name."""
+        self._store_uri = store_uri
+        self._poll_s = poll_s
+        self._counts = counts
+        self._breaker = breaker
+        self._surface = surface
+        self._clock = clock
+        self._store: ObjectStore | None = None
+        self._seen: tuple[bool, str | None] = (False, None)
+        self._models: dict[ModelRef, tuple[Guarded, Breaker]] = {}
+        self._failed: dict[ModelRef, tuple[int, float]] = {}
+        self._open = _NOBODY
+        self._lists = VariantLists()
+        self._held: Callable[[], AbstractContextManager[ServedRelease | None]] = nullcontext
+        self._stop, self._looked = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="routed-models", daemon=True)
+
+    def chosen(self, user_id: int) -> Chosen | None:
+        """Who ranks for the user; None for the ranker of the release."""
+        opened = self._open
+        return None if opened is _NOBODY else opened.of(self._surface, user_id)
+
+    def listed(self, release: ServedRelease, user_id: int) -> tuple[RankedBy, bytes] | None:
+        """The list that the user's model ranked at night; None where that is the release's own."""
+        chosen = self.chosen(user_id)
+        if chosen is None:
+            return None
+        try:
+            found = self._lists.get(release, chosen.name, user_id)
+        except PymkError as error:
+            self._counts.models.labels(chosen.name, chosen.variant, FAILED).inc()
+            log.warning("a list by %s cannot be read, the release's own is shown: %s", chosen.name, error)
+            return None
+        return None if found is None else ((chosen.name, chosen.variant), found)
+
+    def follow_lists(self, held: Callable[[], AbstractContextManager[ServedRelease | None]]) -> None:
+        """Has looks open lists of the release that is served then. held: a block that holds it open."""
+        self._held = held
+
+    @property
+    def stamp(self) -> int:
+        """Another number for every route and new lists, so that what was ranked by others is known; 0 for no route."""
+        return self._open.stamp
+
+    def start(self) -> None:
+        """Looks once, unless that takes long, and from then on in the background."""
+        self._thread.start()
+        self._looked.wait(FIRST_LOOK_S)
+
+    def stop(self) -> None:
+        """Without waiting for a store that hangs."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+
+    def look(self) -> None:
+        """Follows the route, if it is another, and opens what could not be opened. Failures are logged and counted."""
+        try:
+            self._look()
+            self._look_for_lists()
+        except Exception as error:  # whatever a look dies of, the next one may do
+            self._counts.route_failures.inc()
+            log.warning("cannot look for routes of models in %s: %s", self._store_uri, error)
+
+    def _look(self) -> None:
+        try:
+            if self._store is None:
+                self._store = open_store(self._store_uri)
+            store, stored = self._store, RouteStore(self._store).stored()
+        except PymkError:
+            if not self._seen[0] and (copy := local_copy(self._store_uri)) is not None:
+                stored = RouteStore(copy).stored()
+                if stored is not None:
+                    self._take(copy, RouteStore(copy).parsed(stored).of(self._surface).route)
+            raise
+        seen = (True, stored.etag if stored else None)
+        if seen == self._seen and not self._failed:
+            return
+        self._take(store, RouteStore(store).parsed(stored).of(self._surface).route)
+        if seen != self._seen and stored is not None and store.local_folder(FILE) is None:
+            FolderStore(copies_of(self._store_uri)).put(FILE, stored.data)
+        self._seen = seen
+
+    def _look_for_lists(self) -> None:
+        opened = self._open
+        named = [one.ref for one in (opened.stable, opened.canary) if one is not None]
+        if not named or self._store is None:
+            return
+        with self._held() as release:
+            if release is not None and self._lists.follow(self._store, release, named):
+                self._open = replace(opened, stamp=opened.stamp + 1)
+
+    def _take(self, store: ObjectStore, route: Route) -> None:
+        """Opens the models of a route and has them rank, all at once."""
+        before = self._open
+        wanted = route.canary.model if route.canary else None
+        stable, canary = self._model(store, route.stable), self._model(store, wanted)
+        lost = stable is None and route.stable is not None
+        kept = before.stable if lost else _chosen(STABLE, route.stable, stable)
+        new = _chosen(CANARY, wanted, canary)
+        if (route, kept, new) == (before.route, before.stable, before.canary):
+            return
+        named = {one for one in (route.stable, wanted) if one}
+        self._models = {ref: one for ref, one in self._models.items() if ref in named}
+        self._failed = {ref: one for ref, one in self._failed.items() if ref in named}
+        quiet = route == Route() and kept is None
+        self._open = _NOBODY if quiet and before is _NOBODY else _Open(route, before.stamp + 1, kept, new)
+        log.info("%s is ranked by %s, canary %s", self._surface, kept and kept.name, new and new.name)
+
+    def _model(self, store: ObjectStore, ref: ModelRef | None) -> tuple[Guarded, Breaker] | None:
+        """None for none, and for one that cannot be opened now."""
+        if ref is None or ref in self._models:
+            return self._models[ref] if ref else None
+        failures, again = self._failed.get(ref, (0, 0.0))
+        if failures and self._clock() < again:
+            return None
+        try:
+            model, folder = Registry(store).open(ref.name, ref.version)
+            opened = Guarded(OfFeatures.open(folder, model.spec))
+            opened.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
+        except Exception as error:  # whatever a model dies of, others rank
+            wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, 10))
+            self._failed[ref] = (failures + 1, self._clock() + wait)
+            self._counts.models_refused.labels(str(ref)).inc()
+            log.error("model %s cannot be opened, next try in %.0f s: %s", ref, wait, error)
+            return None
+        self._failed.pop(ref, None)
+        self._models[ref] = (opened, self._breaker(f"model {ref}"))
+        return self._models[ref]
+
+    def _follow(self) -> None:
+        self.look()
+        self._looked.set()
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, 0, FOLLOWER_NICENESS)  # of this thread: opening models waits for requests
+        while not self._stop.wait(self._poll_s):
+            self.look()
