@@ -24,9 +24,9 @@ MAX_KINDS = int(np.iinfo(np.int16).max) + 1
 
 
 def rows_of_ids(ids: Int64, user_ids: Int64) -> Int64:
-    """The row of each id in the ascending `ids`, int64, -1 where it is not there."""
+    """The row of each id in the ascending `ids`, int64 in the shape of user_ids, -1 where it is not there."""
     if len(ids) == 0:
-        return np.full(len(user_ids), -1)
+        return np.full(user_ids.shape, -1)
     at = np.minimum(np.searchsorted(ids, user_ids), len(ids) - 1)
     return np.where(ids[at] == user_ids, at, -1)
 

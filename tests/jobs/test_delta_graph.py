@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -148,6 +149,19 @@ def test_nobody_erased_is_kept_from_anybody(hour: Hour, lake: Lake) -> None:
     assert gone not in facts.inactive
     assert len(facts.barred) > 0
     assert gone not in facts.barred
+
+
+def test_an_hour_of_a_network_from_which_nobody_was_ever_erased_is_found(
+    hour: Hour, lake: Lake, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(lake.folder, tmp_path / "lake")
+    for path in (copy / "user_events").iterdir():
+        rows = pq.read_table(path)
+        pq.write_table(rows.filter(pc.not_equal(rows["event"], "erased")), path)
+    nobody = np.zeros(0, np.int64)
+    opened = LakeRows(str(copy), Window.between(NIGHT, HOUR))
+    facts = find_new_facts(opened, np.asarray(hour.night.ids), nobody, SETTINGS.graph.dismissal_days)
+    assert len(facts.barred) > 0
 
 
 def test_profiles_and_affiliations_are_those_of_that_night_in_the_codes_of_the_base(hour: Hour) -> None:

@@ -70,7 +70,9 @@ def test_affiliations_of_people_who_left_alone_give_no_entities() -> None:
 
 def test_rows_of_ids_are_ranks() -> None:
     assert rows_of_ids(np.array([-4, 7]), np.array([7, -4, 0, 2**62])).tolist() == [1, 0, -1, -1]
+    assert rows_of_ids(np.array([-4, 7]), np.array([[7, 0], [-4, 7]])).tolist() == [[1, -1], [0, 1]]
     assert rows_of_ids(np.empty(0, np.int64), np.array([7])).tolist() == [-1]
+    assert rows_of_ids(np.empty(0, np.int64), np.array([[7, 0], [-4, 7]])).tolist() == [[-1, -1], [-1, -1]]
 
 
 def test_the_split_belongs_to_the_id() -> None:
