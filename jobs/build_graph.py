@@ -36,14 +36,14 @@ from infra.settings import RulesSettings, Settings
 from infra.times import days_before
 from jobs.context import StageContext, StageResult
 from jobs.graph_parts import Affiliations, Attributes, code_affiliations, code_attributes, csr_of_blocks, split_users
-from jobs.inactive_bars import FILE, find_inactive_bars
+from jobs.inactive_bars import FILE, INACTIVE_BARS, table_of
 from jobs.lake_facts import Facts, quarantine
 from jobs.past_view import canonical_pairs, choose_cutoff, held_out_entries, keep_entries
 from jobs.spark import collect
 from jobs.transforms.affiliations import affiliation_times
 from jobs.transforms.facts import day_of
-from jobs.transforms.pairs import Blocks, block_pairs
-from jobs.transforms.users import inactive_users, latest_profiles, mentioned_users, users
+from jobs.transforms.pairs import Blocks, block_pairs, pairs_of
+from jobs.transforms.users import FINAL, inactive_users, latest_profiles, mentioned_users, users
 
 ENTRIES_A_BLOCK = 4_000_000
 """Entries of one block of rows, on average, at most: what a worker sorts in memory."""
@@ -211,6 +211,20 @@ def _kept_apart(facts: Facts, dismissal_days: int) -> list[DataFrame]:
         young = facts.open(DISMISSALS).filter(F.col("at").isNull() | ~expired)
         layers.append(_layer(young, DISMISSALS, EXCLUDED))
     return layers
+
+
+def find_inactive_bars(facts: Facts, inactive: Int64, kept_apart: Sequence[DataFrame]) -> pa.Table:
+    """Whom the inactive users, ids int64 ascending, must not be shown: schema INACTIVE_BARS, ascending.
+
+    kept_apart: rows as block_pairs takes them. Of who was erased nothing is kept, and nobody is kept from them.
+    """
+    if not len(inactive) or not kept_apart:
+        return INACTIVE_BARS.empty_table()
+    events = facts.visible(USER_EVENTS).filter(F.col("event") == FINAL)
+    erased = collect(events.select("user_id").distinct())["user_id"].to_numpy()
+    found = collect(pairs_of(reduce(DataFrame.unionAll, kept_apart), np.setdiff1d(inactive, erased)))
+    user, other = (found[name].to_numpy() for name in INACTIVE_BARS.names)
+    return table_of(user, other, erased)
 
 
 def _layer(rows: DataFrame, table: LakeTable, layer: int, both: bool = False) -> DataFrame:

@@ -4,25 +4,16 @@ They have no rows in the graph. What the lake says of their friends, blocks and 
 into the serving tables as their bars, the only row that they have there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from infra.blob_writer import Blobs, Ragged, encode_bars
 from infra.graph import Int64
-from infra.schemas import USER_EVENTS
-from jobs.lake_facts import Facts
-from jobs.spark import collect
-from jobs.transforms.pairs import pairs_of
-from jobs.transforms.users import FINAL
 
 FILE = "inactive_bars.parquet"
 INACTIVE_BARS = pa.schema([("user_id", pa.int64()), ("other_id", pa.int64())])
@@ -72,20 +63,6 @@ class BarRows:
         new_ends = np.cumsum(lengths, dtype=np.int64)
         places = np.arange(len(data)) + np.repeat(starts[order] - (new_ends - lengths), lengths)
         return BarRows(keys[order], Blobs(data[places], new_ends))
-
-
-def find_inactive_bars(facts: Facts, inactive: Int64, kept_apart: Sequence[DataFrame]) -> pa.Table:
-    """Schema INACTIVE_BARS, ascending. inactive: ids int64, ascending; kept_apart: rows as block_pairs takes them.
-
-    Of who was erased nothing is kept, and nobody is kept from them.
-    """
-    if not len(inactive) or not kept_apart:
-        return INACTIVE_BARS.empty_table()
-    events = facts.visible(USER_EVENTS).filter(F.col("event") == FINAL)
-    erased = collect(events.select("user_id").distinct())["user_id"].to_numpy()
-    found = collect(pairs_of(reduce(DataFrame.unionAll, kept_apart), np.setdiff1d(inactive, erased)))
-    user, other = (found[name].to_numpy() for name in INACTIVE_BARS.names)
-    return table_of(user, other, erased)
 
 
 def table_of(user: Int64, other: Int64, erased: npt.NDArray[np.int64]) -> pa.Table:

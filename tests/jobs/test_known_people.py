@@ -1,5 +1,7 @@
 """Whether the served release knows an id, whatever it knows of it."""
 
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -81,3 +83,8 @@ def test_of_a_damaged_release_it_cannot_be_told(store: ObjectStore, tmp_path: Pa
     for path in (tmp_path / "store").rglob("ids.npy"):
         path.write_bytes(b"damaged")
     assert is_in_release(store, KNOWN) is None
+
+
+def test_an_erasure_needs_no_spark() -> None:
+    code = "import sys, jobs.erasure; print([m for m in ('torch', 'pyspark') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
