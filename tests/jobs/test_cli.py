@@ -5,21 +5,11 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import SmallRelease
-
-
-def pymk(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "jobs.cli", *arguments], capture_output=True, text=True, check=False)
-
-
-def pymk_json(*arguments: str, code: int = 0) -> Any:
-    done = pymk(*arguments, "--json")
-    assert done.returncode == code, done.stderr
-    return json.loads(done.stdout)
+from tests.suites.command import pymk, pymk_json
 
 
 def test_release_show_keeps_its_contract(small_release: SmallRelease) -> None:
@@ -129,7 +119,7 @@ def test_sample_replaces_the_tables_of_a_lake_when_told_to(tmp_path: Path) -> No
 
 
 def test_an_unforeseen_error_is_one_json_object_with_its_trace_on_stderr() -> None:
-    broken = "import sys, jobs.cli, jobs.doctor\njobs.doctor.check = lambda: 1 / 0\n"
+    broken = "import sys, jobs.cli, jobs.doctor\njobs.doctor.check = lambda *_: 1 / 0\n"
     code = broken + "sys.argv = ['pymk', 'doctor', '--json']\njobs.cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -184,6 +174,6 @@ def test_import_names_what_it_does_not_use(tmp_path: Path) -> None:
 
 
 def test_the_version_is_told() -> None:
-    told = pymk("--version")
+    told = subprocess.run([sys.executable, "-m", "jobs.cli", "--version"], capture_output=True, text=True, check=False)
     assert told.returncode == 0
     assert told.stdout.startswith(version("pymk"))

@@ -9,7 +9,7 @@ import pytest
 from infra.events import Event
 from infra.live_facts import open_live_facts
 from infra.settings import Settings
-from tests.jobs.test_cli import pymk, pymk_json
+from tests.suites.command import pymk, pymk_json
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from infra.key_ring import KeyRing
-from tests.jobs.test_cli import pymk, pymk_json
+from tests.suites.command import pymk, pymk_json
 
 
 def test_a_key_is_made_shown_once_listed_and_revoked(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from infra.releases import ReleaseStore
 from infra.store import open_store
-from tests.jobs.test_cli import pymk, pymk_json
 from tests.jobs.test_publishing import make_night
+from tests.suites.command import pymk, pymk_json
 
 
 def test_a_truncated_current_is_repaired_by_a_forced_publish(tmp_path: Path) -> None:

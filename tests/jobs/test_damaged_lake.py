@@ -16,7 +16,7 @@ from infra.store import open_store
 from lookup_api.app import create_app
 from tests.conftest import SmallRelease, small_pipeline
 from tests.jobs.conftest import EVE
-from tests.jobs.test_cli import pymk_json
+from tests.suites.command import pymk_json
 from tests.suites.damage import read_pairs, shuffled
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from jobs.lineage import record_lineage, settings_digest, this_run
 from jobs.stages import STAGES
 from jobs.version import VERSION
 from tests.conftest import SmallRelease, small_pipeline
-from tests.jobs.test_cli import pymk, pymk_json
 from tests.jobs.test_publishing import make_night
+from tests.suites.command import pymk, pymk_json
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -22,7 +22,7 @@ from jobs.blocks import parts_of
 from jobs.context import Parent
 from jobs.entries import contains
 from tests.conftest import SmallRelease, small_pipeline
-from tests.jobs.test_cli import pymk_json
+from tests.suites.command import pymk_json
 from tests.suites.planted import planted_graph
 from tests.suites.small_release import context, small_release
 

@@ -16,8 +16,8 @@ from infra.settings import Settings
 from infra.store import ObjectStore, open_store
 from infra.times import format_time
 from jobs.publishing import ATTEMPTS, publish_release
-from tests.jobs.test_cli import pymk, pymk_json
 from tests.jobs.test_gates import NIGHT, SOUND
+from tests.suites.command import pymk, pymk_json
 
 WORSE = {"recall@20": 0.1, "intervals": {"recall@20": [0.09, 0.11]}}
 FAULTY = {"faults": {"friend": 7}}

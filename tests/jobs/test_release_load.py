@@ -17,7 +17,7 @@ from infra.releases import Release
 from infra.store import ObjectStore
 from infra.table_hosts import TableHost, open_host
 from jobs.release_load import SERVING, load_release
-from tests.jobs.test_cli import pymk_json
+from tests.suites.command import pymk_json
 from tests.suites.redis_server import RedisServer
 from tests.suites.served_store import new_store, publish_day
 
