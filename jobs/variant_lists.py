@@ -165,10 +165,11 @@ class ListMaker:
             caps=caps_of(rules),
         )
 
-    def lists(self, block: Block, chooser: Chooser) -> tuple[Int64, Blobs]:
-        """Ids, ascending, of the users of a block who are chosen, and their lists."""
-        ids = np.array(self.graph.ids[block.first : block.last])
-        chosen = chooser(ids)
+    def ids_of(self, block: Block) -> Int64:
+        return np.array(self.graph.ids[block.first : block.last])
+
+    def lists(self, block: Block, chosen: npt.NDArray[np.bool_]) -> tuple[Int64, Blobs]:
+        """Ids, ascending, of the users of a block who are chosen, bool [users], and their lists."""
         users = (block.first + np.flatnonzero(chosen)).astype(np.int32)
         pairs = block.pairs()
         pairs = pairs.take(np.flatnonzero(chosen[pairs.user - block.first]))
@@ -176,7 +177,7 @@ class ListMaker:
         best = rank_scored(self.graph, "now", self.popular, users, pairs, scores, depth)
         table = rows_of(self.graph, reordered(best, self.ordering, self.rank.per_user), self.finder, self.names)
         blobs = ranking_blobs(self.graph, self.groups, lists_of(self.graph, users, table))
-        return ids[chosen], paged_blobs(blobs, self.serving.first_page, self.caps)
+        return self.ids_of(block)[chosen], paged_blobs(blobs, self.serving.first_page, self.caps)
 
 
 def _written(store: ObjectStore, maker: ListMaker, chooser: Chooser, manifest: Manifest) -> Manifest:
@@ -195,8 +196,9 @@ def _write(folder: Path, maker: ListMaker, chooser: Chooser) -> tuple[int, str]:
     rows = 0
     with LmdbWriter(folder, maker.serving.partitions) as writer:
         for block in maker.blocks:
-            keys, blobs = maker.lists(block, chooser)
-            if len(keys):
+            chosen = chooser(maker.ids_of(block))
+            if chosen.any():
+                keys, blobs = maker.lists(block, chosen)
                 writer.put(RANKINGS, keys, blobs.data, blobs.ends)
                 rows += len(keys)
         return rows, ContentHash().text("tables", writer.finish()).hexdigest()
