@@ -17,6 +17,7 @@ from jobs.cli_events import erase_app, events_app
 from jobs.cli_hourly import hourly_app
 from jobs.cli_key import key_app
 from jobs.cli_lake import lake_app
+from jobs.cli_leaf import leaf_app
 from jobs.cli_loading import loading_app
 from jobs.cli_model import model_app
 from jobs.cli_output import console, output
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (lake_app, preflight_app, run_app, hourly_app, report_app, serve_app, erase_app):
+for commands in (lake_app, preflight_app, run_app, hourly_app, report_app, serve_app, leaf_app, erase_app):
     app.add_typer(commands)
 release_app.add_typer(loading_app)
 app.add_typer(release_app, name="release")

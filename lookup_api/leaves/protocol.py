@@ -5,12 +5,24 @@ from typing import Protocol
 
 from infra.errors import PymkError
 from infra.model_routes import ModelRef
-from lookup_api.deadline import Deadline
+from lookup_api.deadline import Deadline, TooLate
 from lookup_api.ranking.scorers import Array, Float32
 
 
 class LeafFailed(PymkError):
     """A model could not score here; others, or the same one elsewhere, may."""
+
+
+class LeafAway(LeafFailed):
+    """The leaf does not answer, or is left alone for a while."""
+
+
+class LeafLost(LeafAway):
+    """The leaf went while it had the request: of a fault of its own, or of the model."""
+
+
+class ModelLoading(TooLate):
+    """The deadline passed while the model was loaded, which goes on."""
 
 
 class Leaf(Protocol):

@@ -21,10 +21,10 @@ from infra.model_spec import ModelSpec
 from infra.models import ModelVersion, Registry
 from infra.store import ObjectStore, open_store
 from lookup_api.breaker import Breaker
-from lookup_api.deadline import Deadline, TooLate
+from lookup_api.deadline import Deadline
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_metrics import HostMetrics
-from lookup_api.leaves.protocol import LeafFailed
+from lookup_api.leaves.protocol import LeafFailed, ModelLoading
 from lookup_api.ranking.scorers import Scorer, open_scorer
 from lookup_api.release_watch import FOLLOWER_NICENESS
 
@@ -35,10 +35,6 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """Between tries to open a model that could not be opened."""
 FAILURES = 10_000
 """Models that could not be opened and are remembered."""
-
-
-class ModelLoading(TooLate):
-    """The deadline passed while the model was loaded, which goes on."""
 
 
 @dataclass(slots=True)
@@ -88,6 +84,7 @@ class Residents:
         self._failed: dict[ModelRef, _Failure] = {}
         self._reserved = 0
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._loaders = ThreadPoolExecutor(load_threads, "leaf-load", _wait_for_requests)
 
     def get(self, ref: ModelRef, deadline: Deadline) -> Resident:
@@ -140,7 +137,7 @@ class Residents:
         except Exception as error:  # whatever a model dies of, others score
             raise self._noted(ref, error) from error
         with self._lock:
-            self._reserved -= resident.size_bytes
+            self._give_back(resident.size_bytes)
             self._open[ref] = resident
             self._failed.pop(ref, None)
             self._loading.pop(ref, None)
@@ -159,7 +156,7 @@ class Residents:
             scorer.score({one.name: one.defaults(WARM_UP_ROWS) for one in model.spec.inputs})
         except BaseException:
             with self._lock:
-                self._reserved -= size
+                self._give_back(size)
             raise
         columns = ColumnList.of(model.spec)
         return Resident(ref, model.spec, columns, scorer, self._breaker(f"model {ref}"), self._clock())
@@ -183,18 +180,25 @@ class Residents:
     def _reserve(self, ref: ModelRef, size: int) -> None:
         """Makes room, of what was not asked for longest first. Raises LeafFailed where there is none to be made."""
         with self._lock:
-            taken = self._reserved + sum(one.size_bytes for one in self._open.values())
-            rest = sorted((one for one in self._open.values() if not one.spec.pinned), key=lambda one: one.used_s)
-            if taken + size - sum(one.size_bytes for one in rest) > self._most_bytes:
+            while (short := self._short_of(size, evicted=True)) and self._reserved:
+                self._room.wait()  # another model loads, and can make room once it is open
+            if short:
                 what = f"{ref}: takes {size:,} bytes, of {self._most_bytes:,} that this leaf has for models"
                 raise LeafFailed(what, "Raise leaves.memory_mib, pin fewer models, or say what it takes in model.toml.")
-            for one in rest:
-                if taken + size <= self._most_bytes:
-                    break
-                del self._open[one.ref]
-                taken -= one.size_bytes
+            while self._short_of(size, evicted=False):
+                oldest = min((o for o in self._open.values() if not o.spec.pinned), key=lambda one: one.used_s)
+                del self._open[oldest.ref]
                 self._counts.evicted.inc()
             self._reserved += size
+
+    def _short_of(self, size: int, evicted: bool) -> bool:
+        """Whether there is no room for so many bytes. evicted: even if all that may be closed were."""
+        kept = (one for one in self._open.values() if one.spec.pinned or not evicted)
+        return self._reserved + sum(one.size_bytes for one in kept) + size > self._most_bytes
+
+    def _give_back(self, size: int) -> None:
+        self._reserved -= size
+        self._room.notify_all()
 
     def _noted(self, ref: ModelRef, error: Exception) -> PymkError:
         """What is raised of a load that failed, and again until the next try."""

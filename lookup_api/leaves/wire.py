@@ -32,6 +32,7 @@ REPLY = struct.Struct("<5sBxxIQ")
 """Magic and version, status, rows, bytes of columns that were of no use; then the scores, or why there are none."""
 ALL, TRIMMED = 0, 1
 ALIGNED = 64
+END_BYTES = 8
 MOST_LEFT_MS = 3_600_000.0
 
 
@@ -46,6 +47,7 @@ class Status(IntEnum):
     USAGE = 5
     OTHER_LIST = 6
     LEAVING = 7
+    LIST = 8
 
 
 class WireError(Exception):
@@ -83,14 +85,13 @@ def schema_of(columns: ColumnList) -> pa.Schema:
     return pa.schema([pa.field(one.name, type_of(one)) for one in columns.inputs])
 
 
-def options(lz4: bool) -> pa.ipc.IpcWriteOptions:
-    return pa.ipc.IpcWriteOptions(compression="lz4" if lz4 else None)
-
-
-def encode_trimmed(trimmed: Sequence[Array], schema: pa.Schema, how: pa.ipc.IpcWriteOptions) -> pa.Buffer:
+def encode_trimmed(trimmed: Sequence[Array], schema: pa.Schema, lz4: bool) -> pa.Buffer:
     """A bare record batch of a list's columns."""
-    arrays = [to_arrow(column) for column in trimmed]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema).serialize(options=how)
+    batch = pa.RecordBatch.from_arrays([to_arrow(column) for column in trimmed], schema=schema)
+    if not lz4:
+        return batch.serialize()
+    written = _written(batch, lz4)  # as a batch alone cannot be compressed
+    return written[schema.serialize().size : -END_BYTES]
 
 
 def decode_trimmed(body: pa.Buffer, schema: pa.Schema) -> list[Array]:
@@ -102,17 +103,13 @@ def decode_trimmed(body: pa.Buffer, schema: pa.Schema) -> list[Array]:
         raise WireError(f"no record batch of the model's columns: {error}") from None
 
 
-def encode_all(columns: Mapping[str, Array], how: pa.ipc.IpcWriteOptions) -> pa.Buffer:
+def encode_all(columns: Mapping[str, Array], lz4: bool) -> pa.Buffer:
     """All columns, with their schema. Raises UsageError for columns of different lengths, or of no known type."""
-    sink = pa.BufferOutputStream()
     try:
         arrays = [to_arrow(np.ascontiguousarray(column)) for column in columns.values()]
-        batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
-        with pa.ipc.new_stream(sink, batch.schema, options=how) as stream:
-            stream.write_batch(batch)
+        return _written(pa.RecordBatch.from_arrays(arrays, names=list(columns)), lz4)
     except pa.ArrowException as error:
         raise UsageError(f"columns that cannot be sent: {error}") from None
-    return sink.getvalue()
 
 
 def decode_all(body: pa.Buffer) -> dict[str, Array]:
@@ -145,8 +142,10 @@ def decode_request(data: pa.Buffer) -> Asked:
     return Asked(model, left_ms / 1000, form, digest, data[end + -end % ALIGNED :])
 
 
-def encode_reply(status: Status, scores: Float32 | None = None, why: str = "", discarded: int = 0) -> bytes:
-    body = why.encode() if scores is None else scores.astype("<f4").tobytes()
+def encode_reply(status: Status, scores: Float32 | None = None, why: str | bytes = "", discarded: int = 0) -> bytes:
+    """why: what is told instead of scores."""
+    told = why.encode() if isinstance(why, str) else why
+    body = told if scores is None else scores.astype("<f4").tobytes()
     return REPLY.pack(MAGIC, status, 0 if scores is None else len(scores), discarded) + body
 
 
@@ -181,6 +180,15 @@ def decode_list(data: bytes, model: ModelRef) -> ColumnList:
     if found.model != model.name or not found.inputs or found.digest.hex() != told:
         raise WireError("a list of columns that is not the one that it says it is")
     return found
+
+
+def _written(batch: pa.RecordBatch, lz4: bool) -> pa.Buffer:
+    """Schema, batch, and END_BYTES that say that there is no more."""
+    sink = pa.BufferOutputStream()
+    how = pa.ipc.IpcWriteOptions(compression="lz4" if lz4 else None)
+    with pa.ipc.new_stream(sink, batch.schema, options=how) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
 
 
 def _to_numpy(column: pa.Array) -> Array:

@@ -130,6 +130,22 @@ def test_a_model_for_which_no_room_can_be_made_is_refused_and_others_stay(store:
     assert [one.ref for one in leaf.models.open_models()] == [small]
 
 
+def test_of_two_that_fit_one_at_a_time_the_second_waits_for_the_first_to_load(
+    store: ObjectStore, gates: dict[str, Any]
+) -> None:
+    first, second = (push(store, version, resources={"memory_bytes": 3 * QUARTER}) for version in "12")
+    leaf = leaf_of(store, load_threads=2)
+    gates["1"] = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(leaf.score, ref, COLUMNS, soon()) for ref in (first, second)]
+        while len(leaf.models._loading) < 2:
+            pass
+        gates["1"].set()
+        for answer, ref in zip(answers, (first, second), strict=True):
+            np.testing.assert_array_equal(answer.result(), wanted(store, ref, COLUMNS))
+    assert len(leaf.models.open_models()) == 1
+
+
 def test_a_model_that_nobody_pushed_is_not_found(store: ObjectStore) -> None:
     with pytest.raises(NotFound, match="no model small of version 9"):
         leaf_of(store).score(ModelRef(name="small", version="9"), COLUMNS, soon())

@@ -1,0 +1,35 @@
+"""`pymk leaf`: models that score for API workers elsewhere."""
+
+from typing import Annotated
+
+import typer
+
+from infra.store import open_store
+from jobs.cli_options import Config, Set, Store, load_settings
+
+leaf_app = typer.Typer()
+
+
+@leaf_app.command()
+def leaf(
+    store: Store,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port; name it in the API's leaves.addresses.")],
+    host: Annotated[str, typer.Option(help="Address; whoever reaches it is answered.")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of /metrics over HTTP; default none.")
+    ] = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Score by models of the store's registry for API workers elsewhere."""
+    import logging
+    from importlib import import_module
+
+    from jobs.serve import free_address
+
+    settings = load_settings(config, set_)
+    open_store(store)
+    logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("lookup_api").setLevel(logging.INFO)
+    run = import_module("lookup_api.leaves.leaf_server").serve_leaf
+    run(store, settings, free_address(host, port), port, metrics_port)

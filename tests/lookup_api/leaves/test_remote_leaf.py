@@ -1,0 +1,249 @@
+"""A leaf in another process scores as one in this process, of the columns that the model names and no others."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import pyarrow.flight as flight
+import pytest
+from prometheus_client import CollectorRegistry
+
+from infra.errors import NotFound, UsageError
+from infra.model_routes import ModelRef
+from infra.model_spec import InputSpec
+from infra.store import ObjectStore, open_store
+from lookup_api.deadline import Deadline, TooLate
+from lookup_api.leaves import wire
+from lookup_api.leaves.columns import ColumnList
+from lookup_api.leaves.leaf_server import LeafServer
+from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost
+from lookup_api.leaves.remote_leaf import RemoteLeaf
+from tests.lookup_api.leaves.test_local_leaf import LOOKED_UP, looked_up
+from tests.lookup_api.ranking.test_scorers import MODELS
+from tests.suites.leaf_models import leaf_of, push, soon
+from tests.suites.leaf_processes import LeafProcess, leaves, remote_to
+from tests.suites.model_folders import columns_of, small_spec
+
+COLUMNS = columns_of(small_spec())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
+    return open_store(str(tmp_path_factory.mktemp("leaves") / "store"), create=True)
+
+
+@pytest.fixture(scope="module")
+def refs(store: ObjectStore) -> dict[str, ModelRef]:
+    """A version of every kind."""
+    pushed = {}
+    for at, (name, (changes, weights)) in enumerate(MODELS.items()):
+        pushed[name] = push(store, str(100 + at), weights, **changes)
+    return pushed
+
+
+@pytest.fixture(scope="module")
+def process(store: ObjectStore) -> Iterator[LeafProcess]:
+    with leaves(store, 1) as (one,):
+        yield one
+
+
+@contextmanager
+def serving(store: ObjectStore, kind: type[LeafServer] = LeafServer, **settings: Any) -> Iterator[LeafServer]:
+    """A server in this process."""
+    with kind("grpc://127.0.0.1:0", leaf_of(store, **settings), CollectorRegistry()) as server:
+        yield server
+
+
+def test_scores_are_those_of_this_process_to_the_bit(
+    store: ObjectStore, refs: dict[str, ModelRef], process: LeafProcess
+) -> None:
+    here = leaf_of(store, memory_mib=64)
+    for lz4 in (False, True):
+        there = remote_to(process.address, lz4=lz4)
+        for name, ref in refs.items():
+            columns = columns_of(small_spec(**MODELS[name][0])) | {"unnamed": np.arange(40) ** 2}
+            given = {name: column[::-1][:17] for name, column in columns.items()}
+            if "degree" in given:
+                given["degree"] = np.arange(17) + 2**40
+            np.testing.assert_array_equal(there.score(ref, given, soon()), here.score(ref, given, soon()), name)
+            some = dict(list(given.items())[1:])
+            np.testing.assert_array_equal(there.score(ref, some, soon()), here.score(ref, some, soon()), name)
+        assert there._counts.told["untrimmed missing"] == 0
+        there.close()
+
+
+def test_what_is_sent_is_the_arithmetic_of_the_columns_used(store: ObjectStore, process: LeafProcess) -> None:
+    ref = push(store, "200")
+    there = remote_to(process.address)
+    columns = columns_of(small_spec(), rows=1000) | {f"c{at}": np.ones(1000, np.float32) for at in range(197)}
+    there.score(ref, columns, soon())
+    told = there._counts.told
+    assert 3 * 4000 <= told["sent"] <= 1.05 * 3 * 4000
+    assert told["saved"] == 197 * 4000
+    assert told["discarded"] == 0
+
+
+def test_failures_are_told_apart(store: ObjectStore, process: LeafProcess) -> None:
+    there = remote_to(process.address)
+    ref = push(store, "201", looked_up(), **LOOKED_UP)
+    with pytest.raises(NotFound, match="no model small of version 999"):
+        there.score(ModelRef(name="small", version="999"), COLUMNS, soon())
+    with pytest.raises(UsageError, match="column at is"):
+        there.score(ref, {"at": np.zeros((3, 2)), "walk": np.zeros(3)}, soon())
+    with pytest.raises(TooLate):
+        there.score(ref, {"at": np.arange(3)}, Deadline.after(-1))
+    with pytest.raises(LeafFailed, match="small@201") as failed:
+        there.score(ref, {"at": np.array([99])}, soon())
+    assert not isinstance(failed.value, LeafAway)
+    assert there.score(ref, {"at": np.arange(3)}, soon()).tolist() == [0, 1, 2]
+
+
+class Corrupt(LeafServer):
+    """Tells of columns what `lie` makes of it."""
+
+    def lie(self, told: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def _columns(self, asked: wire.Asked) -> bytes:
+        told = json.loads(wire.decode_reply(super()._columns(asked)).why)
+        return wire.encode_reply(wire.Status.LIST, why=json.dumps(self.lie(told)))
+
+
+class Shuffled(Corrupt):
+    def lie(self, told: dict[str, Any]) -> Any:
+        return told | {"inputs": told["inputs"][::-1]}
+
+
+class Shortened(Corrupt):
+    def lie(self, told: dict[str, Any]) -> Any:
+        return json.dumps(told)[:50]
+
+
+class OfAnother(Corrupt):
+    """A list that holds together, of other columns."""
+
+    def lie(self, told: dict[str, Any]) -> Any:
+        other = ColumnList("small", tuple(InputSpec(name=name) for name in ("walk", "common_neighbours", "other")))
+        return json.loads(wire.encode_list(other))
+
+
+@pytest.mark.parametrize("kind", [Shuffled, Shortened, OfAnother])
+def test_by_a_corrupt_list_all_columns_are_sent_and_scores_stay_right(kind: type[Corrupt], store: ObjectStore) -> None:
+    ref = push(store, "202")
+    columns = COLUMNS | {"other": np.arange(40.0)}
+    expected = leaf_of(store).score(ref, columns, soon())
+    with serving(store, kind) as server:
+        there = remote_to(f"127.0.0.1:{server.port}")
+        for _ in range(2):
+            np.testing.assert_array_equal(there.score(ref, columns, soon()), expected)
+        told = there._counts.told
+        assert told["untrimmed corrupt"] + told["untrimmed missing"] == 2
+        assert (told["saved"], told["discarded"]) == (0, 2 * 320)
+        there.close()
+
+
+def test_a_list_that_is_spoilt_here_is_noticed_there(store: ObjectStore, process: LeafProcess) -> None:
+    ref = push(store, "203")
+    there = remote_to(process.address)
+    expected = there.score(ref, COLUMNS, soon())
+    good = there._lists[ref]
+    spoilt = ColumnList("small", good.columns.inputs[::-1])
+    there._lists[ref] = type(good)(spoilt, wire.schema_of(spoilt))
+    np.testing.assert_array_equal(there.score(ref, COLUMNS, soon()), expected)
+    assert there._counts.told["untrimmed corrupt"] == 1
+    there._corrupt.clear()
+    np.testing.assert_array_equal(there.score(ref, COLUMNS, soon()), expected)
+    assert there._lists[ref].columns == good.columns
+
+
+def test_bytes_that_are_no_request_are_told_so(process: LeafProcess) -> None:
+    with flight.FlightClient(f"grpc://{process.address}") as client:
+        for body in (b"", b"x" * 100, wire.encode_request(ModelRef(name="a", version="1"), 1, 1, bytes(16), b"z" * 9)):
+            (result,) = client.do_action(flight.Action(wire.SCORE, body))
+            assert wire.decode_reply(result.body.to_pybytes()).scores is None
+        with pytest.raises(flight.FlightServerError, match="no such action"):
+            list(client.do_action(flight.Action("other", b"")))
+        assert {one.type for one in client.list_actions()} == {"score", "columns", "health", "metrics"}
+
+
+def test_it_tells_its_models_and_its_metrics(store: ObjectStore, process: LeafProcess) -> None:
+    ref = push(store, "204")
+    remote_to(process.address).score(ref, COLUMNS, soon())
+    health = json.loads(process.told(wire.HEALTH))
+    assert health["ready"]
+    assert "small@204" in health["models"]
+    assert b'pymk_leaf_rows_total{model="small@204"} 40.0' in process.told(wire.METRICS)
+
+
+def test_a_leaf_that_hangs_dies_comes_back_and_is_told_to_stop(store: ObjectStore) -> None:
+    """One process for all of it, as each takes seconds to start."""
+    ref = push(store, "205")
+    with leaves(store, 1) as (process,):
+        there = remote_to(process.address)
+        expected = there.score(ref, COLUMNS, soon())
+
+        os.kill(process.process.pid, signal.SIGSTOP)
+        with pytest.raises(TooLate):
+            there.score(ref, COLUMNS, Deadline.after(0.05))
+        killer = threading.Timer(0.2, process.process.kill)
+        killer.start()
+        with pytest.raises(LeafLost):
+            there.score(ref, COLUMNS, soon())
+        killer.join()
+        with pytest.raises(LeafAway, match="left alone"):
+            there.score(ref, COLUMNS, soon())
+        there.breaker._next_s = 0.0
+        with pytest.raises(LeafAway) as away:
+            there.score(ref, COLUMNS, soon())
+        assert not isinstance(away.value, LeafLost), "nobody listens there now"
+
+        process.start()
+        process.wait_until_ready()
+        answered = None
+        while answered is None:
+            there.breaker._next_s = 0.0
+            with suppress(LeafAway):
+                answered = there.score(ref, COLUMNS, soon())
+        np.testing.assert_array_equal(answered, expected)
+        assert process.terminate() == 0
+
+
+def test_a_leaf_finishes_what_it_has_in_hand_and_takes_no_more(store: ObjectStore) -> None:
+    ref = push(store, "209")
+    with serving(store) as server:
+        there = remote_to(f"127.0.0.1:{server.port}")
+        expected = there.score(ref, COLUMNS, soon())
+        batches = server._leaf._batches
+        batches._free = 0
+        answers: list[np.ndarray] = []
+        asking = threading.Thread(target=lambda: answers.append(there.score(ref, COLUMNS, soon())))
+        asking.start()
+        while not batches._waiting:
+            pass
+        ending = threading.Thread(target=server.end, args=(60,))
+        ending.start()
+        while not server.leaving:
+            pass
+        with pytest.raises(LeafAway, match="told to stop"):
+            there.score(ref, COLUMNS, soon())
+        batches._pass_on()
+        asking.join()
+        ending.join()
+        np.testing.assert_array_equal(answers[0], expected)
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "host:", ":8000", "a b:1", "http://host:80"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="host:port"):
+        remote_to(address)
+
+
+def test_nothing_is_connected_before_the_first_request() -> None:
+    assert isinstance(remote_to("no-such-host.invalid:8201"), RemoteLeaf)
+    with pytest.raises(LeafAway):
+        remote_to("no-such-host.invalid:8201").score(ModelRef(name="a", version="1"), COLUMNS, soon())
