@@ -1,8 +1,4 @@
-"""How far two nights are apart, by the profiles that jobs.profiles keeps of them.
-
-Two histograms are compared by the population stability index. Where both come from one population it is about
-(1 / n + 1 / m) times a chi-square of bins - 1 degrees of freedom (Yurdakul, 2018), which is taken off.
-"""
+"""How far two nights are apart, by the profiles that jobs.profiles keeps of them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-CHANCE = 3.0
-"""Standard deviations of chance that are no change."""
+from lookup_api.ranking.stability import CHANCE, stability_index
 
 Array = npt.NDArray[Any]
 Profile = Mapping[str, Any]
@@ -87,18 +82,6 @@ def _shares(percentiles: Array, edges: Array) -> Array:
     """Share of the scores between the edges; of those that equal an edge half on either side."""
     left, right = (np.searchsorted(percentiles, edges, side) for side in ("left", "right"))
     return np.diff((left + right) / 2 / len(percentiles), prepend=0.0, append=1.0)
-
-
-def stability_index(now: Array, before: Array) -> float:
-    """Population stability index of two histograms, less what chance may make of it; at least 0."""
-    used = (now > 0) | (before > 0)
-    n, m = now.sum(), before.sum()
-    if not n or not m:
-        return 0.0
-    p, q = ((counts[used] + 0.5) / (counts[used] + 0.5).sum() for counts in (now, before))
-    freedom = int(used.sum()) - 1
-    chance = (1 / n + 1 / m) * (freedom + CHANCE * np.sqrt(2 * freedom))
-    return float(max(((p - q) * np.log(p / q)).sum() - chance, 0.0))
 
 
 def _share(part: int, whole: int) -> float:

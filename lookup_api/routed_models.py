@@ -5,23 +5,28 @@ Where a model cannot be opened, what ranked before goes on: those of the earlier
 
 import logging
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 
 from infra.artifacts import local_copy
 from infra.errors import PymkError
-from infra.model_routes import CANARY, FILE, LOOKUP, STABLE, ModelRef, Route, RouteStore
+from infra.model_golden import read_golden
+from infra.model_routes import CANARY, FILE, LOOKUP, STABLE, ModelRef, Route, RouteStore, without_canary
 from infra.models import Registry
 from infra.store import ObjectStore, open_store
 from infra.store_folder import FolderStore
 from infra.stored_files import copies_of
+from infra.times import format_time
 from lookup_api.breaker import Breaker
+from lookup_api.canary_guard import Guard
 from lookup_api.ladder import RankedBy
 from lookup_api.ladder_metrics import FAILED, LadderMetrics
 from lookup_api.ranking.features import FEATURES
@@ -46,18 +51,22 @@ class ModelFailed(PymkError):
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A routed model whose every failure is ModelFailed, a score that is no finite number too."""
+    """A routed model whose every failure is ModelFailed, a score that is no finite number too; its guard is told."""
 
     model: RanksPairs
+    guard: Guard
 
     def score(self, matrix: Float32) -> Float32:
         """As RanksPairs. Raises ModelFailed."""
+        start = time.perf_counter()
         try:
             scores = self.model.score(matrix)
+            if scores.shape != (len(matrix),) or not np.isfinite(scores).all():
+                raise ModelFailed(f"scores {list(scores.shape)} of {len(matrix)} rows, or some that are not finite")
         except Exception as error:  # whatever a model dies of, the request goes on
+            self.guard.failed()
             raise ModelFailed(str(error)) from error
-        if scores.shape != (len(matrix),) or not np.isfinite(scores).all():
-            raise ModelFailed(f"scores {list(scores.shape)} of {len(matrix)} rows, or some that are not finite")
+        self.guard.scored((time.perf_counter() - start) * 1e3, scores)
         return scores
 
 
@@ -118,6 +127,7 @@ class RoutedModels:
         self._models: dict[ModelRef, tuple[Guarded, Breaker]] = {}
         self._failed: dict[ModelRef, tuple[int, float]] = {}
         self._open = _NOBODY
+        self._off: dict[ModelRef, str] = {}
         self._lists = VariantLists()
         self._held: Callable[[], AbstractContextManager[ServedRelease | None]] = nullcontext
         self._stop, self._looked = threading.Event(), threading.Event()
@@ -166,6 +176,7 @@ class RoutedModels:
         try:
             self._look()
             self._look_for_lists()
+            self._judge()
         except Exception as error:  # whatever a look dies of, the next one may do
             self._counts.route_failures.inc()
             log.warning("cannot look for routes of models in %s: %s", self._store_uri, error)
@@ -189,6 +200,22 @@ class RoutedModels:
             FolderStore(copies_of(self._store_uri)).put(FILE, stored.data)
         self._seen = seen
 
+    def _judge(self) -> None:
+        """Takes a canary off that is out of bounds: here at once, and then for everybody, as soon as the store can be
+        written."""
+        canary = self._open.canary
+        if canary is not None and (why := canary.model.guard.verdict()):
+            log.error("canary %s is taken off: %s", canary.name, why)
+            self._counts.canaries_stopped.labels(canary.name).inc()
+            self._off[canary.ref] = why
+            del self._models[canary.ref]  # whoever routes to it again counts anew
+            self._open = replace(self._open, canary=None, stamp=self._open.stamp + 1)
+        for ref, why in list(self._off.items()):
+            at = format_time(datetime.now(UTC).replace(microsecond=0))
+            routes = RouteStore(open_store(self._store_uri, writable=True))
+            routes.change(self._surface, without_canary(ref, why, at), at, f"a server on {socket.gethostname()}")
+            del self._off[ref]
+
     def _look_for_lists(self) -> None:
         opened = self._open
         named = [one.ref for one in (opened.stable, opened.canary) if one is not None]
@@ -201,14 +228,15 @@ class RoutedModels:
     def _take(self, store: ObjectStore, route: Route) -> None:
         """Opens the models of a route and has them rank, all at once."""
         before = self._open
-        wanted = route.canary.model if route.canary else None
+        named = {one for one in (route.stable, route.canary.model if route.canary else None) if one}
+        self._off = {ref: why for ref, why in self._off.items() if ref in named}
+        wanted = route.canary.model if route.canary and route.canary.model not in self._off else None
         stable, canary = self._model(store, route.stable), self._model(store, wanted)
         lost = stable is None and route.stable is not None
         kept = before.stable if lost else _chosen(STABLE, route.stable, stable)
         new = _chosen(CANARY, wanted, canary)
         if (route, kept, new) == (before.route, before.stable, before.canary):
             return
-        named = {one for one in (route.stable, wanted) if one}
         self._models = {ref: one for ref, one in self._models.items() if ref in named}
         self._failed = {ref: one for ref, one in self._failed.items() if ref in named}
         quiet = route == Route() and kept is None
@@ -224,8 +252,9 @@ class RoutedModels:
             return None
         try:
             model, folder = Registry(store).open(ref.name, ref.version)
-            opened = Guarded(OfFeatures.open(folder, model.spec))
-            opened.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
+            ranks = OfFeatures.open(folder, model.spec)
+            ranks.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
+            opened = Guarded(ranks, Guard(read_golden(folder, model.spec).scores))
         except Exception as error:  # whatever a model dies of, others rank
             wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, 10))
             self._failed[ref] = (failures + 1, self._clock() + wait)

@@ -9,7 +9,7 @@ import pytest
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore
 from infra.store import open_store
 from tests.docs.reference import DOCS
-from tests.jobs.test_cli import pymk_json
+from tests.suites.command import pymk_json
 
 PAGE = (DOCS / "models.md").read_text()
 

@@ -20,7 +20,7 @@ from infra.store import ObjectStore, open_store
 from jobs.gates import Finding
 from jobs.model_checking import check_apart
 from jobs.model_rollout import Promotion, RouteChange, change_route, promote, push_model, roll_back
-from tests.jobs.test_cli import pymk, pymk_json
+from tests.suites.command import pymk, pymk_json
 from tests.suites.model_folders import columns_of, small_spec, write_folder
 
 

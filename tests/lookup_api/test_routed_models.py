@@ -28,7 +28,7 @@ from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.model_check import check_model
 from lookup_api.ranking.routed import OfFeatures
 from lookup_api.ranking.scorers import open_scorer
-from lookup_api.routed_models import Guarded, RoutedModels
+from lookup_api.routed_models import RoutedModels
 from lookup_api.served_release import ServedRelease
 from tests.infra.test_models import NOW
 from tests.lookup_api.ranking.test_scorers import above_mean, onnx_weights
@@ -254,7 +254,8 @@ def test_where_a_routed_model_fails_the_releases_own_ranks_and_the_list_is_not_k
         def score(self, matrix: np.ndarray) -> np.ndarray:
             return np.full(len(matrix), np.nan, np.float32)
 
-    lookup.models._open = replace(lookup.models._open, canary=replace(chosen, model=Guarded(Broken())))
+    broken = replace(chosen, model=replace(chosen.model, model=Broken()))
+    lookup.models._open = replace(lookup.models._open, canary=broken)
     for _ in range(5):
         offer = offered(lookup, release, user)
         assert (offer.cache, scores(offer)) == ("none", own)

@@ -1,0 +1,94 @@
+"""When a canary is taken off by itself: where it fails, is slow, or scores otherwise than when it was pushed."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lookup_api.ranking.scorers import Float32
+from lookup_api.ranking.stability import stability_index
+
+TENTHS = 10
+MOST_TIMES = 4096
+"""Times of a window that are kept."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a canary must keep to. window_s: after which counts begin anew, but not before `requests` of them.
+
+    failed: share of requests that may fail, where `failures` did. p95_ms: of scoring a request's rows. drift: stability
+    index of its scores beside those of its golden batch; a shift of one standard deviation is about 1.
+    """
+
+    window_s: float = 10.0
+    requests: int = 20
+    failures: int = 3
+    failed: float = 0.05
+    p95_ms: float = 50.0
+    drift: float = 2.0
+
+
+class Guard:
+    """Counts what a model does, from any thread, in one window after the other."""
+
+    def __init__(
+        self,
+        golden: Float32,
+        bounds: Bounds = Bounds(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """golden float32 [n]: scores that are as usual."""
+        self._bounds = bounds
+        self._clock = clock
+        self._edges = np.unique(np.quantile(golden, np.linspace(0, 1, TENTHS + 1)[1:-1]))
+        self._usual = self._counted(golden)
+        self._lock = threading.Lock()
+        self._begin()
+
+    def scored(self, ms: float, scores: Float32) -> None:
+        """Notes a request that was scored."""
+        counted = self._counted(scores)
+        with self._lock:
+            self._requests += 1
+            self._found += counted
+            if len(self._times) < MOST_TIMES:
+                self._times.append(ms)
+
+    def failed(self) -> None:
+        """Notes a request that was not."""
+        with self._lock:
+            self._requests += 1
+            self._failures += 1
+
+    def verdict(self) -> str | None:
+        """What is out of bounds in this window; None where nothing is, or too little is known."""
+        bounds = self._bounds
+        with self._lock:
+            requests, failures, times, found = self._requests, self._failures, list(self._times), self._found.copy()
+            if self._clock() - self._since > bounds.window_s and requests >= bounds.requests:
+                self._begin()
+        if failures >= bounds.failures and failures > bounds.failed * requests:
+            return f"{failures} of {requests} requests failed"
+        if requests < bounds.requests:
+            return None
+        slow = float(np.percentile(times, 95)) if times else 0.0
+        if slow > bounds.p95_ms:
+            return f"p95 of scoring is {slow:.1f} ms, {bounds.p95_ms:g} are allowed"
+        drift = stability_index(found, self._usual) if len(self._edges) > 1 else 0.0
+        if drift > bounds.drift:
+            return f"stability index of its scores is {drift:.1f}, {bounds.drift:g} is allowed"
+        return None
+
+    def _begin(self) -> None:
+        self._since = self._clock()
+        self._requests = self._failures = 0
+        self._times: list[float] = []
+        self._found = np.zeros(len(self._edges) + 1)
+
+    def _counted(self, scores: Float32) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        """How many scores are between the edges."""
+        places = np.searchsorted(self._edges, scores)
+        return np.bincount(places, minlength=len(self._edges) + 1).astype(np.float64)

@@ -1,0 +1,166 @@
+"""A canary that fails, is slow or scores otherwise is taken off by the first worker that sees it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.errors import StoreError
+from infra.model_routes import LOOKUP, Canary, Route, RouteStore, routed
+from infra.store import ObjectStore, open_store
+from lookup_api.canary_guard import Bounds, Guard
+from lookup_api.ranking.features import FEATURES
+from lookup_api.routed_models import ModelFailed, RoutedModels
+from tests.lookup_api.test_routed_models import models_of, push, route
+
+GOLDEN = np.random.default_rng(1).normal(size=500).astype(np.float32)
+USUAL = np.random.default_rng(2).normal(size=(200, 50)).astype(np.float32)
+
+
+def guarded(now: list[float] | None = None) -> Guard:
+    return Guard(GOLDEN, Bounds(), clock=lambda: now[0] if now else 0.0)
+
+
+def test_a_canary_that_scores_as_usual_stays_for_ever() -> None:
+    now = [0.0]
+    guard = guarded(now)
+    for scores in USUAL:
+        guard.scored(5.0, scores)
+        now[0] += 1.0
+        assert guard.verdict() is None
+
+
+@pytest.mark.parametrize("share", [1.0, 0.2, 0.06])
+def test_one_that_fails_is_out_of_bounds_after_a_few_failures(share: float) -> None:
+    guard, failures = guarded(), 0
+    for number, scores in enumerate(USUAL):
+        if number * share % 1 < share:
+            guard.failed()
+            failures += 1
+        else:
+            guard.scored(5.0, scores)
+        if why := guard.verdict():
+            break
+    assert failures == 3
+    assert why == f"3 of {number + 1} requests failed"
+
+
+def test_two_failures_of_many_are_none() -> None:
+    guard = guarded()
+    for number, scores in enumerate(USUAL):
+        guard.scored(5.0, scores) if number not in (3, 50) else guard.failed()
+        assert guard.verdict() is None
+
+
+def test_one_that_is_slow_is_out_of_bounds_once_there_are_enough_requests() -> None:
+    guard = guarded()
+    for scores in USUAL[:19]:
+        guard.scored(60.0, scores)
+        assert guard.verdict() is None
+    guard.scored(60.0, USUAL[20])
+    assert guard.verdict() == "p95 of scoring is 60.0 ms, 50 are allowed"
+
+
+@pytest.mark.parametrize(("shift", "stopped"), [(0.0, False), (0.5, False), (3.0, True), (-3.0, True)])
+def test_one_whose_scores_moved_far_is_out_of_bounds(shift: float, stopped: bool) -> None:
+    guard = guarded()
+    for scores in USUAL[:20]:
+        guard.scored(5.0, scores + np.float32(shift))
+    why = guard.verdict()
+    assert (why is not None) == stopped
+    assert not stopped or "stability index" in str(why)
+
+
+def test_scores_that_never_differ_say_nothing_of_drift() -> None:
+    guard = Guard(np.zeros(50, np.float32))
+    for scores in USUAL[:30]:
+        guard.scored(1.0, scores)
+    assert guard.verdict() is None
+
+
+def test_counts_begin_anew_after_each_window_but_not_before_enough_requests() -> None:
+    now = [0.0]
+    guard = guarded(now)
+    guard.failed()
+    guard.failed()
+    for scores in USUAL[:17]:
+        guard.scored(5.0, scores)
+    now[0] = 60.0
+    assert guard.verdict() is None
+    guard.scored(5.0, USUAL[18])
+    assert guard.verdict() is None, "and these counts end here"
+    guard.failed()
+    assert guard.verdict() is None
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+def canary_on(store: ObjectStore, folder: Path) -> tuple[RoutedModels, RoutedModels]:
+    """Two workers of a store that has a canary for everybody."""
+    route(store, canary=Canary(model=push(store, folder, "1", 1), share=1))
+    workers = models_of(store), models_of(store)
+    for worker in workers:
+        worker.look()
+    return workers
+
+
+def fail(worker: RoutedModels, times: int = 3) -> None:
+    chosen = worker.chosen(1)
+    assert chosen is not None
+    matrix = np.full((5, len(FEATURES)), np.nan, np.float32)
+    for _ in range(times):
+        with pytest.raises(ModelFailed):
+            chosen.model.score(matrix)
+
+
+def test_what_one_worker_sees_stops_the_canary_for_all(store: ObjectStore, tmp_path: Path) -> None:
+    one, other = canary_on(store, tmp_path / "1")
+    fail(one, 2)
+    one.look()
+    assert one.chosen(1) is not None
+    fail(one, 1)
+    one.look()
+    assert one.chosen(1) is None
+    surface = RouteStore(store).read().of(LOOKUP)
+    assert surface.route == Route()
+    [stopped] = surface.stopped
+    assert (str(stopped.model), stopped.why) == ("small@1", "3 of 3 requests failed")
+    assert surface.by.startswith("a server on ")
+    other.look()
+    assert other.chosen(1) is None
+
+
+def test_a_stopped_canary_that_is_forced_back_is_judged_anew(store: ObjectStore, tmp_path: Path) -> None:
+    one, _ = canary_on(store, tmp_path / "1")
+    before = RouteStore(store).read().of(LOOKUP).route
+    fail(one)
+    one.look()
+    RouteStore(store).change(LOOKUP, routed(before, force=True), "2026-01-01T00:00:00Z", "a")
+    for _ in range(2):
+        one.look()
+        assert one.chosen(1) is not None
+    assert RouteStore(store).read().of(LOOKUP).route == before
+
+
+def test_where_the_store_cannot_be_written_the_canary_is_off_here_and_for_all_once_it_can(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = canary_on(store, tmp_path / "1")
+    fail(one)
+
+    def read_only(uri: str, *, writable: bool = False) -> ObjectStore:
+        raise StoreError(f"{uri}: is read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lookup_api.routed_models.open_store", read_only)
+        for _ in range(3):
+            one.look()
+            assert one.chosen(1) is None
+    other.look()
+    assert other.chosen(1) is not None
+    one.look()
+    other.look()
+    assert (one.chosen(1), other.chosen(1)) == (None, None)
