@@ -1,17 +1,21 @@
-"""The golden batch of a model: rows of its inputs and what it must score them, `golden.parquet`."""
+"""The golden batch of a model: rows of its inputs and what it must score them, `golden.parquet`.
+
+Arrow is loaded when a batch is read or written: who only serves models does without.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infra.errors import UsageError
 from infra.model_spec import InputSpec, ModelSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FILE = "golden.parquet"
 MOST_ROWS = 10_000
@@ -33,6 +37,9 @@ class Golden:
 
 def write_golden(folder: Path, spec: ModelSpec, golden: Golden) -> None:
     """Writes the batch into a model's folder; columns are cast to the types of the inputs."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     arrays = [to_arrow(np.asarray(golden.columns[one.name], one.dtype)) for one in spec.inputs]
     arrays.append(pa.array(np.asarray(golden.scores, np.float32)))
     pq.write_table(pa.Table.from_arrays(arrays, names=[*spec.columns, spec.output]), folder / FILE)
@@ -40,6 +47,9 @@ def write_golden(folder: Path, spec: ModelSpec, golden: Golden) -> None:
 
 def read_golden(folder: Path, spec: ModelSpec) -> Golden:
     """The batch of a model's folder. Raises UsageError where it does not fit the inputs that model.toml names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     path = folder / FILE
     if not path.is_file():
         raise UsageError(
@@ -62,15 +72,19 @@ def read_golden(folder: Path, spec: ModelSpec) -> Golden:
     return Golden(columns, scores)
 
 
-def to_arrow(values: Array) -> pa.Array:
+def to_arrow(values: Array) -> "pa.Array":
     """A column [n], or [n, width] as lists of that many."""
+    import pyarrow as pa
+
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
-def _from_arrow(column: pa.ChunkedArray, spec: InputSpec, path: Path) -> Array:
+def _from_arrow(column: "pa.ChunkedArray", spec: InputSpec, path: Path) -> Array:
     """Raises UsageError for nulls and for another type or width than the input's."""
+    import pyarrow as pa
+
     values, array = pa.from_numpy_dtype(spec.dtype), column.combine_chunks()
     wanted = values if spec.width == 1 else pa.list_(values, spec.width)
     if array.type != wanted or array.null_count:
