@@ -87,6 +87,13 @@ class ApiSettings(Section):
         description="Whether the tables' files are kept in memory, all of them, as far as the system allows (mlock).",
     )
     tables_timeout_ms: float = Field(50, ge=1, le=60_000, description="Time that an answer of that host may take.")
+    score_candidates: int = Field(1000, ge=1, le=20_000, description="People that one request to /v1/score may name.")
+    score_queue: int = Field(
+        1000, ge=0, le=1_000_000, description="Requests to /v1/score?async=1 that may wait; 0 takes none."
+    )
+    score_life_s: float = Field(
+        600, ge=1, le=86_400, description="Seconds for which such a request waits, and then its result is kept."
+    )
 
 
 class EventSettings(Section):

@@ -8,6 +8,7 @@ from infra import settings as settings_module
 from infra.errors import UsageError
 from infra.key_ring import KeyRing
 from infra.live_facts import facts_uri
+from infra.queued_work import open_queue
 from infra.redis_connection import is_redis
 from infra.request_threads import threads_of
 from infra.settings import Settings
@@ -15,6 +16,7 @@ from lookup_api import logs, pages, problems
 from lookup_api.door import Door
 from lookup_api.erasure_watch import ErasureWatch
 from lookup_api.facts_access import FactsAccess
+from lookup_api.later_scores import LaterScores
 from lookup_api.lean_flask import LeanFlask
 from lookup_api.load import Load
 from lookup_api.lookup import Lookup
@@ -28,6 +30,8 @@ from lookup_api.release_source import source_of
 from lookup_api.release_watch import ReleaseWatch
 from lookup_api.request_ids import RequestIds
 from lookup_api.routes import Limits, Routes
+from lookup_api.score_routes import ScoreRoutes
+from lookup_api.scores import Scoring
 from lookup_api.shared_rates import SharedRates
 from lookup_api.shedding import Queue
 from lookup_api.spare_threads import SpareThreads
@@ -65,8 +69,16 @@ class Parts:
         self.shared_rates = (
             SharedRates(redis, limits, settings.events.redis_timeout_ms / 1e3) if redis and limits else None
         )
+        assert self.lookup.root is not None
+        self.scoring = Scoring(self.lookup.root, self.lookup.counts, settings.ladder, api.retry_after_s)
+        self.later = self._later(facts_at, settings) if api.score_queue else None
         self.settings = settings
         self.store_uri = store_uri
+
+    def _later(self, facts_at: str, settings: Settings) -> LaterScores:
+        api = settings.api
+        queue = open_queue(facts_at, api.score_queue, api.score_life_s, settings.events.redis_timeout_ms / 1e3)
+        return LaterScores(queue, self.scoring, self.watch, self.facts.of, self.load, api.score_life_s)
 
     def start(self) -> None:
         self.keys.start()
@@ -77,8 +89,12 @@ class Parts:
             self.lookup.models.follow_lists(self.watch.hold)
             self.lookup.models.start()
         self.erasures.start()
+        if self.later:
+            self.later.start()
 
     def stop(self) -> None:
+        if self.later:
+            self.later.stop()
         self.watch.stop()
         if self.lookup.models:
             self.lookup.models.stop()
@@ -87,6 +103,7 @@ class Parts:
         if self.shared_rates:
             self.shared_rates.stop()
         self.erasures.stop()
+        self.scoring.root.close()
         self.facts.close()
         if self.tracing:
             self.tracing.stop()
@@ -110,6 +127,22 @@ class Parts:
             ReleaseList(self.store_uri),
             self.tracing,
             self.spare,
+        )
+
+    def score_routes(self) -> ScoreRoutes:
+        api = self.settings.api
+        return ScoreRoutes(
+            self.watch,
+            self.scoring,
+            self.later,
+            self.facts,
+            self.metrics,
+            self.load,
+            self.request_ids,
+            self.spare,
+            api.score_candidates,
+            self.settings.ladder.deadline_ms / 1e3,
+            api.retry_after_s,
         )
 
     def door(self, app: LeanFlask) -> Door:
@@ -148,7 +181,8 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     app.config["MAX_CONTENT_LENGTH"] = known.api.max_body_kib << 10
     problems.register(app, parts.metrics.failed, parts.request_ids, known.api.retry_after_s)
     parts.routes().register(app)
-    pages.register(app, known.events.batch, parts.request_ids)
+    parts.score_routes().register(app)
+    pages.register(app, known.events.batch, known.api.score_candidates, parts.request_ids)
     app.extensions |= {"pymk": parts, "release_watch": parts.watch}
     parts.start()
     app.wsgi_app = parts.door(app)  # type: ignore[method-assign]

@@ -36,6 +36,7 @@ App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 OPEN = frozenset({*PATHS, "/healthz", "/readyz"})
 """Paths that tell nothing of a person or a release."""
 USERS, EVENTS_PATH, METRICS = "/v1/users/", "/v1/events", "/metrics"
+SCORE, SCORES = "/v1/score", "/v1/scores/"
 ANY_KEY = ""
 MAX_PATH = 2048
 
@@ -44,7 +45,9 @@ def scope_of(path: str) -> str:
     """What a key must be for to ask for this path."""
     if path.startswith(USERS):
         return ADMIN if "/mutual/" in path else READ
-    return {EVENTS_PATH: EVENTS, METRICS: ANY_KEY}.get(path, ADMIN)
+    if path.startswith(SCORES):
+        return READ
+    return {EVENTS_PATH: EVENTS, SCORE: READ, METRICS: ANY_KEY}.get(path, ADMIN)
 
 
 @dataclass

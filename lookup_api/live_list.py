@@ -1,36 +1,29 @@
 """Ranks people for one user while the user waits: candidates, features in one batched read, the ranker, a list."""
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from infra.blob_batches import Users
-from infra.blobs import Candidates, Ranking, decode_candidates, decode_ranking
-from infra.kv import CANDIDATES, RANKINGS
+from infra.blobs import Ranking, decode_ranking
+from infra.kv import RANKINGS
 from infra.serving_meta import PRICE
 from lookup_api.ann import Found
 from lookup_api.blends import blended
-from lookup_api.circle import MOST_LISTS, Circle
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, Evidence
 from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.live_parts import LiveParts
-from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
-from lookup_api.ranking.live import (
-    PairFacts,
-    forget_stale,
-    fresh_share,
-    measured_live,
-    newcomer_features,
-    scores_of,
-    shared_attributes,
-    shown_order,
-)
+from lookup_api.ranking.features import PAIR_FEATURES
+from lookup_api.ranking.live import shown_order
 from lookup_api.ranking.near_friends import NOBODY, among
-from lookup_api.ranking.scoring import RanksPairs
 from lookup_api.ranking.sources import ANN, TWO_HOP
+from lookup_api.root.asked_models import ScoresGathered
+from lookup_api.root.gathered import gather
+from lookup_api.root.people import People, Viewer
+from lookup_api.root.root_metrics import RootMetrics
+from lookup_api.root.scoring import scored
 from lookup_api.served_release import ServedRelease
 from lookup_api.written_list import MUTUAL, NEAR, written_list
 
@@ -42,43 +35,6 @@ NEAR_SHARE = 0.25
 Int64 = npt.NDArray[np.int64]
 Float16 = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Viewer:
-    """What is known of whom the list is for. user: one row, not found for somebody the release does not know."""
-
-    user: Users
-    stored: Candidates | None
-    circle: Circle | None
-
-    @classmethod
-    def of(cls, ask: Ask, circle: Circle | None) -> "Viewer":
-        release, user_id = ask.release, ask.query.user_id
-        stored = release.tables.get(CANDIDATES, user_id)
-        return cls(release.users([user_id]), None if stored is None else decode_candidates(stored), circle)
-
-    @property
-    def known(self) -> bool:
-        return bool(self.user.found[0])
-
-
-@dataclass(frozen=True)
-class People:
-    """Candidates: ids int64 [n], sources uint8 [n], stored int64 [n]: place among the stored candidates, -1 for others;
-    cosine float32 [n]: of the embeddings, NaN where it was not computed yet; common int64 [n], allocation float32 [n]:
-    over the friends' friend lists (near_friends)."""
-
-    ids: Int64
-    sources: Bytes
-    stored: Int64
-    cosine: Float32
-    common: Int64
-    allocation: Float32
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -95,28 +51,28 @@ class LiveRanker:
     """ann_budget_s: of the deadline. old_after_s: age of a release from which what changes by the day is forgotten."""
 
     parts: LiveParts
-    model: RanksPairs
+    model: ScoresGathered
     counts: LadderMetrics
+    models: RootMetrics
     ann_budget_s: float
     old_after_s: float
 
     def rank(self, ask: Ask, viewer: Viewer, wanted: int, deadline: Deadline) -> LiveList | None:
-        """A list from at most `wanted` candidates, None where there is nobody. Raises TooLate."""
-        vector = _vector(ask.release, viewer)
+        """A list from at most `wanted` candidates, None where there is nobody. Raises TooLate and ModelFailed."""
+        vector = viewer.vector(ask.release)
         found = self._nearest(viewer, vector, wanted, deadline)
         people = self._candidates(ask, viewer, found, wanted)
         if not len(people):
             return None
         deadline.check("features")
-        users = ask.release.users(people.ids.tolist())
-        mine, theirs = self._user_features(ask, viewer, users)
-        pairs = self._pairs(ask.release, viewer, vector, people, users, mine)
+        gathered = gather(ask, viewer, vector, people, self.old_after_s, self.counts)
         deadline.check("the ranker")
-        scores = scores_of(self.model, pairs, mine, theirs)
+        scores, _ = scored(self.model, gathered, deadline, self.models)
         self.counts.ranked_live.inc(len(people))
-        prices, settled = _prices(ask.release, users), bool(mine[0] > 0)
+        users = gathered.users
+        prices, settled = _prices(ask.release, users), bool(gathered.viewer[0] > 0)
         order = self._blended(users, scores - prices * settled, shown_order(people.ids, scores, prices, settled, KEPT))
-        return self._written(ask, viewer, people, users, pairs, scores, order, found.left_out)
+        return self._written(ask, viewer, people, users, gathered.pairs, scores, order, found.left_out)
 
     def _nearest(self, viewer: Viewer, vector: Float32, wanted: int, deadline: Deadline) -> Found:
         nobody = Found(np.zeros(0, np.int64), np.zeros(0, np.float32))
@@ -137,7 +93,7 @@ class LiveRanker:
         near = circle.near.best(int(wanted * NEAR_SHARE)).ids if circle and circle.complete else stored[:0]
         ids = np.concatenate([stored, near, found.ids])
         first, last = _occurrences(ids)
-        allowed = np.flatnonzero(~among(ids[first], _barred(ask, viewer)))
+        allowed = np.flatnonzero(~among(ids[first], viewer.barred(ask)))
         chosen = allowed[np.argsort(first[allowed])][:wanted]
         first, nearest = first[chosen], last[chosen] - (len(ids) - len(found.ids))
         kept = ids[first]
@@ -153,43 +109,6 @@ class LiveRanker:
         common, allocation = (circle.near if circle is not None else NOBODY).of(kept)
         bits[common > 0] |= TWO_HOP
         return People(kept, bits, place, cosine, common, allocation)
-
-    def _pairs(
-        self, release: ServedRelease, viewer: Viewer, vector: Float32, people: People, users: Users, mine: Float32
-    ) -> Float16:
-        """Pair features float16 [n, P]: those stored, and of the others what the tables tell. mine: the viewer's user
-        features."""
-        out = np.empty((len(people), len(PAIR_FEATURES)), np.float16)
-        is_stored = people.stored >= 0
-        if viewer.stored is not None and is_stored.any():
-            out[is_stored] = viewer.stored.features[people.stored[is_stored]]
-        others = np.flatnonzero(~is_stored)
-        if len(others):
-            cosine = people.cosine[others].copy()
-            unknown = np.isnan(cosine)
-            if unknown.any():
-                cosine[unknown] = users.embeddings(others[unknown]) @ vector
-            shared = shared_attributes(viewer.user.codes[0], users.codes[others])
-            facts = PairFacts(people.common[others], people.allocation[others], cosine, shared)
-            fresh = fresh_share(viewer.stored.features) if viewer.stored and is_stored.any() else 1.0
-            theirs = users.features[others, : len(USER_FEATURES)]
-            out[others] = measured_live(facts, mine, theirs, _entries(release, mine), fresh)
-            self.counts.defaulted.labels("pair", "missing").inc(len(others))
-        return out
-
-    def _user_features(self, ask: Ask, viewer: Viewer, users: Users) -> tuple[Float32, Float32]:
-        width = len(USER_FEATURES)
-        mine, theirs = viewer.user.features[0, :width], users.features[:, :width]
-        if not viewer.known:
-            mine = newcomer_features(viewer.circle.lists.friends.tolist() if viewer.circle else [])
-            self.counts.defaulted.labels("viewer", "missing").inc()
-        missing = len(users.found) - int(users.found.sum())
-        if missing:
-            self.counts.defaulted.labels("candidate", "missing").inc(missing)
-        if time.time() - ask.release.as_of_s > self.old_after_s:
-            self.counts.defaulted.labels("recency", "stale").inc(len(theirs))
-            return forget_stale(mine), forget_stale(theirs)
-        return mine, theirs
 
     def _blended(self, users: Users, adjusted: Float32, order: Int64) -> Int64:
         """The order once diversity counts, as at night; apart are those of one company, school or attribute value."""
@@ -234,29 +153,6 @@ def _occurrences(ids: Int64) -> tuple[Int64, Int64]:
     differs = ids[order][1:] != ids[order][:-1]
     some = [True] * bool(len(ids))
     return order[np.concatenate([some, differs]).astype(bool)], order[np.concatenate([differs, some]).astype(bool)]
-
-
-def _vector(release: ServedRelease, viewer: Viewer) -> Float32:
-    """What the index is asked by, float32 [D]: the stored embedding, which of somebody without friends is that of the
-    profile alone; for somebody the release does not know the mean direction of the friends. Zero for nothing."""
-    if viewer.known or viewer.circle is None:
-        return viewer.user.embeddings(np.zeros(1, np.int64))[0]
-    friends = release.users(viewer.circle.friends[:MOST_LISTS])
-    mean: Float32 = friends.embeddings(np.arange(len(friends.found))).sum(axis=0)
-    return mean / max(float(np.linalg.norm(mean)), 1e-9)
-
-
-def _entries(release: ServedRelease, mine: Float32) -> int:
-    """Entries of everyone's friend lists. Where the release does not say, as if all had as many friends as the viewer,
-    whose user features float32 [U] are given."""
-    return release.head.entries or release.head.users * max(int(mine[0]), 1)
-
-
-def _barred(ask: Ask, viewer: Viewer) -> Int64:
-    """Whom it would be for nothing to rank: the rules would drop them."""
-    facts, query = ask.facts, ask.query
-    own = np.array([query.user_id, *facts.barred], np.int64)
-    return own if viewer.circle is None else np.concatenate([own, viewer.circle.barred])
 
 
 def _prices(release: ServedRelease, users: Users) -> Float32:

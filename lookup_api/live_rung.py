@@ -18,11 +18,15 @@ from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, NoFacts, Offer, Query, Spared
 from lookup_api.ladder_metrics import ANSWERED, FAILED, LadderMetrics
-from lookup_api.live_list import KEPT, LiveList, LiveRanker, Viewer
+from lookup_api.live_list import KEPT, LiveList, LiveRanker
 from lookup_api.live_parts import LiveParts
 from lookup_api.load import FULL, NO_LIVE
-from lookup_api.ranking.scoring import RanksPairs
-from lookup_api.routed_models import Chosen, ModelFailed
+from lookup_api.ranking.routed import OfFeatures
+from lookup_api.root.asked_models import OfMatrix, OwnRanker, ScoresGathered
+from lookup_api.root.people import Viewer
+from lookup_api.root.root_metrics import RootMetrics
+from lookup_api.root.scoring import ModelFailed
+from lookup_api.routed_models import Chosen
 from lookup_api.served_release import ServedRelease
 
 log = logging.getLogger(__name__)
@@ -85,6 +89,12 @@ def _name(ask: Ask, by: str) -> str:
     return f"{ask.release.release_id}{by}:{ask.query.user_id}:{ask.facts.version}"
 
 
+def _asked(chosen: Chosen) -> ScoresGathered:
+    """With defaults of its own for what is missing."""
+    model = chosen.model.model
+    return OfMatrix(chosen.name, chosen.model, model.scorer.spec if isinstance(model, OfFeatures) else None)
+
+
 def nobody_chosen(user_id: int) -> None:
     """The ranker of the release ranks for all."""
 
@@ -95,6 +105,7 @@ class Live:
     settings: LadderSettings
     caches: LiveCaches
     counts: LadderMetrics
+    models: RootMetrics
     source: str = "live"
     chosen: Callable[[int], Chosen | None] = nobody_chosen
     """The routed model that ranks for a user."""
@@ -148,7 +159,7 @@ class Live:
         parts = ask.release.live
         if parts is not None and chosen is not None and chosen.breaker.allows():
             try:
-                made = self._by(chosen.model, parts, ask, viewer, deadline)
+                made = self._by(_asked(chosen), parts, ask, viewer, deadline)
             except ModelFailed as error:
                 self.counts.models.labels(chosen.name, chosen.variant, FAILED).inc()
                 if not chosen.breaker.open:
@@ -160,11 +171,13 @@ class Live:
                 return made, True
         if parts is None or parts.model is None:
             raise StoreError(f"release {ask.release.release_id}: its ranking model could not be opened yet")
-        return self._by(parts.model, parts, ask, viewer, deadline), chosen is None
+        return self._by(OwnRanker(parts.model), parts, ask, viewer, deadline), chosen is None
 
-    def _by(self, model: RanksPairs, parts: LiveParts, ask: Ask, viewer: Viewer, deadline: Deadline) -> LiveList | None:
+    def _by(
+        self, model: ScoresGathered, parts: LiveParts, ask: Ask, viewer: Viewer, deadline: Deadline
+    ) -> LiveList | None:
         settings = self.settings
         wanted = settings.live_candidates if ask.level == FULL else max(1, settings.live_candidates // FEWER)
         old_after_s = settings.features_life_days * DAY_S or math.inf
-        ranker = LiveRanker(parts, model, self.counts, settings.ann_budget_ms / 1e3, old_after_s)
+        ranker = LiveRanker(parts, model, self.counts, self.models, settings.ann_budget_ms / 1e3, old_after_s)
         return ranker.rank(ask, viewer, wanted, deadline)

@@ -19,6 +19,9 @@ from lookup_api.live_rung import Live, LiveCaches, nobody_chosen
 from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.rules import caps_of
+from lookup_api.root.opened import open_root
+from lookup_api.root.root_metrics import RootMetrics
+from lookup_api.root.scoring import Root
 from lookup_api.routed_models import RoutedModels
 from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale, none_listed
 from lookup_api.served_release import ServedRelease
@@ -67,10 +70,12 @@ class Lookup:
     caches: LiveCaches
     breakers: tuple[Breaker, ...] = field(default=())
     models: RoutedModels | None = None
+    root: Root | None = None
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics, store_uri: str = "") -> "Lookup":
-        """One worker's lookup, by its settings. store_uri: of the routes of models, which are not followed without."""
+        """One worker's lookup, by its settings. store_uri: of the models and their routes, which are not followed
+        without."""
         own, counts = settings.ladder, LadderMetrics(metrics.registry)
 
         def breaker(name: str) -> Breaker:
@@ -80,10 +85,12 @@ class Lookup:
         l1_bytes = own.l1_mib * MIB
         caches = LiveCaches(BoundedCache(l1_bytes // 4, own.l1_life_s), shared, breaker("the shared cache"), counts)
         last_good: BoundedCache[Kept] = BoundedCache(own.last_good_mib * MIB, LAST_GOOD_LIFE_S)
-        models = RoutedModels(store_uri, settings.api.poll_s, counts, breaker) if store_uri else None
+        asked = RootMetrics(metrics.registry)
+        root = open_root(store_uri, settings, asked, metrics.registry) if store_uri else None
+        models = RoutedModels(store_uri, settings.api.poll_s, counts, breaker) if root else None
         rungs = (
             Precomputed(breaker("precomputed"), own.new_friends, listed=models.listed if models else none_listed),
-            Live(breaker("live"), own, caches, counts, chosen=models.chosen if models else nobody_chosen),
+            Live(breaker("live"), own, caches, counts, asked, chosen=models.chosen if models else nobody_chosen),
             Heuristic(breaker("heuristic")),
             Stale(breaker("stale"), last_good, counts),
             Popular(breaker("popular")),
@@ -92,7 +99,7 @@ class Lookup:
         breakers = (*(rung.breaker for rung in rungs), caches.l2_breaker)
         counts.watch(breakers)
         answers: BoundedCache[Answered] = BoundedCache(l1_bytes * 3 // 4, own.l1_life_s)
-        return cls(ladder, metrics, counts, answers, last_good, caches, breakers, models)
+        return cls(ladder, metrics, counts, answers, last_good, caches, breakers, models, root)
 
     def answer(
         self, query: Query, release: ServedRelease, facts: Facts | None, deadline: Deadline, level: int = FULL

@@ -59,9 +59,9 @@ class Page:
         return Answer(self.body, headers)
 
 
-def register(app: LeanFlask, most_events: int, request_ids: RequestIds) -> None:
-    """most_events: in one request, for the document."""
-    api = document(version("pymk"), most_events)
+def register(app: LeanFlask, most_events: int, most_candidates: int, request_ids: RequestIds) -> None:
+    """most_events, most_candidates: in one request, for the document."""
+    api = document(version("pymk"), most_events, most_candidates)
     found = {path: Page.of((ASSETS / name).read_bytes(), TYPES[Path(name).suffix]) for path, name in FILES.items()}
     found[OPENAPI] = Page.of(orjson.dumps(api), JSON)
     found[DOCS] = Page.of(docs_page(api).encode(), TYPES[".html"])

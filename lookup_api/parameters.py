@@ -1,6 +1,7 @@
 """Parses what a caller sends, strictly: a value is canonical or it is refused with the reason."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 from lookup_api.ladder import Query
@@ -9,6 +10,7 @@ from lookup_api.problems import bad_parameter
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 MAX_EXCLUDED = 1000
 PARAMETERS = ("limit", "exclude", "explain")
+LATER = "async"
 MAX_QUERY_BYTES = 32_768
 
 _ID = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -26,8 +28,13 @@ def parse_query(user_id: str, query_string: str) -> Query:
         user,
         _limit(values["limit"]) if "limit" in values else DEFAULT_LIMIT,
         _exclude(values["exclude"]) if "exclude" in values else _NOBODY,
-        _flag(values["explain"]) if "explain" in values else False,
+        _flag(values["explain"], "explain") if "explain" in values else False,
     )
+
+
+def parse_later(query_string: str) -> bool:
+    """Whether the answer is to be made by and by. Raises Problem as `parse_query` does."""
+    return bool(query_string) and _flag(_values(query_string, (LATER,)).get(LATER, "0"), LATER)
 
 
 def parse_id(text: str, name: str) -> int:
@@ -39,7 +46,7 @@ def parse_id(text: str, name: str) -> int:
     raise bad_parameter(f"{name}: {_shown(text)} is not a 64-bit integer in canonical decimal form.")
 
 
-def _values(query_string: str) -> dict[str, str]:
+def _values(query_string: str, names: Sequence[str] = PARAMETERS) -> dict[str, str]:
     if len(query_string) > MAX_QUERY_BYTES:
         raise bad_parameter(f"The query is longer than {MAX_QUERY_BYTES} bytes.")
     try:
@@ -48,8 +55,8 @@ def _values(query_string: str) -> dict[str, str]:
         raise bad_parameter("The query string is not well-formed.") from None
     values: dict[str, str] = {}
     for name, value in pairs:
-        if name not in PARAMETERS:
-            raise bad_parameter(f"{_shown(name)}: no such parameter; there are {', '.join(PARAMETERS)}.")
+        if name not in names:
+            raise bad_parameter(f"{_shown(name)}: no such parameter; there are {', '.join(names)}.")
         if name in values:
             raise bad_parameter(f"{name}: given twice.")
         values[name] = value
@@ -69,10 +76,10 @@ def _exclude(text: str) -> frozenset[int]:
     return frozenset(parse_id(part, "exclude") for part in parts)
 
 
-def _flag(text: str) -> bool:
+def _flag(text: str, name: str) -> bool:
     if text in ("0", "1"):
         return text == "1"
-    raise bad_parameter(f"explain: {_shown(text)} is not 0 or 1.")
+    raise bad_parameter(f"{name}: {_shown(text)} is not 0 or 1.")
 
 
 def _shown(text: str) -> str:

@@ -12,6 +12,7 @@ import orjson
 from flask import request
 
 from infra.errors import PymkError
+from lookup_api.bodies import posted
 from lookup_api.deadline import Deadline
 from lookup_api.events import take_events
 from lookup_api.facts_access import FactsAccess
@@ -119,15 +120,8 @@ class Routes:
         return Answer(orjson.dumps(found), self._headers(JSON))
 
     def events(self) -> Answer:
-        environ = request.environ
-        if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != JSON:
-            # A page of another origin can send other types without asking first.
-            raise Problem(415, "not-json", f"Send events as {JSON}.")
-        with self.spare.instead() as may_wait:
-            if not may_wait:
-                later = {"Retry-After": str(self.limits.retry_after_s)}
-                raise Problem(503, "bodies-late", "Too many requests wait for their bodies.", later)
-            told = take_events(request.get_data(), self.facts, self.limits.events, self.limits.retry_after_s)
+        with posted(request.environ, self.spare, self.limits.retry_after_s) as body:
+            told = take_events(body, self.facts, self.limits.events, self.limits.retry_after_s)
         self.metrics.took_events(told)
         return Answer(orjson.dumps(told), self._headers(JSON), "202 Accepted")
 

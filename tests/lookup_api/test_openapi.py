@@ -79,7 +79,7 @@ def test_a_method_that_no_path_takes_is_answered_as_the_document_says(
     taken = {method.upper() for method in documented}
     taken |= {"HEAD"} if "GET" in taken else set()
     operation = next(iter(api[path].values()))
-    url, headers = path.format(user_id="1", other_id="2"), {"Authorization": f"Bearer {key}"}
+    url, headers = path.format(user_id="1", other_id="2", work_id="0"), {"Authorization": f"Bearer {key}"}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"} - taken:
         answer = app.test_client().open(url, method=method, headers=headers)
         assert answer.status_code == 405, method

@@ -1,0 +1,78 @@
+"""Models as the root asks them: the ranker of the release, a routed one of this process, one on a leaf."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from infra.errors import StoreError, UsageError
+from infra.model_routes import RELEASE, ModelRef
+from infra.model_spec import ModelSpec
+from lookup_api.deadline import Deadline
+from lookup_api.leaves.protocol import Leaf
+from lookup_api.ranking.features import FEATURES
+from lookup_api.ranking.model_check import refuse_unknown
+from lookup_api.ranking.scorers import Float32
+from lookup_api.ranking.scoring import RanksPairs
+from lookup_api.root.gathered import Defaulted, Gathered
+
+NOTHING_DEFAULTED = Defaulted()
+
+
+class ScoresGathered(Protocol):
+    """A model as the root asks it. name: `name@version`, or `release`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+        """Scores float32 [n] and what took defaults. Raises whatever a model may die of."""
+        ...
+
+
+@dataclass(frozen=True)
+class OwnRanker:
+    """The ranker of the release, or one that takes its input as it is; None where it could not be opened yet."""
+
+    ranker: RanksPairs | None
+    name: str = RELEASE
+
+    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+        if self.ranker is None:
+            raise StoreError("the ranking model of the release could not be opened yet")
+        return self.ranker.score(gathered.matrix), NOTHING_DEFAULTED
+
+
+@dataclass(frozen=True)
+class OfMatrix:
+    """A model that takes the ranker's input, with defaults of its own where spec says so."""
+
+    name: str
+    ranker: RanksPairs
+    spec: ModelSpec | None
+
+    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+        matrix, defaulted = (gathered.matrix, NOTHING_DEFAULTED) if self.spec is None else gathered.matrix_of(self.spec)
+        return self.ranker.score(matrix), defaulted
+
+
+@dataclass(frozen=True)
+class OnLeaf:
+    """A model that a leaf hosts."""
+
+    ref: ModelRef
+    spec: ModelSpec
+    leaf: Leaf
+
+    @property
+    def name(self) -> str:
+        return str(self.ref)
+
+    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+        columns, defaulted = gathered.columns_of(self.spec)
+        return self.leaf.score(self.ref, columns, deadline), defaulted
+
+
+def refuse_lists(spec: ModelSpec) -> None:
+    """Raises UsageError for a model of lists, and for one with inputs that are no features of pairs."""
+    if spec.unit != "row" or spec.width != len(spec.inputs):
+        raise UsageError(f"{spec.name}: scores lists, or takes columns that are wide", "Name a model of rows.")
+    refuse_unknown(spec, FEATURES)

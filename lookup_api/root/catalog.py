@@ -1,0 +1,132 @@
+"""Which model a name means: a surface, a model, one version of a model, or the ranker of the release.
+
+Routes and newest versions are looked at in the background; what a version takes never changes and is read once.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from infra.errors import NotFound, PymkError
+from infra.model_routes import LOOKUP, RELEASE, ModelRef, Routes, RouteStore
+from infra.model_spec import ModelSpec, check_model_name
+from infra.models import Registry
+from infra.store import ObjectStore, open_store
+from lookup_api.root.asked_models import refuse_lists
+
+log = logging.getLogger(__name__)
+
+MOST_NAMES = 4096
+"""Names and versions that are remembered; others are read as they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What was asked for and who scores: ref and spec are None for the ranker of the release."""
+
+    asked: str
+    ref: ModelRef | None = None
+    spec: ModelSpec | None = None
+
+    @property
+    def model(self) -> str:
+        """`name@version`, or `release`."""
+        return RELEASE if self.ref is None else str(self.ref)
+
+
+class Catalog:
+    """Safe to use from any thread. It looks at the store from the first question on; what it knew holds while the store
+    is away."""
+
+    def __init__(self, store_uri: str, poll_s: float) -> None:
+        self._store_uri = store_uri
+        self._poll_s = poll_s
+        self._store: ObjectStore | None = None
+        self._routes: Routes | None = None
+        self._etag: str | None = None
+        self._newest: dict[str, str] = {}
+        self._asked: set[str] = set()
+        self._specs: dict[ModelRef, ModelSpec] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def named(self, asked: str, user_id: int) -> Named:
+        """Raises NotFound where there is no such model, UsageError for a name that cannot be one or a model that takes
+        other things than features, and StoreError or CorruptArtifact where that cannot be told."""
+        ref = self._ref(asked, user_id)
+        return Named(asked) if ref is None else Named(asked, ref, self.spec(ref))
+
+    def spec(self, ref: ModelRef) -> ModelSpec:
+        """Raises as `named` does."""
+        found = self._specs.get(ref)
+        if found is None:
+            found = Registry(self._opened()).get(ref.name, ref.version).spec
+            refuse_lists(found)
+            if len(self._specs) >= MOST_NAMES:
+                self._specs = {}
+            self._specs[ref] = found
+        return found
+
+    def stop(self) -> None:
+        """Without waiting for a store that hangs."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def look(self) -> None:
+        """Reads routes again, and the newest versions of models that were asked for since. Raises PymkError."""
+        store = RouteStore(self._opened())
+        stored = store.stored()
+        etag = stored.etag if stored else None
+        if self._routes is None or etag != self._etag:
+            self._routes, self._etag = store.parsed(stored), etag
+        asked, self._asked = self._asked, set()
+        self._newest = {name: version for name in asked if (version := self._latest(name))}
+
+    def _ref(self, asked: str, user_id: int) -> ModelRef | None:
+        if asked == RELEASE:
+            return None
+        if "@" in asked:
+            return ModelRef.parse(asked)
+        routes = self._known_routes()
+        if asked == LOOKUP or asked in routes.surfaces:
+            route = routes.of(asked).route
+            return route.of(route.variant(asked, user_id))
+        return ModelRef(name=asked, version=self._newest_of(check_model_name(asked)))
+
+    def _known_routes(self) -> Routes:
+        """Read by whoever asks first, then in the background."""
+        if self._routes is None:
+            with self._lock:
+                if self._routes is None:
+                    self.look()
+                    self._thread = threading.Thread(target=self._follow, name="models", daemon=True)
+                    self._thread.start()
+        assert self._routes is not None
+        return self._routes
+
+    def _newest_of(self, name: str) -> str:
+        version = self._newest.get(name) or self._latest(name)
+        if version is None:
+            raise NotFound(f"no model and no surface is called {name}", "`pymk model list` shows the models.")
+        if len(self._asked) < MOST_NAMES:
+            self._newest[name] = version
+            self._asked.add(name)
+        return version
+
+    def _latest(self, name: str) -> str | None:
+        found = Registry(self._opened()).latest(name)
+        return found.version if found else None
+
+    def _opened(self) -> ObjectStore:
+        if self._store is None:
+            self._store = open_store(self._store_uri)
+        return self._store
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            try:
+                self.look()
+            except (PymkError, OSError) as error:
+                log.warning("cannot look for models in %s: %s", self._store_uri, error)

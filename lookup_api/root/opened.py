@@ -1,0 +1,29 @@
+"""The root of one worker, by its settings: where models are told of, and where they are hosted."""
+
+from prometheus_client import CollectorRegistry
+
+from infra.settings import Settings
+from lookup_api.breaker import Breaker
+from lookup_api.leaves.leaf_metrics import HostMetrics
+from lookup_api.leaves.local_leaf import LocalLeaf
+from lookup_api.root.catalog import Catalog
+from lookup_api.root.root_metrics import RootMetrics
+from lookup_api.root.scoring import Root
+
+AT_ONCE = 16
+"""Models of all requests of a worker that leaf processes are asked for at the same time."""
+
+
+def open_root(store_uri: str, settings: Settings, counts: RootMetrics, registry: CollectorRegistry) -> Root:
+    """Nothing is read and no model opened before the first request."""
+    catalog = Catalog(store_uri, settings.api.poll_s)
+    if settings.leaves.addresses:
+        from lookup_api.leaves.fleet import open_leaf  # loads Arrow: only for those who send columns
+
+        return Root(catalog, open_leaf(store_uri, settings, registry), counts, AT_ONCE)
+    ladder = settings.ladder
+
+    def breaker(name: str) -> Breaker:
+        return Breaker(name, ladder.breaker_failures, ladder.breaker_wait_s)
+
+    return Root(catalog, LocalLeaf(store_uri, settings.leaves, HostMetrics(registry), breaker), counts)

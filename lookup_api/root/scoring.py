@@ -1,0 +1,128 @@
+"""Has models score what was gathered: each gets the columns that it names, and one that fails takes none with it."""
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from infra.errors import NotFound, PymkError, UsageError
+from lookup_api.deadline import Deadline, TooLate
+from lookup_api.leaves.protocol import Leaf
+from lookup_api.logs import Sparing
+from lookup_api.ranking.scorers import Float32
+from lookup_api.ranking.scoring import RanksPairs
+from lookup_api.root.asked_models import NOTHING_DEFAULTED, OnLeaf, OwnRanker, ScoresGathered
+from lookup_api.root.catalog import Catalog, Named
+from lookup_api.root.gathered import Defaulted, Gathered
+from lookup_api.root.root_metrics import FAILED, LATE, NO_MODEL, UNKNOWN, RootMetrics
+
+log = logging.getLogger(__name__)
+
+
+class ModelFailed(PymkError):
+    """A model did not score; another may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What became of one name. model: who scored, `name@version` or `release`. scores float32 [n]; None where it
+    failed, and why says how: failed, late or unknown."""
+
+    asked: str
+    model: str
+    scores: Float32 | None = None
+    defaulted: Defaulted = NOTHING_DEFAULTED
+    why: str = ""
+
+
+class Root:
+    """Safe to use from any thread."""
+
+    def __init__(self, catalog: Catalog, leaf: Leaf, counts: RootMetrics, at_once: int = 1) -> None:
+        """at_once: models of all requests that are asked at the same time, where leaves are other processes; 1 asks one
+        after the other."""
+        self._catalog = catalog
+        self._leaf = leaf
+        self._counts = counts
+        self._pool = ThreadPoolExecutor(at_once, "root") if at_once > 1 else None
+        self._sparing = Sparing(log)
+
+    def named(self, asked: Sequence[str], user_id: int) -> list[Named | Scored]:
+        """Who scores for each name, in order; where that cannot be told, what became of it."""
+        return [self._named(name, user_id) for name in asked]
+
+    def score(
+        self, named: Sequence[Named | Scored], gathered: Gathered, own: RanksPairs | None, deadline: Deadline
+    ) -> list[Scored]:
+        """What each has to say, in order; a model that is named twice scores once. own: the ranker of the release."""
+        models = {one.model: one for one in named if isinstance(one, Named)}
+        asks = {name: self._of(one, own) for name, one in models.items()}
+        if self._pool is None or len(asks) < 2:
+            found = {name: self.ask(model, gathered, deadline) for name, model in asks.items()}
+        else:
+            gathered.by_column  # noqa: B018 — once, before several threads would each do it
+            futures = {name: self._pool.submit(self.ask, model, gathered, deadline) for name, model in asks.items()}
+            found = {name: future.result() for name, future in futures.items()}
+        return [replace(found[one.model], asked=one.asked) if isinstance(one, Named) else one for one in named]
+
+    def ask(self, model: ScoresGathered, gathered: Gathered, deadline: Deadline) -> Scored:
+        """One model's scores. A failure is counted and logged, and no exception."""
+        try:
+            scores, defaulted = scored(model, gathered, deadline, self._counts)
+        except (ModelFailed, TooLate) as error:
+            return self._failed(model.name, outcome_of(error), error)
+        return Scored(model.name, model.name, scores, defaulted)
+
+    def close(self) -> None:
+        self._catalog.stop()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._leaf.close()
+
+    def _of(self, named: Named, own: RanksPairs | None) -> ScoresGathered:
+        if named.ref is None or named.spec is None:
+            return OwnRanker(own)
+        return OnLeaf(named.ref, named.spec, self._leaf)
+
+    def _named(self, asked: str, user_id: int) -> Named | Scored:
+        try:
+            return self._catalog.named(asked, user_id)
+        except PymkError as error:
+            why = UNKNOWN if isinstance(error, NotFound | UsageError) else FAILED
+            self._counts.failed(NO_MODEL, why)
+            return self._failed(asked, why, error)
+
+    def _failed(self, name: str, why: str, error: Exception) -> Scored:
+        self._sparing.warning("a model gave no scores", model=name, why=why, error=str(error))
+        return Scored(name, name, why=why)
+
+
+def scored(
+    model: ScoresGathered, gathered: Gathered, deadline: Deadline, counts: RootMetrics
+) -> tuple[Float32, Defaulted]:
+    """A model's scores float32 [n], all of them finite, and what took defaults; counted.
+
+    Raises TooLate where the time was over before, and ModelFailed for whatever the model dies of.
+    """
+    deadline.check(model.name)
+    start = time.perf_counter()
+    try:
+        scores, defaulted = model.of(gathered, deadline)
+        if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
+            raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")
+    except Exception as error:  # whatever a model dies of, others may score
+        counts.failed(model.name, outcome_of(error))
+        raise ModelFailed(f"{model.name}: {error}") from error
+    counts.answered(model.name, time.perf_counter() - start, defaulted)
+    return scores, defaulted
+
+
+def outcome_of(error: BaseException) -> str:
+    """How a model failed: late, unknown or failed."""
+    cause = error.__cause__ if isinstance(error, ModelFailed) else error
+    if isinstance(cause, TooLate):
+        return LATE
+    return UNKNOWN if isinstance(cause, NotFound) else FAILED

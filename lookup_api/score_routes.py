@@ -1,0 +1,95 @@
+"""The routes that score: now, or by and by under an id. They parse and serialise; nothing is decided here."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import request
+
+from lookup_api.bodies import posted
+from lookup_api.deadline import Deadline
+from lookup_api.facts_access import FactsAccess
+from lookup_api.headers import JSON, NO_STORE, SAFE
+from lookup_api.later_scores import LaterScores
+from lookup_api.lean_flask import Answer, LeanFlask
+from lookup_api.load import Load
+from lookup_api.metrics import Metrics
+from lookup_api.parameters import parse_later
+from lookup_api.problems import Problem, no_release
+from lookup_api.release_watch import ReleaseWatch
+from lookup_api.request_ids import RequestIds
+from lookup_api.score_request import parse_score_query
+from lookup_api.scores import Scoring
+from lookup_api.spare_threads import SpareThreads
+
+SCORE, SCORES = "/v1/score", "/v1/scores/<work_id>"
+SOURCE = "score"
+"""In metrics, as the source of an answer."""
+
+
+@dataclass(frozen=True)
+class ScoreRoutes:
+    """most: candidates in one request. deadline_s: for an answer. later: None where nothing is queued."""
+
+    watch: ReleaseWatch
+    scoring: Scoring
+    later: LaterScores | None
+    facts: FactsAccess
+    metrics: Metrics
+    load: Load
+    request_ids: RequestIds
+    spare: SpareThreads
+    most: int
+    deadline_s: float
+    retry_after_s: int
+
+    def register(self, app: LeanFlask) -> None:
+        def add(path: str, view: Callable[..., Answer], method: str) -> None:
+            app.add_url_rule(path, view.__name__, view, methods=[method], provide_automatic_options=False)
+
+        add(SCORE, self.score, "POST")
+        add(SCORES, self.scores, "GET")
+
+    def score(self) -> Answer:
+        """Scores of the people that the body names, or with async=1 an id under which they will be found."""
+        start, environ = time.monotonic(), request.environ
+        is_later = parse_later(environ.get("QUERY_STRING", ""))
+        with posted(environ, self.spare, self.retry_after_s) as body:
+            query = parse_score_query(body, self.most)
+        if is_later:
+            if self.later is None:
+                raise Problem(
+                    503, "queue-full", "This server queues nothing.", {"Retry-After": str(self.retry_after_s)}
+                )
+            told = self.later.put(query)
+            return self._answered(told, start, "202 Accepted", ("Location", f"/v1/scores/{told['id']}"))
+        release = self.watch.take()
+        if release is None:
+            raise no_release(self.retry_after_s)
+        try:
+            deadline = Deadline.after(self.deadline_s)
+            facts = self.facts.of(query.user_id)
+            told = self.scoring.answer(query, release, facts, deadline, self.load.level)
+        finally:
+            release.give_back()
+        environ["pymk.source"] = SOURCE
+        return self._answered(told, start)
+
+    def scores(self, work_id: str) -> Answer:
+        """What became of a request that was queued."""
+        start = time.monotonic()
+        if self.later is None:
+            raise Problem(404, "no-such-request", "This server queues nothing.")
+        told = self.later.get(work_id)
+        return self._answered(told, start, "200 OK" if told["status"] in ("done", "failed") else "202 Accepted")
+
+    def _answered(
+        self, told: dict[str, Any], start: float, status: str = "200 OK", *headers: tuple[str, str]
+    ) -> Answer:
+        request_id = self.request_ids.of(request.environ.get("HTTP_X_REQUEST_ID"))
+        body = orjson.dumps(told | {"request_id": request_id}, option=orjson.OPT_SERIALIZE_NUMPY)
+        self.metrics.requests.labels(SOURCE, status[:3]).inc()
+        self.metrics.seconds.labels(SOURCE).observe(time.monotonic() - start)
+        return Answer(body, [("Content-Type", JSON), ("X-Request-Id", request_id), *headers, *NO_STORE, *SAFE], status)

@@ -1,0 +1,200 @@
+"""POST /v1/score and GET /v1/scores over HTTP: keys, bodies, metrics, and requests that are answered later."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from benchmarks.serving_rows import FIRST_ID
+from infra.keys import EVENTS, READ, KeyStore, utc_now
+from infra.model_golden import Golden
+from infra.model_spec import InputSpec
+from infra.models import Registry
+from infra.settings import ApiSettings
+from infra.store import ObjectStore
+from lookup_api.app import Parts
+from lookup_api.later_scores import LaterScores
+from lookup_api.ranking.model_check import check_model
+from tests.infra.test_models import NOW
+from tests.lookup_api.ranking.test_scorers import onnx_weights
+from tests.suites.model_folders import columns_of, small_spec, write_folder
+
+USER, OTHER, THIRD = str(FIRST_ID), "7", "9"
+"""Two whom the release does not know, as it makes friends of nearly all that it knows."""
+BODY = {"user_id": USER, "candidate_ids": [OTHER, THIRD], "models": ["degrees"]}
+
+
+@pytest.fixture
+def store(store: ObjectStore, tmp_path: Path) -> ObjectStore:
+    """With a model that says how many friends a candidate has, 3 where that is not known."""
+    from onnx import TensorProto, helper
+
+    spec = small_spec(name="degrees", kind="onnx", inputs=(InputSpec(name="candidate_degree", default=3),))
+    columns = columns_of(spec)
+    weights = onnx_weights(
+        [("candidate_degree", TensorProto.FLOAT, ["n"])],
+        [helper.make_node("Identity", ["candidate_degree"], ["score"])],
+    )
+    folder = write_folder(tmp_path / "degrees", spec, weights, Golden(columns, columns["candidate_degree"]))
+    Registry(store).push(folder, check_model, NOW, "a")
+    return store
+
+
+def parts_of(client: FlaskClient) -> Parts:
+    parts: Parts = client.application.extensions["pymk"]
+    return parts
+
+
+def halted(client: FlaskClient) -> LaterScores:
+    """Of a worker that takes requests and scores none of those that wait."""
+    found = parts_of(client).later
+    assert found is not None
+    found._stop.set()
+    found._wake.set()
+    found._thread.join()
+    return found
+
+
+def later(client: FlaskClient, work_id: str) -> Any:
+    """What is told of a queued request once its worker has scored what waits."""
+    found = halted(client)
+    while found.step():
+        pass
+    return client.get(f"/v1/scores/{work_id}")
+
+
+def test_scores_are_answered_with_who_gave_them(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    answer = client.post("/v1/score", json=BODY)
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    told = answer.json
+    assert told["scores"] == {"degrees": [3.0, 3.0]}
+    assert told["defaulted"] == {"degrees@1": {"missing": 2, "stale": 0, "values": 2}}
+    assert told["models"] == {"degrees": "degrees@1"}
+    assert (told["user_id"], told["failed"], told["barred"], told["degraded"]) == (USER, {}, [], False)
+    assert told["request_id"] == answer.headers["X-Request-Id"]
+    text = client.get("/metrics").text
+    assert 'pymk_model_requests_total{model="degrees@1",outcome="answered"} 1.0' in text
+    assert 'pymk_model_values_total{model="degrees@1"} 2.0' in text
+    assert 'pymk_requests_total{source="score",status="200"} 1.0' in text
+
+
+def test_an_event_takes_the_score_at_once(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    event = {"event_id": "1", "type": "blocked", "user_id": OTHER, "other_id": USER, "at": "2026-01-01T00:00:00Z"}
+    assert client.post("/v1/events", json={"events": [event]}).status_code == 202
+    told = client.post("/v1/score", json=BODY).json
+    assert told["barred"] == [OTHER]
+    assert told["scores"]["degrees"] == [None, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "name"),
+    [("?async=2", 400, "invalid-parameter"), ("?later=1", 400, "invalid-parameter"), ("?async=1&async=1", 400, "")],
+)
+def test_a_parameter_that_there_is_not_is_refused(
+    serve: Callable[..., FlaskClient], query: str, status: int, name: str
+) -> None:
+    answer = serve().post(f"/v1/score{query}", json=BODY)
+    assert answer.status_code == status
+    assert name in answer.json["type"]
+
+
+def test_bodies_are_json_and_name_no_more_people_than_may_be(serve: Callable[..., FlaskClient]) -> None:
+    client = serve(api=ApiSettings(poll_s=3600, score_candidates=1))
+    assert client.post("/v1/score", data="{}", content_type="text/plain").status_code == 415
+    answer = client.post("/v1/score", json=BODY)
+    assert (answer.status_code, "1 to 1 are taken" in answer.json["detail"]) == (400, True)
+
+
+def test_scores_need_a_key_for_reading(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    read, events = (KeyStore(store).create(scope, [scope], utc_now())[1] for scope in (READ, EVENTS))
+    client = serve()
+    for path, method in (("/v1/score", "POST"), (f"/v1/scores/{'0' * 32}", "GET")):
+        assert client.open(path, method=method, json=BODY).status_code == 401
+        assert client.open(path, method=method, json=BODY, headers={"X-Api-Key": events}).status_code == 403
+        assert client.open(path, method=method, json=BODY, headers={"X-Api-Key": read}).status_code in (200, 404)
+
+
+def test_a_queued_request_has_the_same_scores_later(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    now = client.post("/v1/score", json=BODY).json
+    taken = client.post("/v1/score?async=1", json=BODY)
+    assert (taken.status_code, taken.json["status"], taken.json["kept_s"]) == (202, "queued", 600)
+    assert taken.headers["Location"] == f"/v1/scores/{taken.json['id']}"
+    found = later(client, taken.json["id"])
+    assert (found.status_code, found.json["status"]) == (200, "done")
+    for name in ("scores", "models", "barred", "release", "failed"):
+        assert found.json["answer"][name] == now[name]
+
+
+def test_a_worker_scores_what_waits_by_itself(
+    serve: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, done = serve(), threading.Event()
+    found = parts_of(client).later
+    assert found is not None
+    finish = found._queue.finish
+
+    def noted(work_id: str, result: bytes) -> None:
+        finish(work_id, result)
+        done.set()
+
+    monkeypatch.setattr(found._queue, "finish", noted)
+    taken = client.post("/v1/score?async=1", json=BODY).json
+    assert done.wait(60)
+    assert client.get(f"/v1/scores/{taken['id']}").json["status"] == "done"
+
+
+def test_servers_of_a_fleet_queue_where_their_live_facts_are(
+    serve: Callable[..., FlaskClient], redis_uri: str, tmp_path: Path
+) -> None:
+    one, other = (serve(api=ApiSettings(poll_s=3600, facts=redis_uri)) for _ in range(2))
+    halted(one)
+    taken = one.post("/v1/score?async=1", json=BODY).json
+    assert later(other, taken["id"]).json["status"] == "done"
+    assert not (tmp_path / "store" / "live").exists()
+
+
+def test_a_queued_request_that_fails_says_so(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    taken = client.post("/v1/score?async=1", json=BODY | {"models": ["none"]}).json
+    found = later(client, taken["id"]).json
+    assert (found["status"], "none" in found["why"]) == ("failed", True)
+
+
+def test_another_worker_does_what_a_worker_left_waiting(serve: Callable[..., FlaskClient]) -> None:
+    queue = halted(serve())._queue
+    work_id = queue.put(b'{"user_id":%s,"candidate_ids":[%s],"models":["degrees"]}' % (USER.encode(), OTHER.encode()))
+    assert work_id is not None
+    assert later(serve(), work_id).json["status"] == "done"
+
+
+def test_what_a_worker_took_and_never_finished_is_said_to_be_lost(
+    serve: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve()
+    halted(client)
+    taken = client.post("/v1/score?async=1", json=BODY).json
+    halted(client)._queue.take()
+    assert client.get(f"/v1/scores/{taken['id']}").json["status"] == "running"
+    monkeypatch.setattr("lookup_api.later_scores.LOST_S", 0.0)
+    lost = client.get(f"/v1/scores/{taken['id']}")
+    assert (lost.status_code, lost.json["status"]) == (200, "failed")
+    assert "Send it again" in lost.json["why"]
+
+
+def test_a_full_queue_takes_no_more(serve: Callable[..., FlaskClient]) -> None:
+    client = serve(api=ApiSettings(poll_s=3600, score_queue=1))
+    halted(client)
+    assert client.post("/v1/score?async=1", json=BODY).status_code == 202
+    answer = client.post("/v1/score?async=1", json=BODY)
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    assert client.post("/v1/score", json=BODY).status_code == 200
+    none = serve(api=ApiSettings(poll_s=3600, score_queue=0))
+    assert none.post("/v1/score?async=1", json=BODY).status_code == 503
+    assert none.get(f"/v1/scores/{'0' * 32}").status_code == 404
