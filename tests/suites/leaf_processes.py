@@ -18,16 +18,17 @@ from lookup_api.leaves import wire
 from lookup_api.leaves.leaf_metrics import SenderMetrics
 from lookup_api.leaves.remote_leaf import RemoteLeaf
 from tests.suites.leaf_models import breaker
-from tests.suites.ports import free_port
+from tests.suites.ports import free_ports
 
 
 class LeafProcess:
     """One leaf. address: host:port, the same when it is started anew."""
 
     def __init__(self, store_uri: str, *settings: str) -> None:
-        port = free_port()
+        port, self.metrics_port = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "jobs.cli", "leaf", f"--store={store_uri}", f"--port={port}"]
+        self._command += [f"--metrics-port={self.metrics_port}"]
         self._command += [f"--set={one}" for one in settings]
         self.start()
 

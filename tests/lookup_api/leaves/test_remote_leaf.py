@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -177,7 +178,10 @@ def test_it_tells_its_models_and_its_metrics(store: ObjectStore, process: LeafPr
     health = json.loads(process.told(wire.HEALTH))
     assert health["ready"]
     assert "small@204" in health["models"]
-    assert b'pymk_leaf_rows_total{model="small@204"} 40.0' in process.told(wire.METRICS)
+    counted = b'pymk_leaf_rows_total{model="small@204"} 40.0'
+    assert counted in process.told(wire.METRICS)
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.metrics_port}/metrics", timeout=60) as page:
+        assert counted in page.read()
 
 
 def test_a_leaf_that_hangs_dies_comes_back_and_is_told_to_stop(store: ObjectStore) -> None:
