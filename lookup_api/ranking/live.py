@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookup_api.ranking.features import ALPHA, PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE, assemble
-from lookup_api.ranking.scoring import RanksPairs
+from lookup_api.ranking.features import ALPHA, PAIR_FEATURES, SQUARE_SCALE, USER_FEATURES, WALK_SCALE
 from lookup_api.ranking.top import top_per_user
 
 KNOWN_LIVE = (
@@ -110,11 +109,6 @@ def forget_stale(users: Float32) -> Float32:
     for name, value in STALE_DEFAULTS.items():
         out[..., _USER[name]] = value
     return out
-
-
-def scores_of(model: RanksPairs, pairs: Float16, viewer: Float32, candidates: Float32) -> Float32:
-    """float32 [n], from pair features [n, P] and user features [U] and [n, U]."""
-    return model.score(assemble(pairs, viewer, candidates))
 
 
 def shown_order(ids: Int64, scores: Float32, prices: Float32, settled: bool, k: int) -> Int64:
