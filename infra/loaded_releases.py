@@ -1,8 +1,8 @@
 """Releases whose serving tables were loaded into a host that many machines read, and which of them is served there.
 
 Every load writes a set of tables of its own, so that loads at the same time, or one that died, never mix. A note says
-whose it is and how far it is: loading, whole, or being removed. One note, moved by compare-and-swap, names the release
-that is served; workers follow it and need no object store to do so.
+whose it is and how far it is: loading, whole, about to go, or being removed. One note, moved by compare-and-swap,
+names the release that is served; workers follow it and need no object store to do so.
 """
 
 import json
@@ -41,7 +41,10 @@ Block = tuple[str, Int64, npt.NDArray[np.uint8], Int64]
 class State(StrEnum):
     LOADING = "loading"
     WHOLE = "whole"
+    DOOMED = "doomed"
+    """Whole still; it goes unless somebody turns out to need it."""
     REMOVING = "removing"
+    """Some of it may be gone."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class LoadedReleases:
             old = self._clock() - loaded.beat_s >= GRACE_S
             if loaded.state is State.WHOLE:
                 return loaded.name not in kept and (old or loaded.release.release_id in served)
-            return old or loaded.state is State.REMOVING
+            return old or loaded.state is not State.LOADING
 
         doomed = sorted((loaded for loaded in notes if gone(loaded)), key=lambda one: one.release.base is None)
         return [loaded.release.release_id for loaded in doomed if self._retire(loaded)]
@@ -234,27 +237,49 @@ class LoadedReleases:
             self._whole(release.base)
 
     def _retire(self, loaded: Loaded) -> bool:
-        """Removes a release unless it is needed; false where it is.
+        """Removes a release unless it is needed; false where it is, or where somebody else is at it.
 
-        Its note says so first, and only then is looked at who needs it. Who comes to need it says that first, in a note
-        too, and then looks at this one again: so at least one of the two sees the other.
+        What was whole is marked first, and only then is looked again who needs it. Who comes to need it says that
+        first, in a note too, and then looks at this one again: so at least one of the two sees the other. What is
+        needed from the start is never marked, and a mark that somebody who died left on it is taken off.
         """
         stored = self.host.note(loaded.name)
-        doomed = replace(loaded, state=State.REMOVING).to_json()
-        if stored is not None and stored != doomed and not self.host.swap(loaded.name, stored, doomed):
+        if stored is not None and Loaded.from_json(stored, f"{self.host.uri}, note {loaded.name}") != loaded:
             return False
         if self._is_needed(loaded):
-            self.host.swap(loaded.name, doomed, stored)
+            self._spare(loaded)
+            return False
+        if stored is not None and loaded.state in (State.WHOLE, State.DOOMED):
+            doomed = replace(loaded, state=State.DOOMED).to_json()
+            try:
+                if stored != doomed and not self.host.swap(loaded.name, stored, doomed):
+                    return False
+                needed = self._is_needed(loaded)
+            except BaseException:
+                with suppress(StoreError):
+                    self._spare(loaded)
+                raise
+            if needed:
+                self._spare(loaded)
+                return False
+            stored = doomed
+        removing = replace(loaded, state=State.REMOVING).to_json()
+        if stored is not None and stored != removing and not self.host.swap(loaded.name, stored, removing):
             return False
         self._remove(loaded)
         return True
+
+    def _spare(self, loaded: Loaded) -> None:
+        """Makes whole again what is marked. With a new time: a mark that follows is not taken for this one."""
+        doomed = replace(loaded, state=State.DOOMED).to_json()
+        self.host.swap(loaded.name, doomed, replace(loaded, state=State.WHOLE, beat_s=self._clock()).to_json())
 
     def _is_needed(self, loaded: Loaded) -> bool:
         """Whether a release without another copy is served, or the base of one that is loaded or being loaded."""
         pointer, notes = self.pointer(), [note for note in self._notes() if note.state is not State.REMOVING]
         needed = {note.release.base for note in notes} | ({pointer.release_id} if pointer else set())
-        copies = [note for note in notes if note.state is State.WHOLE and note.release == loaded.release]
-        return loaded.release.release_id in needed and not copies
+        others = (note for note in notes if note.state is State.WHOLE and note.name != loaded.name)
+        return loaded.release.release_id in needed and all(note.release != loaded.release for note in others)
 
     def _remove(self, loaded: Loaded) -> None:
         """The tables first and then the note, so that what a dying process leaves is found again."""

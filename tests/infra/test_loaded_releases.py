@@ -314,6 +314,76 @@ def test_what_is_served_is_there_wherever_cleaning_and_serving_meet(
     host.close()
 
 
+class Watched:
+    """A host that tells of what is written into notes once it is."""
+
+    def __init__(self, host: TableHost, told: Callable[[str, bytes | None], object]) -> None:
+        self._host, self._told = host, told
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def swap(self, name: str, before: bytes | None, after: bytes | None) -> bool:
+        swapped = self._host.swap(name, before, after)
+        if swapped:
+            self._told(name, after)
+        return swapped
+
+
+def test_the_base_of_what_is_served_is_there_at_every_moment_of_a_cleaning(
+    loaded: LoadedReleases, host: TableHost, clock: Clock
+) -> None:
+    load(loaded, 3)
+    loaded.switch(BASE.release_id)
+    for day in (4, 5, 6):
+        delta = replace(release_of(day), delta=day, base=BASE.release_id, base_as_of=BASE.as_of)
+        loaded.load(delta, hash_of(3), ROWS, blocks_of(3))
+        loaded.switch(delta.release_id)
+    clock.now_s += GRACE_S
+    written = []
+
+    def told(name: str, note: bytes | None) -> None:
+        written.append(name)
+        loaded._require(release_of(6).release_id)
+        assert value_in(loaded, 3) == b"\x03"
+
+    watched = LoadedReleases(Watched(host, told), clock)  # type: ignore[arg-type]
+    assert watched.clean(2) == [release_of(4).release_id]
+    assert written
+    assert not [name for name in written if BASE.release_id in name]
+
+
+@pytest.mark.parametrize("killed_outright", [True, False])
+def test_a_cleaning_that_ends_before_it_removed_anything_takes_nothing_that_is_needed(
+    loaded: LoadedReleases, host: TableHost, clock: Clock, killed_outright: bool
+) -> None:
+    """A release that was long idle is marked; then somebody serves a delta of it, and the cleaning ends."""
+    for day in (1, 3):
+        load(loaded, day)
+    loaded.switch(release_of(1).release_id)
+    clock.now_s += GRACE_S
+    loaded.load(DELTA, hash_of(3), ROWS, blocks_of(3))
+    (delta,) = [note for note in loaded._notes() if note.release == DELTA]
+    host.swap(delta.name, delta.to_json(), None)
+
+    def told(name: str, note: bytes | None) -> None:
+        if note and Loaded.from_json(note, "").state is State.DOOMED:
+            host.swap(delta.name, None, delta.to_json())
+            raise KeyboardInterrupt
+
+    dying = LoadedReleases(Watched(host, told), clock)  # type: ignore[arg-type]
+    if killed_outright:
+        dying._spare = lambda loaded: None  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        dying.clean(1)
+    if killed_outright:
+        with pytest.raises(NotFound):
+            loaded.switch(DELTA.release_id)
+        assert loaded.clean(1) == []
+    assert loaded.switch(DELTA.release_id)
+    assert value_in(loaded, 3) == b"\x03"
+
+
 def attempt(action: Callable[[LoadedReleases], None], loaded: LoadedReleases) -> None:
     with suppress(NotFound, Conflict):
         action(loaded)
