@@ -20,5 +20,9 @@ def unwind_at_sigterm() -> None:
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
+    signal.signal(number, _pass_over)
     raise Terminated
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN: a command that is started during the clean-up would inherit that."""

@@ -75,3 +75,19 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (EXIT_CODE, "given back\n")
+
+
+def test_what_is_started_during_the_end_can_be_ended() -> None:
+    code = """
+import os, signal, subprocess
+from jobs.termination import unwind_at_sigterm
+unwind_at_sigterm()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    started = subprocess.Popen(["sleep", "30"])
+    started.terminate()
+    print(started.wait())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (EXIT_CODE, f"{-signal.SIGTERM}\n")
