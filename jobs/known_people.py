@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.artifacts import open_sound_files
@@ -19,7 +20,7 @@ def is_in_release(store: ObjectStore, user_id: int) -> bool | None:
     try:
         release = ReleaseStore(store).current()
         return release is not None and any(_names(path, user_id) for path in _files(store, release))
-    except (PymkError, KeyError):
+    except (PymkError, KeyError, OSError, pa.ArrowException):
         return None
 
 

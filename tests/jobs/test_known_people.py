@@ -14,6 +14,7 @@ from infra.artifacts import Manifest, write_artifact
 from infra.releases import ReleaseStore
 from infra.store import ObjectStore, open_store
 from infra.times import format_time
+from jobs import known_people
 from jobs.inactive_bars import FILE, INACTIVE_BARS
 from jobs.known_people import is_in_release
 from tests.suites.small_release import AS_OF
@@ -82,6 +83,18 @@ def test_of_a_damaged_release_it_cannot_be_told(store: ObjectStore, tmp_path: Pa
     publish(store)
     for path in (tmp_path / "store").rglob("ids.npy"):
         path.write_bytes(b"damaged")
+    assert is_in_release(store, KNOWN) is None
+
+
+@pytest.mark.parametrize("error", [OSError("no room"), pa.ArrowInvalid("torn"), pa.ArrowKeyError("no column")])
+def test_where_its_files_cannot_be_read_it_cannot_be_told(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*asked: object) -> None:
+        raise error
+
+    publish(store)
+    monkeypatch.setattr(known_people, "open_sound_files", fail)
     assert is_in_release(store, KNOWN) is None
 
 
