@@ -240,7 +240,7 @@ class ReleaseStore:
             self.get(pointer.release_id)
         now_s = store_time(self.store)
         kept_ids = kept_releases(releases, pointer, keep, open_releases(self.store, now_s))
-        named_lists(self.store, [r.release_id for r in releases])
+        named_lists(self.store, [r.release_id for r in releases])  # raises of a damaged one before anything is deleted
         doomed = [r for r in releases if r.release_id not in kept_ids and self._remove(r)]
         left = self._sound()  # with those that were made meanwhile
         kept = named_artifacts(left) | named_lists(self.store, [r.release_id for r in left])
