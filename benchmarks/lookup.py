@@ -54,13 +54,14 @@ from lookup_api.ladder import Query
 from lookup_api.lookup import NO_FACTS, Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.parameters import DEFAULT_LIMIT
-from lookup_api.served_release import ServedRelease
+from lookup_api.served_release import SERVING, ServedRelease
 from tests.suites.redis_server import RedisServer
 
 __all__ = ["AS_OF", "print_machine", "served", "wait_until_ready"]
 
 EMPTY, PEER = "benchmarks.empty_route:create_app", "benchmarks.redis_peer:create_app"
 ZIPF = "0.99"
+LOCKED_WITHIN_S = 300.0
 EMPTY_ROUTE, UNIFORM, KEPT = "empty route", "uniform, no L1", "Zipf, L1"
 FEAST_BODY = '{{"features":[{}],"entities":{{"user_id":[ID]}}}}'
 FEAST = {"Feast, three features": ("ids", "scores", "reasons"), "Feast, one text": ("items",)}
@@ -121,11 +122,24 @@ def servers(opened: ExitStack, site: Site) -> dict[str, Asked]:
     def start(app: str, environment: dict[str, str]) -> Server:
         return opened.enter_context(served(app, environment, core=core))
 
-    return {
+    found = {
         EMPTY_ROUTE: Asked(start(EMPTY, {})),
         UNIFORM: Asked(start(APP, site.environment(l1=False)), {"key": site.key}),
         KEPT: Asked(start(APP, site.environment(l1=True)), {"key": site.key, "draw": ZIPF}),
     }
+    artifact_id = site.release.artifacts[SERVING].artifact_id
+    wanted = sum(path.stat().st_size for path in Path(site.uri).glob(f"{SERVING}/{artifact_id}/data/*.lmdb"))
+    for name in (UNIFORM, KEPT):
+        print(f"{name}: {wait_until_locked(found[name].server, site.key, wanted) >> 20:,} MiB locked in memory")
+    return found
+
+
+def wait_until_locked(server: Server, key: str, wanted: int) -> int:
+    """Bytes of the tables that are locked once all are, or where the system goes on refusing."""
+    end = time.monotonic() + LOCKED_WITHIN_S
+    while (found := int(counter(server, key, "pymk_tables_locked_bytes"))) < wanted and time.monotonic() < end:
+        time.sleep(1)
+    return found
 
 
 def peers(opened: ExitStack, site: Site, users: int, scratch: Path, feast: Path | None) -> dict[str, Asked]:

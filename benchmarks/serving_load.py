@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -165,8 +165,10 @@ def measure(lookup: Server, empty: Server, site: Site, releases: list[Release], 
     fresh = probe(lookup, site, earlier, args.connections, 0)
     happen(lookup, site, earlier, args)
     peak = probe(lookup, site, earlier, args.connections, args.events / fresh)
-    check = Check(known, earlier.truth, listed=earlier.listed)
+    check = replace(earlier, answers=Seen(), events=Seen(), sources=Counter(), by_release=Counter(), degraded=0)
     rate = args.load * peak
+    if earlier.failed:
+        sys.exit(f"before: lists {earlier.answers}, events {earlier.events}")
     print(
         f"{site.users:,} users; closed loop over {args.connections} connections {fresh:,.0f}/s, after "
         f"{earlier.events.statuses[202]:,} events {peak:,.0f}/s; load {rate:,.0f}/s",

@@ -96,9 +96,15 @@ class LmdbTables:
             ends = np.cumsum([len(value) for value in values])
             yield decode_keys(b"".join(keys)), np.frombuffer(b"".join(values), np.uint8), ends
 
-    def keep_in_memory(self) -> int:
-        """Locks the files' pages until they are closed; bytes locked. Raises NotLocked: nothing else changes then."""
-        return sum(part.keep_in_memory() for part in self._parts)
+    def keep_in_memory(self) -> None:
+        """Locks the files' pages until they are closed. Raises NotLocked and OSError; what is locked stays so."""
+        for part in self._parts:
+            part.keep_in_memory()
+
+    @property
+    def locked_bytes(self) -> int:
+        """Of the files that are locked in memory."""
+        return sum(part.kept.size_bytes for part in self._parts if part.kept is not None)
 
     def close(self) -> None:
         """Gives the files back; they are unmapped when the last reader of this process has closed them."""
@@ -163,10 +169,9 @@ class _SharedFile:
                 if self.kept is not None:
                     self.kept.close()
 
-    def keep_in_memory(self) -> int:
+    def keep_in_memory(self) -> None:
         if self.kept is None:
             self.kept = MemoryLock(self.path)
-        return self.kept.size_bytes
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:

@@ -6,13 +6,14 @@ first; where keys are asked for evenly that is most of a large file, and each re
 
 import ctypes
 import mmap
+import os
 import resource
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from infra.errors import PymkError
+from infra.free_memory import available_memory
 
 SPARE_SHARE = 0.1
 """Of the free memory, which is left to everything else."""
@@ -40,8 +41,8 @@ class MemoryLock:
     def _lock(self, path: Path) -> None:
         assert self._pages is not None
         start, size = ctypes.c_void_p(self._pages.ctypes.data), ctypes.c_size_t(self.size_bytes)
-        free = psutil.virtual_memory().available * (1 - SPARE_SHARE)
-        missing = self.size_bytes - self._resident_bytes()
+        free = available_memory()[0] * (1 - SPARE_SHARE)
+        missing = self.size_bytes - self._resident_bytes(path)
         if missing > free:
             raise NotLocked(
                 f"{path}: {missing >> 20:,} MiB of it are not in memory, and {int(free) >> 20:,} MiB may be taken",
@@ -49,16 +50,20 @@ class MemoryLock:
             )
         _raise_limit()
         if _LIBC.mlock(start, size):
+            why = os.strerror(ctypes.get_errno())
             limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+            most = "any number of" if limit == resource.RLIM_INFINITY else f"{limit >> 20:,}"
             raise NotLocked(
-                f"{path}: mlock of {self.size_bytes >> 20:,} MiB was refused; a process may lock {limit >> 20:,} MiB",
-                "Raise it (ulimit -l, LimitMEMLOCK= of systemd, ulimits.memlock of a container), "
+                f"{path}: mlock of {self.size_bytes >> 20:,} MiB: {why}; this process may lock {most} MiB",
+                "Raise the limit (ulimit -l, LimitMEMLOCK= of systemd, ulimits.memlock of a container), "
                 "or turn api.lock_tables off.",
             )
 
-    def _resident_bytes(self) -> int:
-        """Of the file, as far as it is in memory already."""
+    def _resident_bytes(self, path: Path) -> int:
+        """Of the file, what is in memory already: the system tells that to its owner and to who may write it alone."""
         assert self._pages is not None
+        if not (os.access(path, os.W_OK) or path.stat().st_uid == os.geteuid()):
+            return 0
         found = np.zeros(-(-self.size_bytes // mmap.PAGESIZE), np.uint8)
         if _LIBC.mincore(
             ctypes.c_void_p(self._pages.ctypes.data),

@@ -12,10 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from infra.artifacts import Manifest
 from infra.errors import InputError, NotFound, PymkError
+from infra.free_memory import available_memory
 from infra.lake import Lake, describe_file, open_lake
 from infra.releases import ReleaseStore, manifests_of
 from infra.schemas import CONNECTIONS, LAKE_TABLES, PROFILES
@@ -32,7 +31,6 @@ DISK_BASE_BYTES, DISK_USER_BYTES = GIB // 2, 10 * 2**10
 """What it writes."""
 SPARE = 1.25
 """Room asked for beside what the night is expected to write: files are written beside what they replace."""
-CGROUP = Path("/sys/fs/cgroup/memory.max")
 """Memory that a container may use, where it has a limit."""
 
 
@@ -197,17 +195,6 @@ def memory_short(estimate: Estimate) -> Iterator[Obstacle]:
         what = f"the largest stage takes about {_gib(estimate.memory_bytes)}, free are {_gib(free)} of {_gib(all_)}"
         fix = "End what else runs here, lower candidates.block and spark.memory, or take a larger machine."
         yield Obstacle("memory", what, fix, estimate.measured or estimate.memory_bytes > all_)
-
-
-def available_memory() -> tuple[int, int]:
-    """Bytes free and bytes in all, of this machine or of the container's limit."""
-    memory = psutil.virtual_memory()
-    try:
-        limit = int(CGROUP.read_text())
-    except (OSError, ValueError):  # no cgroups, or `max`
-        return memory.available, memory.total
-    used = memory.total - memory.available
-    return min(memory.available, max(0, limit - used)), min(memory.total, limit)
 
 
 def disk_short(estimate: Estimate, store: str) -> Iterator[Obstacle]:

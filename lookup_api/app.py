@@ -35,6 +35,7 @@ from lookup_api.scores import Scoring
 from lookup_api.shared_rates import SharedRates
 from lookup_api.shedding import Queue
 from lookup_api.spare_threads import SpareThreads
+from lookup_api.tables_lock import TablesLock
 from lookup_api.tracing import open_tracing
 
 STORE_VARIABLE, DRAIN_VARIABLE = "PYMK_STORE", "PYMK_DRAIN_FILE"
@@ -50,9 +51,8 @@ class Parts:
         facts_at = facts_uri(settings, store_uri)
         self.metrics = Metrics()
         source = source_of(store_uri, api.tables, api.tables_timeout_ms / 1e3, api.poll_s)
-        self.watch = ReleaseWatch(
-            store_uri, api.poll_s, self.metrics, ladder=settings.ladder, source=source, lock_tables=api.lock_tables
-        )
+        self.watch = ReleaseWatch(store_uri, api.poll_s, self.metrics, ladder=settings.ladder, source=source)
+        self.tables_lock = TablesLock(self.watch.take, self.metrics.tables_locked) if api.lock_tables else None
         self.lookup = Lookup.of(settings, self.metrics, store_uri)
         self.facts = FactsAccess(facts_at, settings, self.metrics)
         self.erasures = ErasureWatch(store_uri, self.facts, api.poll_s, self.metrics)
@@ -85,6 +85,8 @@ class Parts:
         if self.shared_rates:
             self.shared_rates.start()
         self.watch.start()
+        if self.tables_lock:
+            self.tables_lock.start()
         if self.lookup.models:
             self.lookup.models.follow_lists(self.watch.hold)
             self.lookup.models.start()
@@ -95,6 +97,8 @@ class Parts:
     def stop(self) -> None:
         if self.later:
             self.later.stop()
+        if self.tables_lock:
+            self.tables_lock.stop()
         self.watch.stop()
         if self.lookup.models:
             self.lookup.models.stop()

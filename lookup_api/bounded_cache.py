@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 ENTRY_BYTES = 300
 """What an entry takes beside its value: key, record, places in the dictionary."""
-DOORKEEPER = 4
-"""Keys that are remembered to have come once, for each entry."""
+DOORKEEPER = 1
+"""Keys that are remembered to have come once, for each entry: within ENTRY_BYTES."""
 
 
 @dataclass(slots=True)
@@ -88,6 +88,7 @@ class BoundedCache(Generic[V]):
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
+            self._seen_once.clear()
             self.size_bytes = 0
 
     def _drop(self, key: Hashable) -> None:

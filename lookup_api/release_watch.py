@@ -40,19 +40,16 @@ class ReleaseWatch:
         clock: Callable[[], float] = time.monotonic,
         ladder: LadderSettings | None = None,
         source: ReleaseSource | None = None,
-        lock_tables: bool = False,
     ) -> None:
         """ladder: what live ranking needs is opened by it; None where nothing is ranked live.
 
-        source: where releases are found; the files of the store if not given. lock_tables: a release's files are kept
-        in memory while it is served.
+        source: where releases are found; the files of the store if not given.
         """
         self._source = source or StoreSource(store_uri)
         self._poll_s = poll_s
         self._metrics = metrics
         self._clock = clock
         self._ladder = ladder
-        self._lock_tables = lock_tables
         self._served: ServedRelease | None = None
         self._refused: dict[str, tuple[int, float]] = {}
         self._found = False
@@ -166,14 +163,7 @@ class ReleaseWatch:
             log.error("refused release %s, next try in %.0f s: %s", release_id, wait, error)
             return False
         self._refused.pop(release_id, None)
-        first = self._served is None
-        if (
-            first
-        ):  # the worker is ready once its tables are; a later release is locked when the one before gave way to it
-            self._keep_in_memory(opened)
         self._swap(opened)
-        if not first:
-            self._keep_in_memory(opened)
         return True
 
     def _swap(self, opened: ServedRelease | None, only_first: bool = False) -> bool:
@@ -188,13 +178,6 @@ class ReleaseWatch:
         if before is not None:
             before.give_back()
         return True
-
-    def _keep_in_memory(self, opened: ServedRelease) -> None:
-        if self._lock_tables and opened.take():
-            try:
-                self._metrics.tables_locked.set(opened.keep_in_memory())
-            finally:
-                opened.give_back()
 
 
 def earlier(listed: Sequence[Release], pointer: Pointer) -> list[str]:

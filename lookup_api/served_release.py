@@ -11,7 +11,6 @@ from infra.blobs import Ranking, decode_ranking
 from infra.errors import CorruptArtifact
 from infra.kv import META, RANKINGS, USERS, KeyValueReader
 from infra.lmdb_tables import LmdbTables
-from infra.memory_lock import NotLocked
 from infra.overlay_tables import OverlayTables
 from infra.releases import Release
 from infra.serving_meta import GROUP_RULES_KEY, HEAD_KEY, POPULAR_KEY, ServingHead
@@ -91,16 +90,15 @@ class ServedRelease:
     def mapped(self) -> bool:
         return bool(self.files)
 
-    def keep_in_memory(self) -> int:
-        """Locks the pages of its files while it is open; bytes locked.
+    def keep_in_memory(self) -> None:
+        """Locks the pages of its files until it is closed. Raises NotLocked and OSError; what is locked stays so."""
+        for tables in self.files:
+            tables.keep_in_memory()
 
-        A lock that is refused is logged: pages that come and go make answers slow now and then, not wrong.
-        """
-        try:
-            return sum(tables.keep_in_memory() for tables in self.files)
-        except (NotLocked, OSError) as error:
-            log.error("the tables of %s are not locked in memory: %s", self.release_id, error)
-            return 0
+    @property
+    def locked_bytes(self) -> int:
+        """Of its files, those locked in memory."""
+        return sum(tables.locked_bytes for tables in self.files)
 
     def take(self) -> bool:
         """Counts one more user; false when the release was closed already."""

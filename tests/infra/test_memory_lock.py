@@ -38,7 +38,7 @@ def test_what_does_not_fit_into_free_memory_is_not_tried(file: Path, monkeypatch
     before = locked_bytes()
     known = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(available=0))
-    monkeypatch.setattr(MemoryLock, "_resident_bytes", lambda self: SIZE - (2 << 20))
+    monkeypatch.setattr(MemoryLock, "_resident_bytes", lambda self, path: SIZE - (2 << 20))
     with pytest.raises(
         NotLocked, match=r"part: 2 MiB of it are not in memory, and 0 MiB may be taken. Give the machine"
     ):
@@ -72,4 +72,6 @@ def test_a_limit_of_the_system_is_named_with_its_remedies(file: Path) -> None:
     for folder in (file, *file.parents[:3]):
         folder.chmod(0o755)
     told = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
-    assert "mlock of 3 MiB was refused; a process may lock 1 MiB. Raise it (ulimit -l" in told.stdout
+    assert (
+        "mlock of 3 MiB: Cannot allocate memory; this process may lock 1 MiB. Raise the limit (ulimit -l" in told.stdout
+    )

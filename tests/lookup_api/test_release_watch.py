@@ -10,10 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from benchmarks.serving_rows import FIRST_ID, STEP, TAG, make_release, publish
-from infra import lmdb_tables
 from infra.errors import StoreError
 from infra.lmdb_tables import _SharedFile
-from infra.memory_lock import NotLocked
 from infra.release_files import Pointer, Release
 from infra.releases import ReleaseStore
 from infra.settings import Settings
@@ -87,44 +85,6 @@ def test_the_newest_release_is_taken_up_by_the_background_look(store: ObjectStor
         assert release is not None
         assert release.release_id == second.release_id
     watch.stop()
-
-
-def test_locked_tables_are_those_of_the_served_release_alone(store: ObjectStore) -> None:
-    publish_day(store, 1)
-    metrics, before = Metrics(), locked_bytes()
-    watch = ReleaseWatch(store.uri, 1.0, metrics, lock_tables=True)
-    watch.look()
-    first = locked_bytes() - before
-    assert first > 0
-    assert metrics.registry.get_sample_value("pymk_tables_locked_bytes") == first
-    publish_day(store, 2)
-    watch.look()
-    assert locked_bytes() - before == pytest.approx(first, rel=0.5)
-    watch.stop()
-    assert locked_bytes() == before
-
-
-def test_tables_that_cannot_be_locked_are_served_all_the_same(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(path: Path) -> None:
-        raise NotLocked(f"{path}: too large", "Turn api.lock_tables off.")
-
-    monkeypatch.setattr(lmdb_tables, "MemoryLock", refuse)
-    publish_day(store, 1)
-    metrics = Metrics()
-    watch = ReleaseWatch(store.uri, 1.0, metrics, lock_tables=True)
-    watch.look()
-    assert watch.ready
-    assert metrics.registry.get_sample_value("pymk_tables_locked_bytes") == 0
-    assert "are not locked in memory" in caplog.text
-    watch.stop()
-
-
-def locked_bytes() -> int:
-    """Locked in memory by this process."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmLck")]
-    return int(line.split()[1]) << 10
 
 
 def test_swaps_under_load_fail_no_request_and_mix_no_answer(store: ObjectStore) -> None:
