@@ -84,7 +84,7 @@ def answered(scoring: Scoring, query: ScoreQuery, release: ServedRelease) -> byt
 def test_leaves_give_the_answers_that_this_process_gives(
     graph: Graph, store: ObjectStore, release: ServedRelease, requests: int, tmp_path: Path
 ) -> None:
-    """Bit for bit, as one leaf after the other ends and comes again."""
+    """Bit for bit, as a leaf ends and comes again."""
     with (
         leaves(store, 2) as fleet,
         scoring_on(store) as here,
@@ -94,7 +94,7 @@ def test_leaves_give_the_answers_that_this_process_gives(
             query = query_of(graph, number)
             assert answered(there, query, release) == answered(here, query, release), number
             if number in (requests // 3, requests * 2 // 3):
-                gone = fleet[number > requests // 2]
+                gone = fleet[0]  # the other is there: whether this one is asked again at once depends on its breaker
                 gone.kill()
                 assert answered(there, query, release) == answered(here, query, release), number
                 gone.start()
