@@ -70,7 +70,8 @@ def test_where_nobody_is_left_to_wait_lists_go_on_and_events_come_later(server: 
         for _ in range(5):
             assert ask(f"{server}/v1/users/{FIRST_ID}/recommendations") == 200
             assert ask(f"{server}/healthz") == 200
-        assert post(server, 100) == 503
+        # A thread takes its half body after the socket has it: on a busy machine, after these answers too.
+        assert until(lambda: post(server, 100) == 503)
     assert until(lambda: post(server, 101) == 202)
     assert ask(f"{server}/v1/users/{FIRST_ID}/recommendations") == 200
 
