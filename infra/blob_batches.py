@@ -120,15 +120,17 @@ def decode_friend_lists(blobs: Sequence[bytes]) -> FriendLists:
     if (rows["version"] != BLOB_VERSION).any() or (rows["kind"] != NEIGHBOURS).any():
         raise layout.corrupt(f"a format version that is not {BLOB_VERSION}")
     whole = np.sum(list(told.values()), axis=0) + layout.head.size
-    width = np.where(rows["ids:code"] == ord("Q"), 8, 4)
-    known = np.isin(rows["ids:code"], (ord("I"), ord("Q"))) & (told["friends"] == 4) & (told["base"] == 8)
+    wide = rows["ids:code"] == ord("Q")
+    width = np.where(wide, 8, 4)
+    known = (wide | (rows["ids:code"] == ord("I"))) & (told["friends"] == 4) & (told["base"] == 8)
     if not (known & (whole == sizes) & (told["ids"] % width == 0)).all():
         raise layout.corrupt("its sections do not add up to its size")
     ends = (kind.itemsize + told["ids"]).tolist()
     texts = [blob[kind.itemsize : end] for blob, end in zip(blobs, ends, strict=True)]
-    if (width == 8).any():
-        texts = [t if w == 8 else _widened(t) for t, w in zip(texts, width.tolist(), strict=True)]
-    offsets = np.frombuffer(b"".join(texts), "<u8" if (width == 8).any() else "<u4")
+    any_wide = wide.any()
+    if any_wide:
+        texts = [text if is_wide else _widened(text) for text, is_wide in zip(texts, wide.tolist(), strict=True)]
+    offsets = np.frombuffer(b"".join(texts), "<u8" if any_wide else "<u4")
     lengths = told["ids"] // width
     ids = offsets.astype(np.int64) + np.repeat(rows["base"], lengths)
     return FriendLists(ids, lengths, rows["friends"].astype(np.int64))
