@@ -33,6 +33,7 @@ class Lineage:
     settings_digest: sha256 over the settings that decide the content. lake: {"uri", "files": {key: size in bytes}},
     empty where nobody knows. artifacts: of each kind {"artifact_id", "parents"} and, as far as is known, who made it:
     "run_id", "dag_run", "host", "token", "since", "code_version". base: of a delta. parents: the release served then.
+    commit: that the code is of, None where it is in no checkout of git.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class Lineage:
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     base: str | None = None
     parents: tuple[str, ...] = ()
+    commit: str | None = None
 
     def to_json(self) -> bytes:
         values = asdict(self) | {"schema_version": LINEAGE_VERSION}

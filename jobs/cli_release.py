@@ -92,10 +92,11 @@ def _print_release(c: Console, release: Release, overrides: Sequence[Override], 
 def _print_lineage(c: Console, lineage: Lineage) -> None:
     files = lineage.lake.get("files", {})
     run = f"{lineage.dag_run}, {lineage.run_id}" if lineage.dag_run else lineage.run_id
-    read = f"{len(files):,} files, {sum(files.values()):,} bytes of {lineage.lake.get('uri')}" if files else "unknown"
+    counted = "1 file" if len(files) == 1 else f"{len(files):,} files"
+    read = f"{counted}, {sum(files.values()):,} bytes of {lineage.lake.get('uri')}" if files else "unknown"
     for name, value in {
         "run": f"{run} on {lineage.host} at {lineage.at}",
-        "code": lineage.code_version,
+        "code": lineage.code_version + (f", commit {lineage.commit}" if lineage.commit else ""),
         "settings": lineage.settings_digest,
         "lake": read,
         "parents": ", ".join(lineage.parents) or "none",
@@ -171,6 +172,7 @@ def verify(store: Store, release_id: ReleaseId = None, json: Json = False) -> No
 @release_app.command()
 def clean(
     store: Store,
+    config: Config = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Releases to keep; default store.keep_releases.")] = None,
     grace_hours: Annotated[float, typer.Option(min=0, help="Unused artifacts younger than this stay.")] = 24.0,
     reason: Why = None,
@@ -179,7 +181,7 @@ def clean(
     """Delete old releases and what only they use; CURRENT and the one before it always stay."""
     from jobs.nightly_model import clean_nightly
 
-    settings = load_settings(None)
+    settings = load_settings(config)
     opened = open_store(store, writable=True)
     with recorded(opened, "clean", reason) as deed:
         removed = ReleaseStore(opened).clean(keep or settings.store.keep_releases, grace_hours * 3600)

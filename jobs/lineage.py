@@ -22,7 +22,7 @@ from infra.settings import Settings
 from infra.store import ObjectStore
 from infra.times import format_time
 from jobs.stages import STAGES
-from jobs.version import VERSION
+from jobs.version import VERSION, commit
 
 RUN_VARIABLE = "PYMK_RUN_ID"
 """Set by a scheduler to the name of its run."""
@@ -76,6 +76,7 @@ def record_lineage(
         artifacts={kind: _made(store, release, kind, turn) for kind, turn in turns.items()},
         base=release.base,
         parents=release.parents,
+        commit=commit(),
     )
     return keep_lineage(store, release.release_id, lineage)
 

@@ -1,6 +1,7 @@
 """A release tells what made it: which runs, of which code and settings, from which files and parents."""
 
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from infra.settings import Settings
 from infra.store import open_store
 from jobs.lineage import record_lineage, settings_digest, this_run
 from jobs.stages import STAGES
-from jobs.version import VERSION
+from jobs.version import VERSION, _version, commit
 from tests.conftest import SmallRelease, small_pipeline
 from tests.jobs.test_publishing import make_night
 from tests.suites.command import pymk, pymk_json
@@ -70,6 +71,42 @@ def test_the_first_record_of_a_release_stands(tmp_path: Path) -> None:
     assert first.artifacts["index"]["parents"] == {"graph": release.artifacts["graph"].artifact_id}
     assert "run_id" not in first.artifacts["index"], "nobody knows"
     assert [r.release_id for r in ReleaseStore(store).list()] == [release.release_id], "a record is no release"
+
+
+def test_it_tells_the_commit_of_a_checkout_and_that_files_differ_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        told = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", *words]
+        return subprocess.run(told, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.setattr("jobs.version._ROOT", tmp_path)
+    monkeypatch.setattr("jobs.version.VERSION", _version())
+    assert commit() is None
+    git("init", "-q")
+    (tmp_path / "README").write_text("a")
+    git("add", "README")
+    git("commit", "-q", "-m", "a")
+    head = git("rev-parse", "HEAD")
+    assert commit() == head
+    (tmp_path / "README").write_text("b")
+    assert commit() == f"{head}-dirty"
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/new.py").write_text("")
+    assert commit() is None, "another code runs"
+
+
+@pytest.mark.parametrize(("files", "said"), [({"a": 7}, "1 file, 7 bytes"), ({"a": 7, "b": 2}, "2 files, 9 bytes")])
+def test_release_show_tells_the_commit_and_counts_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, int], said: str
+) -> None:
+    monkeypatch.setattr("jobs.lineage.commit", lambda: "c0ffee")
+    store = open_store(str(tmp_path), create=True)
+    release = make_night(store, 0)
+    assert record_lineage(store, release, this_run(), Settings(), {"uri": "l", "files": files}).commit == "c0ffee"
+    page = pymk("release", "show", release.release_id, f"--store={tmp_path}").stdout
+    assert f"{VERSION}, commit c0ffee" in page
+    assert said in page
 
 
 def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
