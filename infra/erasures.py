@@ -29,8 +29,7 @@ def record_erasure(store: ObjectStore, user_id: int, at_us: int) -> bool:
 
     Raises UsageError for what no id is, StoreError where one record could be lost to another of the same moment.
     """
-    if not _is_id(user_id):
-        raise UsageError(f"{user_id}: is not a 64-bit integer", "Ids are from -2^63 to 2^63 - 1.")
+    refuse_no_id(user_id)
     if not store.conditional_puts:
         what = f"{store.uri}: the endpoint ignores conditional puts, so an erasure could be lost"
         raise StoreError(what, "Use a store that honours If-Match and If-None-Match.")
@@ -48,6 +47,12 @@ def record_erasure(store: ObjectStore, user_id: int, at_us: int) -> bool:
         except Conflict:
             continue
         return True
+
+
+def refuse_no_id(user_id: int) -> None:
+    """Raises UsageError for what no id is."""
+    if not _is_id(user_id):
+        raise UsageError(f"{user_id}: is not a 64-bit integer", "Ids are from -2^63 to 2^63 - 1.")
 
 
 def digest_of(people: Iterable[int]) -> str:

@@ -127,6 +127,10 @@ class Erasure(Protocol):
         """Bars the person from every answer at once and for good, and removes all else that is known of them."""
         ...
 
+    def knows(self, user_id: int) -> bool:
+        """Whether anything here names the person: facts, state, queue, log or the record of erasures. A look at all."""
+        ...
+
     def erased(self) -> Mapping[int, int]:
         """Everyone who was erased -> when, µs since 1970."""
         ...

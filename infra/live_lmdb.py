@@ -223,6 +223,14 @@ class LmdbLiveFacts:
                     found.add(unpack_id(viewer))
         return sorted(found)
 
+    def knows(self, user_id: int) -> bool:
+        tables, key = self._tables(), pack_id(user_id)
+        with tables.reading() as txn:
+            own = (tables.erased, tables.people, tables.queued, tables.pairs)
+            if any(txn.get(key, db=one) is not None for one in own):
+                return True
+        return bool(self._viewers_of(tables, user_id)) or live_log.names_person(tables, user_id)
+
     def erased(self) -> Mapping[int, int]:
         tables = self._tables()
         with tables.reading() as txn:

@@ -102,6 +102,12 @@ def _waiting_since(tables: Tables, txn: Transaction, last: int) -> Iterator[tupl
         yield place, users
 
 
+def names_person(tables: Tables, person: int) -> bool:
+    """Whether any entry names a person."""
+    with tables.reading() as txn:
+        return any(person in _logged(entry)[1:3] for _, entry in txn.cursor(tables.log))
+
+
 def remove_person(tables: Tables, person: int) -> int:
     """Deletes every entry that names a person; returns how many."""
     with tables.reading() as txn:

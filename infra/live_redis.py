@@ -209,15 +209,35 @@ class RedisLiveFacts:
 
     def _forget(self, person: int) -> dict[int, int]:
         """Removes a person from everybody's facts: viewer -> records removed. A look at all viewers."""
-        fields = [f"{relation}:{person}" for relation in range(RELATIONS)]
         found: dict[int, int] = {}
         for keys in self._viewer_keys():
             pipe = self._patient.pipeline(transaction=False)
             for key in keys:
-                pipe.hdel(key, *fields)
+                pipe.hdel(key, *_fields_of(person))
             gone = zip(keys, pipe.execute(), strict=True)
             found |= {int(key[len(VIEWER) :]): count for key, count in gone if count}
         return found
+
+    def knows(self, user_id: int) -> bool:
+        with self._explained():
+            pipe, key = self._patient.pipeline(transaction=False), f"{VIEWER}{user_id}"
+            pipe.hexists(ERASED_KEY, str(user_id))
+            pipe.hexists(PEOPLE, str(user_id))
+            pipe.zscore(QUEUE, str(user_id))
+            pipe.hlen(key)
+            pipe.hexists(key, "v")
+            erased, state, place, fields, version = pipe.execute()
+            own = erased or state or place is not None or fields > version
+            return bool(own or self._is_in_facts_of_others(user_id) or self._stream.names_person(user_id))
+
+    def _is_in_facts_of_others(self, person: int) -> bool:
+        for keys in self._viewer_keys():
+            pipe = self._patient.pipeline(transaction=False)
+            for key in keys:
+                pipe.hmget(key, _fields_of(person))
+            if any(record is not None for found in pipe.execute() for record in found):
+                return True
+        return False
 
     def _viewer_keys(self) -> Iterator[list[bytes]]:
         keys = self._patient.scan_iter(match=f"{VIEWER}*", count=SCANNED_AT_ONCE, **self._nodes)
@@ -282,6 +302,11 @@ class RedisLiveFacts:
                 "%s may lose events when it is killed: set appendonly yes and appendfsync always, "
                 "or events.redis_replicas", self.where
             )  # fmt: skip
+
+
+def _fields_of(person: int) -> list[str]:
+    """Of a viewer's facts those that may be about a person."""
+    return [f"{relation}:{person}" for relation in range(RELATIONS)]
 
 
 def _packed(event: Event) -> dict[str, Any]:

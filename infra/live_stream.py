@@ -103,8 +103,11 @@ class EventStream:
 
     def remove_person(self, person: int) -> int:
         """Deletes every entry that names a person; returns how many."""
-        name = str(person).encode()
-        return self._delete(lambda fields: name in (fields[b"user"], fields[b"other"]), "+")
+        return self._delete(lambda fields: _names(fields, person), "+")
+
+    def names_person(self, person: int) -> bool:
+        """Whether any entry names a person."""
+        return any(_names(fields, person) for entries in self._chunks("+") for _, fields in entries)
 
     def _delete(self, doomed: Callable[[dict[bytes, bytes]], bool], last: str) -> int:
         gone = 0
@@ -120,6 +123,10 @@ class EventStream:
         while entries := self._client.xrange(STREAM, start, last, count=AT_ONCE):
             yield entries
             start = f"({entries[-1][0].decode()}"
+
+
+def _names(fields: dict[bytes, bytes], person: int) -> bool:
+    return str(person).encode() in (fields[b"user"], fields[b"other"])
 
 
 def _order_of(entry: bytes) -> tuple[int, int]:

@@ -8,8 +8,8 @@ import logging
 from contextlib import closing
 from typing import Any
 
-from infra.erasures import erased_people, record_erasure
-from infra.errors import PymkError
+from infra.erasures import erased_people, record_erasure, refuse_no_id
+from infra.errors import InputError, PymkError, StoreError, UsageError
 from infra.live_facts import LiveStore, facts_uri, open_live_facts
 from infra.settings import Settings
 from infra.shared_cache import SharedCache
@@ -46,6 +46,31 @@ def erase(
         "cached_lists": cleared,
         "lake": gone,
     }
+
+
+def refuse_unknown(store: ObjectStore, facts: LiveStore, user_id: int, lake: str | None = None) -> None:
+    """Raises UsageError for an id that nothing here has heard of: it may be mistyped, and no erasure is taken back.
+
+    Where that cannot be told nothing is raised: what cannot be read keeps nobody from being erased.
+    """
+    refuse_no_id(user_id)
+    try:
+        known = user_id in erased_people(store) or facts.knows(user_id) or is_in_release(store, user_id)
+        if known is False and lake:
+            known = _is_in_lake(lake, user_id)
+    except (StoreError, InputError):  # the erasure itself will meet it, and say so, once it is recorded
+        return
+    if known is False:
+        asked = "release, live fact or row of the lake" if lake else "release or live fact"
+        more = "" if lake else "; --lake has a lake looked at too"
+        fix = f"Is the id right? With --unknown it is erased all the same{more}."
+        raise UsageError(f"{user_id}: no {asked} names this id, and nothing was erased", fix)
+
+
+def _is_in_lake(lake: str, user_id: int) -> bool:
+    from jobs.lake_edits import lake_names
+
+    return lake_names(lake, [user_id])
 
 
 def _clear(cache: str) -> int:

@@ -1,4 +1,4 @@
-"""Whether the served release knows a person: by its graph, by what it keeps of inactive users, by who joined since."""
+"""Whether a release knows a person: by its graph, by what it keeps of inactive users, by who joined since."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +14,39 @@ from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore
 from jobs.inactive_bars import FILE
 
+Part = tuple[str, str, str]
+"""Kind, id and beginning of the names of files of an artifact."""
+
 
 def is_in_release(store: ObjectStore, user_id: int) -> bool | None:
-    """False also where nothing was published; None where the release cannot be read."""
+    """Whether any release that is kept does; the newest is asked first.
+
+    False also where nothing was published. None where the served release cannot be read, or another cannot and none of
+    the others does.
+    """
     try:
-        release = ReleaseStore(store).current()
-        return release is not None and any(_names(path, user_id) for path in _files(store, release))
-    except (PymkError, KeyError, OSError, pa.ArrowException):
+        releases = ReleaseStore(store)
+        releases.current()
+        parts = dict.fromkeys(part for release in reversed(releases.list()) for part in _parts(release))
+    except (PymkError, KeyError, OSError):
         return None
+    unread = False
+    for part in parts:
+        try:
+            if any(_names(path, user_id) for path in _sound(store, *part)):
+                return True
+        except (PymkError, KeyError, OSError, pa.ArrowException):
+            unread = True
+    return None if unread else False
 
 
-def _files(store: ObjectStore, release: Release) -> Iterator[Path]:
+def _parts(release: Release) -> Iterator[Part]:
     """Those that name everybody; in releases of earlier versions not all are there."""
     graph = release.artifacts["graph"].artifact_id
-    yield from _sound(store, "graph", graph, "ids.npy")
-    yield from _sound(store, "graph", graph, FILE)
+    yield "graph", graph, "ids.npy"
+    yield "graph", graph, FILE
     if release.base is not None:
-        yield from _sound(store, "serving_delta", release.artifacts["serving_delta"].artifact_id, "rankings/")
+        yield "serving_delta", release.artifacts["serving_delta"].artifact_id, "rankings/"
 
 
 def _sound(store: ObjectStore, kind: str, artifact: str, under: str) -> Iterator[Path]:

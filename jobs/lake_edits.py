@@ -5,7 +5,8 @@ other column and row as they were. An edit that died half way is done again from
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -50,17 +51,27 @@ def edit_tables(lake: str, edits: Mapping[str, Edit]) -> int:
 
 
 def _edit_file(store: ObjectStore, key: str, edit: Edit) -> bool:
-    path = store.open_local(key)
-    try:
-        with pq.ParquetFile(path) as file:
-            ids = [name for name in file.schema_arrow.names if name in PEOPLE]
-            edited = edit.edited(file.read()) if edit.touches(file.read(columns=ids)) else None
-    except (pa.ArrowException, OSError) as error:
-        fix = "Write it anew, or take it out of the lake."
-        raise InputError(f"{store.uri}/{key}: not a readable Parquet file: {error}", fix) from error
+    with _opened(store, key) as file:
+        edited = edit.edited(file.read()) if edit.touches(_ids(file)) else None
     if edited is not None:
         put_table(store, key, edited)
     return edited is not None
+
+
+@contextmanager
+def _opened(store: ObjectStore, key: str) -> Iterator[pq.ParquetFile]:
+    """Raises InputError for what cannot be read."""
+    path = store.open_local(key)
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        fix = "Write it anew, or take it out of the lake."
+        raise InputError(f"{store.uri}/{key}: not a readable Parquet file: {error}", fix) from error
+
+
+def _ids(file: pq.ParquetFile) -> pa.Table:
+    return file.read(columns=[name for name in file.schema_arrow.names if name in PEOPLE])
 
 
 def put_table(store: ObjectStore, key: str, table: pa.Table) -> None:
@@ -92,6 +103,16 @@ def remove_people(lake: str, people: Sequence[int]) -> dict[str, int]:
     removals = {name: Removal(people) for name in LAKE_TABLES}
     edit_tables(lake, removals)
     return {name: removal.rows for name, removal in removals.items() if removal.rows}
+
+
+def lake_names(lake: str, people: Sequence[int]) -> bool:
+    """Whether any row names one of the people. Raises InputError for a file that cannot be read."""
+    store, tables = open_store(lake), open_lake(lake).tables
+    for info in (info for name in LAKE_TABLES for info in tables.get(name, ())):
+        with _opened(store, info.key) as file:
+            if names_people(_ids(file), people).any():
+                return True
+    return False
 
 
 def names_people(table: pa.Table, people: Sequence[int]) -> Mask:

@@ -1,14 +1,19 @@
 """`pymk events export` and `pymk erase` as an operator types them."""
 
+import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra.errors import PymkError
 from infra.events import Event
 from infra.live_facts import open_live_facts
 from infra.settings import Settings
+from jobs.cli_events import erase
+from jobs.cli_output import Output
 from tests.suites.command import pymk, pymk_json
 
 
@@ -35,7 +40,38 @@ def test_events_are_exported_and_a_person_is_erased_from_both(lake: Path) -> Non
     assert "erased -66" in again
     assert "live facts: own facts" in again
     assert "heard of" not in again
-    assert "heard of 67: is the id right?" in pymk("erase", "67", store).stdout
+    assert "Releases that are kept" in again
+
+
+def test_an_id_that_nothing_knows_is_refused_unless_that_is_said(lake: Path) -> None:
+    store = f"--store={lake.parent / 'store'}"
+    refused = pymk_json("erase", "67", store, code=2)
+    assert "67: no release or live fact names this id" in refused["error"]["what"]
+    assert "--unknown" in refused["error"]["fix"]
+    assert "--lake" in refused["error"]["fix"]
+    assert "row of the lake" in pymk_json("erase", "67", store, f"--lake={lake}", code=2)["error"]["what"]
+    assert not (lake.parent / "store" / "erasures.json").exists()
+    said = pymk("erase", "67", store, "--unknown").stdout
+    assert "heard of 67: the erasure is recorded" in said
+    assert "Releases that are kept" not in said
+    assert pymk_json("erase", "67", store)["known"], "it was erased before"
+    assert pymk_json("erase", "2", store, f"--lake={lake}")["lake"] == {"connections": 1}
+
+
+@pytest.mark.parametrize(("answer", "erased"), [("n\n", False), ("y\n", True)])
+def test_at_a_terminal_it_asks_first(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, erased: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    monkeypatch.setattr("jobs.cli_events.output", Output())
+    with nullcontext() if erased else pytest.raises(PymkError, match="-66: nothing was erased"):
+        erase(-66, str(lake.parent / "store"))
+    assert "Erase -66?" in capsys.readouterr().err
+    assert (lake.parent / "store" / "erasures.json").exists() is erased
 
 
 def test_a_store_that_is_no_folder_needs_a_place_for_live_facts_by_setting(lake: Path) -> None:

@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.erasures import erased_people
-from infra.errors import PymkError
+from infra.errors import PymkError, StoreError, UsageError
 from infra.events import Event
 from infra.lake import GIVEN, REASON
 from infra.live_facts import ERASED_PERSON, LiveStore, open_live_facts
 from infra.settings import Settings
 from infra.shared_cache import SharedCache
 from infra.store import ObjectStore, open_store
-from jobs.erasure import adopt_erasures, erase, hide_erased, refuse_erased
+from jobs.erasure import adopt_erasures, erase, hide_erased, refuse_erased, refuse_unknown
 from jobs.transforms.erased import without_erased
 
 
@@ -68,6 +68,27 @@ def test_an_id_that_nothing_knows_is_told_of_and_erased_all_the_same(store: Obje
     assert (made["recorded"], made["known"]) == (True, False)
     assert facts.record([Event("3", "connected", 1, 67, 30)]) == {0: ERASED_PERSON}
     assert set(erased_people(store)) == {66, 67}
+
+
+def test_an_id_that_nothing_knows_may_be_mistyped(store: ObjectStore, facts: LiveStore) -> None:
+    refuse_unknown(store, facts, 66)
+    for mistyped in (67, -66, 660):
+        with pytest.raises(UsageError, match=f"{mistyped}: no release or live fact names this id"):
+            refuse_unknown(store, facts, mistyped)
+    erase(store, facts, 67, 20)
+    refuse_unknown(store, facts, 67)
+    with pytest.raises(UsageError, match="64-bit"):
+        refuse_unknown(store, facts, 1 << 63)
+
+
+def test_live_facts_that_cannot_be_read_keep_nobody_from_being_erased(
+    store: ObjectStore, facts: LiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(person: int) -> bool:
+        raise StoreError("away")
+
+    monkeypatch.setattr(facts, "knows", away)
+    refuse_unknown(store, facts, 67)
 
 
 def test_live_facts_that_are_new_learn_who_was_erased_before_they_serve(store: ObjectStore, facts: LiveStore) -> None:

@@ -1,4 +1,4 @@
-"""Whether the served release knows an id, whatever it knows of it."""
+"""Whether a release knows an id, whatever it knows of it."""
 
 import subprocess
 import sys
@@ -77,6 +77,13 @@ def test_who_joined_since_is_known(store: ObjectStore) -> None:
 def test_a_release_of_an_earlier_version_keeps_nothing_of_the_inactive(store: ObjectStore) -> None:
     publish(store, inactive=False)
     assert known(store) == [KNOWN, 3]
+
+
+def test_who_is_in_an_earlier_release_alone_is_known(store: ObjectStore) -> None:
+    publish(store)
+    releases, as_of = ReleaseStore(store), format_time(AS_OF + timedelta(days=400))
+    releases.publish(releases.make({"graph": artifact(store, "graph", as_of, {"ids.npy": np.array([UNKNOWN])})}))
+    assert known(store) == [KNOWN, 3, AWAY, UNKNOWN]
 
 
 def test_of_a_damaged_release_it_cannot_be_told(store: ObjectStore, tmp_path: Path) -> None:

@@ -296,6 +296,18 @@ class LiveFactsSuite:
         assert 66 not in facts.refresh_queue(10)
         assert facts.erased() == {66: NOW_US}
 
+    def test_it_tells_of_whom_it_has_heard(self, reopen: Reopen) -> None:
+        facts = reopen()
+        facts.record(
+            [event("connected", 1, 2), event("dismissed", 3, 4), event("opted_out", 5), event("clicked", 6, 7)]
+        )
+        facts.erase(8, NOW_US)
+        everybody = [*range(-8, 12), 21, 1 << 62]
+        assert [person for person in everybody if facts.knows(person)] == [1, 2, 3, 4, 5, 6, 7, 8]
+        facts.erase(1, NOW_US)
+        assert facts.knows(1)
+        assert facts.knows(2), "it waits for a new list"
+
     def test_nothing_new_of_an_erased_person_is_stored(self, reopen: Reopen) -> None:
         facts = reopen()
         facts.erase(66, NOW_US)
