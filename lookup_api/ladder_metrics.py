@@ -31,6 +31,9 @@ class LadderMetrics:
             "model", "variant", "outcome",
         )  # fmt: skip
         self.models_refused = counter("pymk_model_refused", "Routed models that could not be opened.", "model")
+        self.lists_refused = counter(
+            "pymk_model_lists_refused", "Nightly lists of routed models that could not be opened.", "model"
+        )
         self.canaries_stopped = counter("pymk_canary_stopped", "Canaries that this worker took off.", "model")
         self.route_failures = counter("pymk_route_poll_failures", "Looks at the routes of models that failed.")
         self.level = Gauge(

@@ -68,6 +68,12 @@ class Sparing:
         self._written = self._left_out = 0
 
     def warning(self, message: str, **extra: Any) -> None:
+        self._write(logging.WARNING, message, extra)
+
+    def info(self, message: str, **extra: Any) -> None:
+        self._write(logging.INFO, message, extra)
+
+    def _write(self, level: int, message: str, extra: dict[str, Any]) -> None:
         with self._lock:
             second = int(self._clock())
             left_out = 0
@@ -79,4 +85,4 @@ class Sparing:
                 return
         if left_out:
             extra["left_out"] = left_out
-        self._log.warning(message, extra=extra)
+        self._log.log(level, message, extra=extra)

@@ -19,6 +19,8 @@ from prometheus_client import (
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SOURCES = ("precomputed", "live", "heuristic", "stale", "popular", "none")
+NO_LIST = ""
+"""Source of answers that are no lists: `none` is that of a list that is empty."""
 
 
 class Metrics:
@@ -77,14 +79,14 @@ class Metrics:
 
     def took_events(self, told: dict[str, Any]) -> None:
         """Counts a 202 by what it tells."""
-        self.requests.labels("none", "202").inc()
+        self.requests.labels(NO_LIST, "202").inc()
         self.events_accepted.inc(told["accepted"])
         for refused in told["rejected"]:
             self.events_rejected.labels(refused["code"]).inc()
 
     def failed(self, status: int) -> None:
         """Counts one request that was answered with a problem."""
-        self.requests.labels("none", str(status)).inc()
+        self.requests.labels(NO_LIST, str(status)).inc()
 
     def serving(self, release_id: str, as_of_s: float, before: str | None) -> None:
         """Notes a swap from the release `before`. as_of_s: seconds since 1970."""
@@ -109,7 +111,7 @@ class Metrics:
 def forget_dead_workers(folder: Path) -> None:
     """Removes the gauges of workers that ended, as what they say holds no more. What they counted stays."""
     alive = _workers()
-    if os.getpid() not in alive:  # not one of several that a server started
+    if os.getpid() not in alive:  # who runs could not be told: this worker does
         return
     for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]

@@ -211,6 +211,7 @@ def _schemas() -> Json:
              "live_facts": {"enum": ["read", "failing"]}}
         ),
         "Problem": record(
-            {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT, "instance": TEXT}
+            {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT, "instance": TEXT,
+             "request_id": TEXT}
         ),
     }  # fmt: skip

@@ -38,6 +38,7 @@ class Problem(Exception):
             "status": self.status,
             "detail": self.detail,
             "instance": instance,
+            "request_id": request_id,
         }
         headers = [("Content-Type", CONTENT_TYPE), ("X-Request-Id", request_id), *NO_STORE, *SAFE]
         return Answer(orjson.dumps(body), headers + list(self.headers.items()), status_line(self.status))
@@ -50,10 +51,10 @@ class Repeated:
         made = problem.answer("", "")
         self._line = made.line
         self._headers = [header for header in made.fields if header[0] != "X-Request-Id"]
-        self._body = made.body.removesuffix(b'""}')
+        self._body = made.body.removesuffix(b'"","request_id":""}')
 
     def answer(self, instance: str, request_id: str) -> Answer:
-        body = b"".join((self._body, orjson.dumps(instance), b"}"))
+        body = b"".join((self._body, orjson.dumps(instance), b',"request_id":', orjson.dumps(request_id), b"}"))
         return Answer(body, [*self._headers, ("X-Request-Id", request_id)], self._line)
 
 
@@ -99,11 +100,25 @@ def unreadable(retry_after_s: int) -> Problem:
 
 
 def register(app: Flask, count: Callable[[int], None], request_ids: RequestIds, retry_after_s: int) -> None:
-    """Makes every error of the app, the framework's included, a problem. count: is told the status of each."""
+    """Makes every error of the app, the framework's included, a problem. count: is told the status of each.
+
+    What the caller did wrong is logged, without what they sent; of failures whoever met them has said why.
+    """
 
     def answer(problem: Problem) -> Answer:
         count(problem.status)
-        return problem.answer(request.path, request_id())
+        found = request_id()
+        if 400 <= problem.status < 500:
+            sparing_refused.info(
+                "refused",
+                request_id=found,
+                status=problem.status,
+                why=problem.name,
+                method=request.method,
+                path=request.path[:200],
+                address=request.environ.get("REMOTE_ADDR"),
+            )
+        return problem.answer(request.path, found)
 
     def request_id() -> str:
         return request_ids.of(request.environ.get("HTTP_X_REQUEST_ID"))
@@ -113,7 +128,7 @@ def register(app: Flask, count: Callable[[int], None], request_ids: RequestIds, 
         log.error("%s failed", request.path, exc_info=error, extra={"request_id": found})
         return answer(Problem(500, "internal", "The server failed to answer. The failure was logged."))
 
-    sparing = Sparing(log)
+    sparing, sparing_refused = Sparing(log), Sparing(log)
 
     def away(error: Exception) -> Answer:
         sparing.warning("what is stored cannot be read", path=request.path[:200], why=str(error))

@@ -128,7 +128,7 @@ class RoutedModels:
         self._failed: dict[ModelRef, tuple[int, float]] = {}
         self._open = _NOBODY
         self._off: dict[ModelRef, str] = {}
-        self._lists = VariantLists()
+        self._lists = VariantLists(poll_s, counts, clock)
         self._held: Callable[[], AbstractContextManager[ServedRelease | None]] = nullcontext
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="routed-models", daemon=True)

@@ -66,7 +66,8 @@ def assert_problem(answer: Any, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.data
     assert answer.content_type == "application/problem+json"
     body = orjson.loads(answer.data)
-    assert set(body) == {"type", "title", "status", "detail", "instance"}
+    assert set(body) == {"type", "title", "status", "detail", "instance", "request_id"}
+    assert body["request_id"] == answer.headers["X-Request-Id"]
     assert body["status"] == status
     assert "Traceback" not in body["detail"]
     return body
@@ -291,7 +292,7 @@ def test_metrics_tell_requests_exclusions_and_the_release(store: ObjectStore) ->
     text = client.get("/metrics").text
     assert 'pymk_requests_total{source="precomputed",status="200"} 2.0' in text
     assert 'pymk_requests_total{source="popular",status="200"} 1.0' in text
-    assert 'pymk_requests_total{source="none",status="400"} 1.0' in text
+    assert 'pymk_requests_total{source="",status="400"} 1.0' in text
     assert 'pymk_request_seconds_count{source="precomputed"} 2.0' in text
     assert 'pymk_excluded_total{rule="exclude_parameter"} 1.0' in text
     assert f'pymk_release_info{{release="{get(client, KNOWN)["release"]}"}} 1.0' in text

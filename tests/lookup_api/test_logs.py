@@ -91,6 +91,27 @@ def test_no_key_reaches_the_log(
     assert ("answered" in [record.message for record in caplog.records]) is (log_requests == "all")
 
 
+def test_what_a_caller_did_wrong_is_logged_under_its_request_id_and_without_what_was_sent(
+    serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = serve(**api())
+    with caplog.at_level(logging.INFO):
+        answers = [
+            client.get("/v1/users/x/recommendations"),
+            client.get("/nowhere?secret=1"),
+            client.delete(LIST),
+            client.post("/v1/events", data=b"secret", content_type="text/plain"),
+            client.post("/v1/events", data=b"secret", content_type="application/json"),
+            client.get(LIST),
+        ]
+    refused = [record for record in caplog.records if record.message == "refused"]
+    assert [record.status for record in refused] == [400, 404, 405, 415, 400]
+    assert [record.request_id for record in refused] == [answer.headers["X-Request-Id"] for answer in answers[:-1]]
+    assert {record.levelname for record in refused} == {"INFO"}
+    assert (refused[0].why, refused[0].path) == ("invalid-parameter", "/v1/users/x/recommendations")
+    assert "secret" not in " ".join(str(vars(record)) for record in refused)
+
+
 def test_an_answer_in_the_log_names_route_source_and_time(
     serve: Callable[..., FlaskClient], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,6 +26,7 @@ from jobs.nightly_model import NAME, push_nightly
 from jobs.variant_lists import make_all, rank_variants
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Query
+from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.lookup import NO_FACTS, Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.served_release import ServedRelease
@@ -227,13 +228,37 @@ def test_damaged_lists_are_not_opened_and_the_releases_own_are_shown(
     assert answered(lookup, release, int(graph.ids[0]))["model"] is None
 
 
+def test_lists_that_cannot_be_opened_are_counted_and_tried_again_after_a_wait(
+    store: ObjectStore, night: Release, release: ServedRelease, tmp_path: Path
+) -> None:
+    ref = push(store, tmp_path / "1", "1", 1)
+    route(store, stable=ref)
+    [variant] = make_all(store, night, LOOKUP, lambda line: None)
+    part = next(i.key for i in store.list(f"{KIND}/{variant.artifact_id}/data/"))
+    whole = store.get(part).data
+    store.put(part, b"other")
+    now, counts = [0.0], LadderMetrics(Metrics().registry)
+    lists = VariantLists(4.0, counts, lambda: now[0])
+    refused = counts.lists_refused.labels(str(ref))._value
+    for _ in range(3):
+        assert not lists.follow(store, release, [ref])
+    assert refused.get() == 1
+    now[0] += 4.0
+    assert not lists.follow(store, release, [ref])
+    assert refused.get() == 2
+    store.put(part, whole)
+    assert not lists.follow(store, release, [ref]), "it is not yet time to try again"
+    now[0] += 8.0
+    assert lists.follow(store, release, [ref])
+
+
 def test_lists_stay_open_for_whoever_holds_the_release_and_no_longer(
     store: ObjectStore, night: Release, graph: Graph, tmp_path: Path
 ) -> None:
     ref = push(store, tmp_path / "1", "1", 1)
     route(store, stable=ref)
     make_all(store, night, LOOKUP, lambda line: None)
-    opened, lists = ServedRelease.open(store, night), VariantLists()
+    opened, lists = ServedRelease.open(store, night), VariantLists(1.0, LadderMetrics(Metrics().registry))
     assert lists.follow(store, opened, [ref])
     assert not lists.follow(store, opened, [ref])
     tables = lists._of[opened].tables[str(ref)][1]

@@ -28,6 +28,7 @@ def with_key(key: str) -> dict[str, dict[str, str]]:
 def problem(answer: Any) -> str:
     assert answer.content_type == "application/problem+json", answer.data
     body: dict[str, Any] = orjson.loads(answer.data)
-    assert set(body) == {"type", "title", "status", "detail", "instance"}
+    assert set(body) == {"type", "title", "status", "detail", "instance", "request_id"}
+    assert body["request_id"] == answer.headers["X-Request-Id"]
     assert body["status"] == answer.status_code
     return str(body["type"]).rpartition(":")[2]
