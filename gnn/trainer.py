@@ -82,7 +82,7 @@ class Trainer:
         interval = -(-count // (batch * VALIDATIONS))
         found = self._saved()
         if not found:
-            self.standing.best = self._validated(0.0)
+            self.standing.best = self._validated(None)
             self._keep()
         now = found.head["step"] if found else 0
         loader = iter(FriendshipLoader(self._sampler(), pairs[:, now * batch :], batch))
@@ -150,15 +150,17 @@ class Trainer:
             standing.stale += 1
         return self._can_stop and standing.stale >= self.settings.patience
 
-    def _validated(self, loss: float) -> float:
-        point: dict[str, float] = {"step": self.standing.step, "loss": round(loss, 6)}
+    def _validated(self, loss: float | None) -> float:
+        """loss: mean of the steps since the last validation; None before the first of them."""
+        point: dict[str, float] = {"step": self.standing.step}
+        if loss is not None:
+            point["loss"] = round(loss, 6)
         if self.validation.pairs and self.processes.is_first:
             self.encoder.eval()
             point |= self.validation.measure(embed_rows(self.encoder, self.inputs))
             self.encoder.train()
-            self.progress(
-                f"step {self.standing.step}: loss {loss:.4f}, validation hits@20 {point['hits20']:.4f}",
-            )
+            told = "" if loss is None else f"loss {loss:.4f}, "
+            self.progress(f"step {self.standing.step}: {told}validation hits@20 {point['hits20']:.4f}")
         self.standing.curve.append(point)
         return self.processes.from_first(point.get("gain", 0.0))
 
