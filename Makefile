@@ -20,7 +20,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name one with PYTHON=" >&2; exit 1; }
-	@echo "1/3 making the environment $(VENV), 2.4 GB when it is done: 2 to 5 minutes for all steps"
+	@echo "1/3 making the environment $(VENV), 2.4 GB when it is done: 2 to 5 minutes for all steps, ten or more on a slow network"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "2/3 installing the packages: finding versions, then downloads"
 	@set -o pipefail; $(BIN)/pip install --progress-bar off --no-compile --disable-pip-version-check -c constraints.txt \
