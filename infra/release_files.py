@@ -4,6 +4,7 @@ Whatever bytes are in place of one raise CorruptArtifact, which says how to mend
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -103,9 +104,14 @@ class Release:
         return datetime.fromisoformat(self.as_of)
 
     @property
+    def night(self) -> datetime:
+        """As-of of the nightly: its own, or that of its base."""
+        return datetime.fromisoformat(self.base_as_of or self.as_of)
+
+    @property
     def order(self) -> tuple[datetime, int, datetime]:
         """Which of two releases is the newer one: by the nightly, then by the delta on it."""
-        return (datetime.fromisoformat(self.base_as_of or self.as_of), self.delta, self.time)
+        return (self.night, self.delta, self.time)
 
     @property
     def nightly(self) -> str:
@@ -174,10 +180,10 @@ class Pointer:
         kept = [r for r in (self.release_id, *self.history) if r != release_id]
         return Pointer(release_id, tuple(kept[:HISTORY]), tuple(r for r in self.withdrawn if r != release_id))
 
-    def back_to(self, release_id: str) -> "Pointer":
-        """Back, to a release that was served before; the one served now is withdrawn."""
+    def back_to(self, release_id: str, *, leaving: Iterable[str] = ()) -> "Pointer":
+        """Back, to a release that was served before; the one served now is withdrawn, and so are those of `leaving`."""
         at = self.history.index(release_id) + 1 if release_id in self.history else 0
-        left = [r for r in (self.release_id, *self.withdrawn) if r != release_id]
+        left = [r for r in dict.fromkeys((self.release_id, *leaving, *self.withdrawn)) if r != release_id]
         return Pointer(release_id, self.history[at:], tuple(left[:HISTORY]))
 
 

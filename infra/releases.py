@@ -3,7 +3,7 @@
 `{store}/releases/{release_id}.json` never changes once written; infra.release_records keeps what happens to a release.
 `{store}/CURRENT` names the release that is served and moves by compare-and-swap. A release is a nightly or a delta,
 which extends one nightly to a later as-of. They are ordered by the as-of of the nightly, then by delta; an older one
-never replaces a newer one unless forced.
+never replaces a newer one unless forced. Of two nightlies of one as-of the one that was served later is the newer.
 """
 
 import builtins
@@ -190,10 +190,21 @@ class ReleaseStore:
         if release.release_id in pointer.withdrawn:
             return True
         try:
-            return self.get(pointer.release_id).order > release.order
+            return not self.is_newer(release, self.get(pointer.release_id), pointer)
         except (CorruptArtifact, NotFound) as error:
             fix = f"`pymk release publish {release.release_id} --force` replaces the served release."
             raise type(error)(error.what, fix) from error
+
+    def is_newer(self, release: Release, served: Release, pointer: Pointer) -> bool:
+        """Whether the release may replace the served one, which `pointer` names, without force.
+
+        Of nightlies of one as-of, that is one which was not served before the served one, nor a delta on one that was.
+        """
+        if release.nightly == served.nightly or release.night != served.night:
+            return release.order >= served.order
+        made_beside = self._find(served.nightly)
+        before = (*pointer.history, *(made_beside.parents if made_beside else ()))
+        return release.nightly not in {found.nightly for found in map(self._find, before) if found}
 
     def rollback(self, to: str | None = None) -> Release:
         """Points CURRENT back at `to`, or at the release it named before, once that verifies."""
@@ -209,7 +220,11 @@ class ReleaseStore:
         while True:
             seen = self.look()
             pointer = seen.pointer
-            if not pointer or pointer.release_id == target or self._swap(seen.stored, pointer.back_to(target)):
+            if not pointer or pointer.release_id == target:
+                return release
+            left = self._find(pointer.release_id)
+            leaving = [left.nightly] if left and left.nightly != release.nightly else []
+            if self._swap(seen.stored, pointer.back_to(target, leaving=leaving)):
                 return release
 
     def verify(self, release: Release) -> None:
@@ -269,6 +284,12 @@ class ReleaseStore:
     def _base_of(self, release_id: str) -> str | None:
         with suppress(NotFound):
             return self.get(release_id).base
+        return None
+
+    def _find(self, release_id: str) -> Release | None:
+        """None for one that is gone or damaged."""
+        with suppress(NotFound, CorruptArtifact):
+            return self.get(release_id)
         return None
 
     def _read_all(self) -> tuple[builtins.list[Release], builtins.list[PymkError]]:

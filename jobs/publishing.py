@@ -100,12 +100,13 @@ class _Asked:
         """Raises Conflict, with nothing done, where CURRENT is not `seen`, which the gates are checked against."""
         releases, release, force = self.releases, self.release, self.force
         served = _served(releases, seen, release, force)
+        newer = served is None or seen.pointer is None or releases.is_newer(release, served, seen.pointer)
         manifests = manifests_of(releases.store, release)
-        findings = judge(releases, release, manifests, served, self.settings, repairing=force)
+        findings = judge(releases, release, manifests, served if newer else None, self.settings, repairing=force)
         _refuse(release, [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)])
         overridden = [f for f in findings if f.refuses]
-        kept = self._kept(seen.pointer, served)
-        target = release if kept else self._target(served)
+        kept = self._kept(seen.pointer, served, newer)
+        target = release if kept else self._target(served, newer)
         if self.lease:
             self.lease.check()
         published = bool(kept and kept[0])
@@ -125,7 +126,7 @@ class _Asked:
             "served": target.release_id if published and not kept else seen.pointer and seen.pointer.release_id,
         }
 
-    def _kept(self, pointer: Pointer | None, served: Release | None) -> tuple[bool, str] | None:
+    def _kept(self, pointer: Pointer | None, served: Release | None, newer: bool) -> tuple[bool, str] | None:
         """Whether the release counts as published though CURRENT stays, and why it does; None where it is to move."""
         release = self.release
         if self.force or served is None or pointer is None or pointer.release_id == release.release_id:
@@ -134,7 +135,7 @@ class _Asked:
             return False, _unpublished(pointer, release.release_id)
         if served.base == release.release_id:
             return True, f"published, and extended since by {served.release_id}"
-        if self.carry is None and served.order < release.order and loses(release, served):
+        if self.carry is None and newer and loses(release, served):
             return False, (
                 f"not published: what {served.release_id}, which is served, knows until {served.as_of} would be lost; "
                 f"`pymk stage publish` with the lake carries it forward, "
@@ -142,23 +143,22 @@ class _Asked:
             )
         return None
 
-    def _target(self, served: Release | None) -> Release:
+    def _target(self, served: Release | None, newer: bool) -> Release:
         """What CURRENT is to name: the release, or a delta that knows what it and the served one know."""
         release = self.release
-        if self.carry is None or served is None or not loses(release, served):
+        if self.carry is None or served is None or (self.force and not newer):
             return release
-        if self.force and release.order < served.order:
+        ahead, behind = (release, served) if newer else (served, release)
+        if not loses(ahead, behind):
             return release
-        behind, ahead = sorted((release, served), key=lambda one: one.order)
         self.tell(f"what {behind.release_id} knows until {behind.as_of} is carried forward onto {ahead.nightly}")
         target = self.carry(self.releases.get(ahead.nightly), behind.time)
         _refuse(target, _own_faults(target, manifests_of(self.releases.store, target)))
         return target
 
 
-def loses(release: Release, served: Release) -> bool:
+def loses(ahead: Release, behind: Release) -> bool:
     """Whether the newer of the two, on another nightly, does not know the last of what the older one knows."""
-    ahead, behind = sorted((release, served), key=lambda one: one.order, reverse=True)
     return ahead.nightly != behind.nightly and behind.time > ahead.time
 
 
@@ -179,7 +179,7 @@ def judge(
     settings: Settings,
     repairing: bool = False,
 ) -> list[Finding]:
-    """The gates that the release does not meet, beside the served one where that is another and not newer.
+    """The gates that the release does not meet, beside the served one where that is another. served: None for a newer.
 
     repairing: a served release whose artifacts are gone or damaged counts as none.
     """
@@ -188,7 +188,7 @@ def judge(
         return [Finding(INTEGRITY, f"{release.release_id} has no report: no gate can be checked", True)]
     if own := _own_faults(release, manifests):
         return own
-    if served is None or served.release_id == release.release_id or served.order > release.order:
+    if served is None or served.release_id == release.release_id:
         return check(found, None, settings)
     try:
         before = Measured.of(manifests_of(releases.store, served))

@@ -24,8 +24,8 @@ FAULTY = {"faults": {"friend": 7}}
 
 
 def make_night(store: ObjectStore, day: int, **metrics: Any) -> Release:
-    """A release of a graph, an index and a report with such metrics."""
-    as_of, parents, made = NIGHT + timedelta(days=day), {"lake": f"{day}"}, {}
+    """A release of a graph, an index and a report with such metrics. lake: tells nights of one day apart."""
+    as_of, parents, made = NIGHT + timedelta(days=day), {"lake": metrics.pop("lake", f"{day}")}, {}
     told = {"graph": {}, "index": {"recall_at_100": metrics.pop("ann", 0.99)}, "report": SOUND | metrics}
     for kind, measured in told.items():
         folder = store.scratch()

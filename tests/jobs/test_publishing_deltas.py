@@ -10,12 +10,13 @@ import pytest
 from infra.artifacts import Manifest, artifact_id, write_artifact
 from infra.errors import Conflict, Fenced, GateRefused
 from infra.leases import Maker, lease_of, take
+from infra.release_files import HISTORY
 from infra.releases import Release, ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore, open_store
 from infra.times import format_time
 from jobs.publishing import LEASE, publish_release
-from tests.jobs.test_publishing import make_night
+from tests.jobs.test_publishing import WORSE, make_night
 
 SOUND: dict[str, Any] = {"faults": {}}
 Carry = Callable[[Release, datetime], Release]
@@ -73,7 +74,7 @@ def test_a_night_that_ends_after_later_deltas_carries_them_forward(store: Object
     assert ReleaseStore(store).rollback() == before
     again = publish(store, second, carry=carry)
     assert not again["published"]
-    assert f"withdrawn by a rollback; `pymk release publish {now.release_id} --force`" in again["said"]
+    assert f"withdrawn by a rollback; `pymk release publish {second.release_id} --force`" in again["said"]
 
 
 def test_a_night_as_new_as_the_deltas_just_replaces_them(store: ObjectStore) -> None:
@@ -161,6 +162,75 @@ def test_what_is_published_while_one_carries_is_carried_too(store: ObjectStore) 
 
     assert publish(store, second, carry=carry)["published"]
     assert (served(store).base, served(store).time) == (second.release_id, deltas[1].time)
+
+
+@pytest.fixture
+def twins(store: ObjectStore) -> tuple[Release, Release]:
+    """Two nights of one as-of, as one and the week anew are: the first is served, and an hour on it."""
+    night = make_night(store, 0)
+    publish(store, night)
+    publish(store, make_delta(store, night, hours(night, 3)))
+    return night, make_night(store, 0, lake="anew")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_another_night_of_the_same_time_replaces_the_first_and_keeps_what_its_deltas_knew(
+    store: ObjectStore, twins: tuple[Release, Release], force: bool
+) -> None:
+    _, anew = twins
+    before = served(store)
+    assert publish(store, anew, carry=carrying(store), force=force)["published"]
+    assert (served(store).base, served(store).time) == (anew.release_id, before.time)
+
+
+def test_another_night_of_the_same_time_is_not_published_bare(
+    store: ObjectStore, twins: tuple[Release, Release]
+) -> None:
+    before = served(store)
+    made = publish(store, twins[1])
+    assert not made["published"]
+    assert "would be lost" in made["said"]
+    assert served(store) == before
+
+
+def test_another_night_of_the_same_time_is_judged_beside_the_first(
+    store: ObjectStore, twins: tuple[Release, Release]
+) -> None:
+    before = served(store)
+    with pytest.raises(GateRefused, match="recall"):
+        publish(store, make_night(store, 0, lake="worse", **WORSE), carry=carrying(store))
+    assert served(store) == before
+
+
+def test_a_night_that_another_of_its_time_replaced_does_not_come_back(
+    store: ObjectStore, twins: tuple[Release, Release]
+) -> None:
+    """Its task is cleared, or an hour on it ends late: that one is made anew on the other."""
+    night, anew = twins
+    publish(store, anew, carry=carrying(store))
+    for count in range(4, 4 + HISTORY + 3):
+        publish(store, make_delta(store, anew, hours(anew, count)))
+        before = served(store)
+        assert not publish(store, night, carry=carrying(store))["published"]
+        assert not publish(store, make_delta(store, night, hours(night, 3.5)), carry=carrying(store))["published"]
+        assert not ReleaseStore(store).publish(make_delta(store, night, before.time))
+        assert served(store) == before
+    late = make_delta(store, night, before.time + timedelta(hours=1))
+    assert publish(store, late, carry=carrying(store))["published"]
+    assert (served(store).base, served(store).time) == (anew.release_id, late.time)
+
+
+def test_a_rollback_to_another_night_withdraws_the_night_and_not_just_its_delta(
+    store: ObjectStore, twins: tuple[Release, Release]
+) -> None:
+    night, anew = twins
+    publish(store, anew, carry=carrying(store))
+    assert ReleaseStore(store).rollback().base == night.release_id
+    later = make_delta(store, night, hours(night, 5))
+    publish(store, later)
+    assert not publish(store, anew, carry=carrying(store))["published"]
+    assert served(store) == later
+    assert publish(store, anew, carry=carrying(store), force=True)["published"]
 
 
 @pytest.mark.parametrize("metrics", [{"faults": {"excluded": 3}}, {}])
