@@ -1,11 +1,11 @@
 """Lists of a nightly release that a routed model ranks: what its users are shown in place of the release's own.
 
-Candidates, features, prices of exposure, order, reasons and form are the release's; the scores are the model's. The
-lists are an artifact of their own, found again like those of stages.
+Candidates, features, prices of exposure, order, reasons and form are the release's; the scores are the model's. Who was
+erased since is in none of them. The lists are an artifact of their own, found again like those of stages.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from infra.artifacts import DATA, Manifest, OpenArtifact, artifact_id, find_manifest, write_artifact
 from infra.blob_writer import Blobs
 from infra.cost import CostMeter
+from infra.erasures import digest_of, erased_people
 from infra.errors import PymkError
 from infra.graph import Graph, open_array
 from infra.hashing import ContentHash
@@ -102,6 +103,8 @@ def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Va
     score that is not finite."""
     model, folder = Registry(store).open(wanted.model.name, wanted.model.version)
     parents = {kind: nightly.artifacts[kind].artifact_id for kind in READ} | {"model": model.content_hash}
+    if erased := erased_people(store):
+        parents["erased"] = digest_of(erased)
     wanted_id = artifact_id(KIND, parents, wanted.told, nightly.time, VERSION)
     manifest = find_manifest(store, KIND, wanted_id)
     if manifest is None:
@@ -119,7 +122,8 @@ def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Va
             content_hash="",
             files=(),
         )
-        manifest = _written(store, ListMaker.open(opened, OfFeatures.open(folder, model.spec)), wanted.chooser, made)
+        maker = ListMaker.open(opened, OfFeatures.open(folder, model.spec), erased)
+        manifest = _written(store, maker, wanted.chooser, made)
         tell(f"{wanted.model}: {manifest.rows:,} lists in {manifest.cost['wall_s']:.1f} s")
     variant = Variant(wanted_id, str(wanted.model), wanted.share, manifest.rows)
     keep_variant(store, nightly.release_id, variant)
@@ -128,9 +132,10 @@ def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Va
 
 @dataclass(frozen=True)
 class ListMaker:
-    """Makes lists as the night did. scorer: of the routed model. partitions: of the release's serving tables."""
+    """Makes lists as the night did. scorer: of the routed model. kept: who was not erased since, bool [N]."""
 
     graph: Graph
+    kept: npt.NDArray[np.bool_]
     blocks: list[Block]
     scorer: Scorer
     ordering: Ordering
@@ -143,22 +148,25 @@ class ListMaker:
     caps: tuple[int, ...]
 
     @classmethod
-    def open(cls, opened: dict[str, OpenArtifact], model: OfFeatures) -> "ListMaker":
-        """opened: the artifacts of READ."""
+    def open(cls, opened: dict[str, OpenArtifact], model: OfFeatures, erased: Collection[int]) -> "ListMaker":
+        """opened: the artifacts of READ. erased: ids."""
         paths = {kind: one.path for kind, one in opened.items()}
         rank = RankSettings.model_validate(opened["rankings"].manifest.settings["rank"])
         served = opened["serving_tables"].manifest.settings
         rules = RulesSettings.model_validate(served["rules"])
         graph = Graph.open(paths["graph"])
         prices = open_array(paths["rankings"] / PRICES)
+        kept = ~np.isin(graph.ids, np.array(sorted(erased), np.int64))
+        popular = most_connected(graph.now.connections)
         return cls(
             graph=graph,
+            kept=kept,
             blocks=blocks_of(paths["features"] / "now", graph.users),
             scorer=Scorer(model, open_array(paths["features"] / "now" / "user_features.npy")),
             ordering=Ordering.of(rank, prices, paths["graph"], paths["embeddings"], "now"),
             finder=ReasonFinder.of(graph, "now"),
             names=ReasonNames.open(paths["graph"], graph),
-            popular=most_connected(graph.now.connections),
+            popular=popular[kept[popular]],
             groups=CappedGroups.of(graph, rules),
             rank=rank,
             serving=ServingSettings.model_validate(served["serving"]),
@@ -172,7 +180,7 @@ class ListMaker:
         """Ids, ascending, of the users of a block who are chosen, bool [users], and their lists."""
         users = (block.first + np.flatnonzero(chosen)).astype(np.int32)
         pairs = block.pairs()
-        pairs = pairs.take(np.flatnonzero(chosen[pairs.user - block.first]))
+        pairs = pairs.take(np.flatnonzero(chosen[pairs.user - block.first] & self.kept[pairs.candidate]))
         scores, depth = self.scorer.score(pairs), max(self.rank.per_user, DEPTH)
         best = rank_scored(self.graph, "now", self.popular, users, pairs, scores, depth)
         table = rows_of(self.graph, reordered(best, self.ordering, self.rank.per_user), self.finder, self.names)
@@ -196,7 +204,7 @@ def _write(folder: Path, maker: ListMaker, chooser: Chooser) -> tuple[int, str]:
     rows = 0
     with LmdbWriter(folder, maker.serving.partitions) as writer:
         for block in maker.blocks:
-            chosen = chooser(maker.ids_of(block))
+            chosen = chooser(maker.ids_of(block)) & maker.kept[block.first : block.last]
             if chosen.any():
                 keys, blobs = maker.lists(block, chosen)
                 writer.put(RANKINGS, keys, blobs.data, blobs.ends)

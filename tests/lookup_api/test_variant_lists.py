@@ -12,6 +12,7 @@ import pytest
 
 from infra.artifacts import find_manifest, open_artifact
 from infra.blobs import decode_candidates, decode_ranking
+from infra.erasures import record_erasure
 from infra.errors import CorruptArtifact
 from infra.graph import Graph
 from infra.kv import CANDIDATES, RANKINGS
@@ -29,10 +30,12 @@ from lookup_api.ladder import Query
 from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.lookup import NO_FACTS, Lookup
 from lookup_api.metrics import Metrics
+from lookup_api.ranking.popular import most_connected
 from lookup_api.served_release import ServedRelease
 from lookup_api.variant_lists import VariantLists
 from tests.lookup_api.test_routed_models import push, route
 from tests.suites.live_store import LIVE_SETTINGS, SERVED, guarded_graph, live_artifacts, publish_live
+from tests.suites.person_search import people_in, places_of
 
 KINDS = (*SERVED, "graph", "embeddings", "features", "rankings")
 
@@ -120,6 +123,28 @@ def test_lists_are_made_once_and_a_larger_share_makes_more(
     assert sum("ranking lists" in line for line in lines) == 2
     [variant] = variants_of(store, night.release_id)
     assert (variant.share, variant.users) == (0.6, find_manifest(store, KIND, variant.artifact_id).rows)  # type: ignore[union-attr]
+
+
+def test_lists_made_after_an_erasure_name_the_person_nowhere_and_are_otherwise_the_same(
+    store: ObjectStore, night: Release, graph: Graph, tmp_path: Path
+) -> None:
+    """Neither as a candidate nor as one of the popular people whom those without candidates are shown."""
+    ref = push(store, tmp_path / "1", "1", 1)
+    route(store, stable=ref)
+    gone = int(graph.ids[most_connected(graph.now.connections)[0]])
+    listed = []
+    for named in (True, False):
+        [variant] = make_all(store, night, LOOKUP, lambda line: None)
+        assert variant.users == graph.users - (not named)
+        assert bool(places_of(open_artifact(store, KIND, variant.artifact_id).path, gone)) == named
+        tables = tables_of(store, night, ref)
+        listed.append({user: people_in(tables.get(RANKINGS, user) or b"") for user in graph.ids.tolist()})
+        tables.close()
+        record_erasure(store, gone, 5)
+    before, after = listed
+    assert before.pop(gone)
+    assert not after.pop(gone)
+    assert all(people - {gone} <= after[user] for user, people in before.items())
 
 
 @pytest.mark.parametrize("asked", [{}, {"share": 0.5, "sticky": "client"}, {"share": 0.0}])

@@ -15,6 +15,7 @@ from infra.blobs import (
     BARS,
     CANDIDATES,
     NEIGHBOURS,
+    PAGED,
     RANKING,
     decode_bars,
     decode_candidates,
@@ -87,7 +88,8 @@ def _in_lmdb(path: Path, person: int) -> Iterator[str]:
 def people_in(blob: bytes) -> set[int]:
     """Ids that a serving blob holds; nobody where it is none."""
     decoders = {
-        RANKING: decode_ranking, CANDIDATES: decode_candidates, NEIGHBOURS: decode_neighbours, BARS: decode_bars,
+        RANKING: decode_ranking, PAGED: decode_ranking, CANDIDATES: decode_candidates,
+        NEIGHBOURS: decode_neighbours, BARS: decode_bars,
     }  # fmt: skip
     decode = decoders.get(blob[1]) if len(blob) > 1 else None
     if decode is None:
