@@ -1,6 +1,7 @@
 """Which model a name means: a surface, a model, one version of a model, or the ranker of the release.
 
-Routes and newest versions are looked at in the background; what a version takes never changes and is read once.
+Routes and newest versions are looked at in the background; what a version takes never changes and is read once. No
+request reads the store itself.
 """
 
 import logging
@@ -12,7 +13,9 @@ from infra.model_routes import LOOKUP, RELEASE, ModelRef, Routes, RouteStore
 from infra.model_spec import ModelSpec, check_model_name
 from infra.models import Registry
 from infra.store import ObjectStore, open_store
+from lookup_api.deadline import Deadline
 from lookup_api.root.asked_models import refuse_lists
+from lookup_api.root.store_reads import StoreReads
 
 log = logging.getLogger(__name__)
 
@@ -47,30 +50,26 @@ class Catalog:
         self._newest: dict[str, str] = {}
         self._asked: set[str] = set()
         self._specs: dict[ModelRef, ModelSpec] = {}
-        self._lock = threading.Lock()
+        self._reads = StoreReads(poll_s)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def named(self, asked: str, user_id: int) -> Named:
+    def named(self, asked: str, user_id: int, deadline: Deadline) -> Named:
         """Raises NotFound where there is no such model, UsageError for a name that cannot be one or a model that takes
-        other things than features, and StoreError or CorruptArtifact where that cannot be told."""
-        ref = self._ref(asked, user_id)
-        return Named(asked) if ref is None else Named(asked, ref, self.spec(ref))
+        other things than features, StoreError or CorruptArtifact where that cannot be told, and TooLate where it is
+        not read in time: it is known to who asks again."""
+        ref = self._ref(asked, user_id, deadline)
+        return Named(asked) if ref is None else Named(asked, ref, self.spec(ref, deadline))
 
-    def spec(self, ref: ModelRef) -> ModelSpec:
+    def spec(self, ref: ModelRef, deadline: Deadline) -> ModelSpec:
         """Raises as `named` does."""
         found = self._specs.get(ref)
-        if found is None:
-            found = Registry(self._opened()).get(ref.name, ref.version).spec
-            refuse_lists(found)
-            if len(self._specs) >= MOST_NAMES:
-                self._specs = {}
-            self._specs[ref] = found
-        return found
+        return found or self._reads.read(f"the model {ref}", lambda: self._read_spec(ref), deadline)
 
     def stop(self) -> None:
         """Without waiting for a store that hangs."""
         self._stop.set()
+        self._reads.stop()
         if self._thread is not None:
             self._thread.join(1.0)
 
@@ -84,36 +83,48 @@ class Catalog:
         asked, self._asked = self._asked, set()
         self._newest = {name: version for name in asked if (version := self._latest(name))}
 
-    def _ref(self, asked: str, user_id: int) -> ModelRef | None:
+    def _ref(self, asked: str, user_id: int, deadline: Deadline) -> ModelRef | None:
         if asked == RELEASE:
             return None
         if "@" in asked:
             return ModelRef.parse(asked)
-        routes = self._known_routes()
+        routes = self._routes or self._reads.read("the routes of models", self._first_routes, deadline)
         if asked == LOOKUP or asked in routes.surfaces:
             route = routes.of(asked).route
             return route.of(route.variant(asked, user_id))
-        return ModelRef(name=asked, version=self._newest_of(check_model_name(asked)))
+        return ModelRef(name=asked, version=self._newest_of(check_model_name(asked), deadline))
 
-    def _known_routes(self) -> Routes:
-        """Read by whoever asks first, then in the background."""
+    def _first_routes(self) -> Routes:
+        """From then on they are followed."""
         if self._routes is None:
-            with self._lock:
-                if self._routes is None:
-                    self.look()
-                    self._thread = threading.Thread(target=self._follow, name="models", daemon=True)
-                    self._thread.start()
+            self.look()
+            self._thread = threading.Thread(target=self._follow, name="models", daemon=True)
+            self._thread.start()
         assert self._routes is not None
         return self._routes
 
-    def _newest_of(self, name: str) -> str:
-        version = self._newest.get(name) or self._latest(name)
-        if version is None:
-            raise NotFound(f"no model and no surface is called {name}", "`pymk model list` shows the models.")
+    def _newest_of(self, name: str, deadline: Deadline) -> str:
+        version = self._newest.get(name) or self._reads.read(
+            f"the newest version of {name}", lambda: self._read_newest(name), deadline
+        )
         if len(self._asked) < MOST_NAMES:
             self._newest[name] = version
             self._asked.add(name)
         return version
+
+    def _read_newest(self, name: str) -> str:
+        version = self._latest(name)
+        if version is None:
+            raise NotFound(f"no model and no surface is called {name}", "`pymk model list` shows the models.")
+        return version
+
+    def _read_spec(self, ref: ModelRef) -> ModelSpec:
+        found = Registry(self._opened()).get(ref.name, ref.version).spec
+        refuse_lists(found)
+        if len(self._specs) >= MOST_NAMES:
+            self._specs = {}
+        self._specs[ref] = found
+        return found
 
     def _latest(self, name: str) -> str | None:
         found = Registry(self._opened()).latest(name)

@@ -21,6 +21,9 @@ from lookup_api.root.root_metrics import FAILED, LATE, NO_MODEL, UNKNOWN, RootMe
 
 log = logging.getLogger(__name__)
 
+OF_DEADLINE = 0.5
+"""The share of a request's time in which it is looked up what names mean; models that are known have the rest."""
+
 
 class ModelFailed(PymkError):
     """A model did not score; another may."""
@@ -50,9 +53,10 @@ class Root:
         self._pool = ThreadPoolExecutor(at_once, "root") if at_once > 1 else None
         self._sparing = Sparing(log)
 
-    def named(self, asked: Sequence[str], user_id: int) -> list[Named | Scored]:
+    def named(self, asked: Sequence[str], user_id: int, deadline: Deadline) -> list[Named | Scored]:
         """Who scores for each name, in order; where that cannot be told, what became of it."""
-        return [self._named(name, user_id) for name in asked]
+        soon = deadline.within(OF_DEADLINE * deadline.left_s)
+        return [self._named(name, user_id, soon) for name in asked]
 
     def score(
         self, named: Sequence[Named | Scored], gathered: Gathered, own: RanksPairs | None, deadline: Deadline
@@ -87,11 +91,11 @@ class Root:
             return OwnRanker(own)
         return OnLeaf(named.ref, named.spec, self._leaf)
 
-    def _named(self, asked: str, user_id: int) -> Named | Scored:
+    def _named(self, asked: str, user_id: int, deadline: Deadline) -> Named | Scored:
         try:
-            return self._catalog.named(asked, user_id)
+            return self._catalog.named(asked, user_id, deadline)
         except PymkError as error:
-            why = UNKNOWN if isinstance(error, NotFound | UsageError) else FAILED
+            why = UNKNOWN if isinstance(error, UsageError) else outcome_of(error)
             self._counts.failed(NO_MODEL, why)
             return self._failed(asked, why, error)
 

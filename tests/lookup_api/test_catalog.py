@@ -1,5 +1,6 @@
 """What a name means is looked up in the store, and followed there."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,19 @@ import pytest
 from infra.errors import NotFound, StoreError, UsageError
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
+from infra.models import ModelVersion, Registry
 from infra.store import ObjectStore, open_store
+from lookup_api.deadline import Deadline, TooLate
+from lookup_api.root import store_reads
 from lookup_api.root.catalog import Catalog
 from tests.suites.leaf_models import push, trees
 
 USER = 1
+
+
+def soon() -> Deadline:
+    """Long enough for a store that answers, on a busy machine too."""
+    return Deadline.after(60)
 
 
 @pytest.fixture
@@ -34,33 +43,36 @@ def route(store: ObjectStore, surface: str, **parts: object) -> None:
 
 
 def test_a_model_without_a_version_is_the_one_pushed_last(store: ObjectStore, catalog: Catalog) -> None:
-    assert catalog.named("small", USER).model == "small@1"
+    assert catalog.named("small", USER, soon()).model == "small@1"
     push(store, "2", name="other")
-    assert catalog.named("other", USER).model == "other@2"
+    assert catalog.named("other", USER, soon()).model == "other@2"
     push(store, "3")
-    assert catalog.named("small", USER).model == "small@1"
+    assert catalog.named("small", USER, soon()).model == "small@1"
     catalog.look()
-    assert catalog.named("small", USER).model == "small@3"
-    assert catalog.named("small@1", USER).model == "small@1"
+    assert catalog.named("small", USER, soon()).model == "small@3"
+    assert catalog.named("small@1", USER, soon()).model == "small@1"
 
 
 def test_a_surface_is_its_route_as_of_the_last_look(store: ObjectStore, catalog: Catalog) -> None:
-    assert (catalog.named(LOOKUP, USER).model, catalog.named("release", USER).model) == ("release", "release")
+    assert (catalog.named(LOOKUP, USER, soon()).model, catalog.named("release", USER, soon()).model) == (
+        "release",
+        "release",
+    )
     with pytest.raises(NotFound, match="home"):
-        catalog.named("home", USER)
+        catalog.named("home", USER, soon())
     one, two = ModelRef(name="small", version="1"), push(store, "2")
     route(store, "home", stable=one, canary=Canary(model=two, share=0.5))
     catalog.look()
     wanted = RouteStore(store).read().of("home").route
     for user in range(20):
-        found = catalog.named("home", user)
+        found = catalog.named("home", user, soon())
         assert (found.asked, found.ref) == ("home", wanted.of(wanted.variant("home", user)))
 
 
 @pytest.mark.parametrize("name", ["a b", "small@", "@1", "small@a@b", "", "../small", "none@1", "none"])
 def test_a_name_of_nothing_is_refused(catalog: Catalog, name: str) -> None:
     with pytest.raises((NotFound, UsageError)):
-        catalog.named(name, USER)
+        catalog.named(name, USER, soon())
 
 
 def test_a_model_of_lists_is_refused(store: ObjectStore, catalog: Catalog) -> None:
@@ -68,13 +80,13 @@ def test_a_model_of_lists_is_refused(store: ObjectStore, catalog: Catalog) -> No
     push(store, "10", trees(10, 2), inputs=(InputSpec(name="walk", width=2),))
     for version in ("9", "10"):
         with pytest.raises(UsageError, match="scores lists, or takes columns that are wide"):
-            catalog.named(f"small@{version}", USER)
+            catalog.named(f"small@{version}", USER, soon())
 
 
 def test_what_was_known_holds_while_the_store_is_away(
     store: ObjectStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert catalog.named("small", USER).model == "small@1"
+    assert catalog.named("small", USER, soon()).model == "small@1"
 
     def away(self: RouteStore) -> None:
         raise StoreError("away")
@@ -82,5 +94,75 @@ def test_what_was_known_holds_while_the_store_is_away(
     monkeypatch.setattr(RouteStore, "stored", away)
     with pytest.raises(StoreError):
         catalog.look()
-    assert catalog.named("small", USER).model == "small@1"
-    assert catalog.named(LOOKUP, USER).model == "release"
+    assert catalog.named("small", USER, soon()).model == "small@1"
+    assert catalog.named(LOOKUP, USER, soon()).model == "release"
+
+
+def test_a_store_that_hangs_holds_no_request_beyond_its_deadline_and_later_ones_not_at_all(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, stored = threading.Event(), RouteStore.stored
+
+    def hung(self: RouteStore) -> object:
+        going_on.wait()
+        return stored(self)
+
+    monkeypatch.setattr(RouteStore, "stored", hung)
+    with pytest.raises(TooLate):
+        catalog.named("small", USER, Deadline.after(0.01))
+    monkeypatch.setattr(store_reads, "PATIENCE_S", 0.0)
+    for name in ("small", "other", "small@1"):
+        with pytest.raises(StoreError, match="does not answer"):
+            catalog.named(name, USER, Deadline.after(3600))
+    assert catalog.named("release", USER, soon()).model == "release"
+    monkeypatch.undo()
+    monkeypatch.setattr(store_reads, "PATIENCE_S", 3600.0)
+    going_on.set()
+    assert catalog.named("small", USER, soon()).model == "small@1"
+
+
+def test_what_the_store_does_not_have_is_not_looked_for_again_at_once(
+    store: ObjectStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    latest, get = Registry.latest, Registry.get
+
+    def of_name(self: Registry, name: str) -> ModelVersion | None:
+        looked.append(name)
+        return latest(self, name)
+
+    def of_version(self: Registry, name: str, version: str) -> ModelVersion:
+        looked.append(f"{name}@{version}")
+        return get(self, name, version)
+
+    monkeypatch.setattr(Registry, "latest", of_name)
+    monkeypatch.setattr(Registry, "get", of_version)
+    for _ in range(3):
+        for name in ("none", "none@1"):
+            with pytest.raises(NotFound):
+                catalog.named(name, USER, soon())
+    assert looked == ["none", "none@1"]
+
+
+def test_a_store_that_is_away_is_asked_again_after_a_while(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(self: RouteStore) -> None:
+        raise StoreError("away")
+
+    monkeypatch.setattr(store_reads, "FAILED_S", 0.0)
+    with monkeypatch.context() as changed:
+        changed.setattr(RouteStore, "stored", away)
+        with pytest.raises(StoreError, match="away"):
+            catalog.named("small", USER, soon())
+    assert catalog.named("small", USER, soon()).model == "small@1"
+
+
+def test_no_more_waits_for_a_store_than_is_worth_waiting_for(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on = threading.Event()
+    monkeypatch.setattr(Registry, "get", lambda self, name, version: going_on.wait())
+    monkeypatch.setattr(store_reads, "MOST_WAITING", 2)
+    for name in ("a@1", "b@1"):
+        with pytest.raises(TooLate):
+            catalog.named(name, USER, Deadline.after(0))
+    with pytest.raises(StoreError, match="too much else"):
+        catalog.named("c@1", USER, soon())
+    going_on.set()
