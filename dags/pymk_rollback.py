@@ -8,6 +8,9 @@ withdrawn: its own night run again does not bring it back, `pymk release publish
 **Before**: `pymk release list --store STORE` shows the releases, oldest first. **After**: find out what was wrong; the
 next night publishes again. Pause `pymk_hourly` where its releases are at fault.
 
+A run goes back once: tried again or cleared it goes where it was to go at first, and nowhere where it has been there;
+trigger anew to go further. A release with faults, or a newer one that was not served before, is refused.
+
 The reason is kept in the store, `audit/TIME-rollback-….json`, with the run and who triggered it.
 """
 

@@ -1,4 +1,7 @@
-"""What people did to a store by hand, and why: `{store}/audit/{time}-{action}-….json`, completed when it is done."""
+"""What people did to a store by hand, and why: `{store}/audit/{time}-{action}-….json`, completed when it is done.
+
+It is what a task that is tried again knows of its first try: what was intended is kept before anything is done.
+"""
 
 import getpass
 import os
@@ -15,12 +18,13 @@ from infra.store import ObjectStore
 from infra.times import format_time
 
 FOLDER = "audit"
+RUN = "PYMK_RUN_ID"
 
 
 @dataclass(frozen=True)
 class Deed:
     """action: such as rollback. by: the Airflow run, else the user of the machine. done: false where it may not have
-    ended. result: what it came to, as JSON values.
+    ended. result: what it came to, or was to come to where it may not have ended, as JSON values.
     """
 
     action: str
@@ -36,21 +40,23 @@ class Deed:
 
 
 @contextmanager
-def recorded(store: ObjectStore, action: str, reason: str | None) -> Iterator[dict[str, Any]]:
+def recorded(
+    store: ObjectStore, action: str, reason: str | None, intended: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
     """Records the deed before the block, as one of unknown end, and after it as done, with what the block put into the
-    dictionary. A block that raises leaves the first record.
+    dictionary, which begins as what is intended. A block that raises leaves the first record.
     """
-    deed = Deed(action, format_time(datetime.now(UTC)), who(), reason)
+    deed = Deed(action, format_time(datetime.now(UTC)), who(), reason, result=dict(intended or {}))
     key = f"{deed.key}-{uuid.uuid4().hex[:8]}.json"
     store.put(key, orjson.dumps(asdict(deed), option=orjson.OPT_INDENT_2), if_absent=True)
-    result: dict[str, Any] = {}
+    result = dict(deed.result)
     yield result
     store.put(key, orjson.dumps(asdict(replace(deed, done=True, result=result)), option=orjson.OPT_INDENT_2))
 
 
 def who() -> str:
     """PYMK_RUN_ID, which the DAGs set, else the user of this machine."""
-    if run := os.environ.get("PYMK_RUN_ID"):
+    if run := os.environ.get(RUN):
         return run
     try:
         return getpass.getuser()
@@ -58,6 +64,14 @@ def who() -> str:
         return str(os.getuid())
 
 
-def deeds(store: ObjectStore) -> list[Deed]:
-    """All that is recorded, oldest first."""
-    return [Deed(**orjson.loads(store.get(info.key).data)) for info in store.list(f"{FOLDER}/")]
+def deeds(store: ObjectStore, action: str = "") -> list[Deed]:
+    """All that is recorded, or all of one action, oldest first."""
+    keys = [info.key for info in store.list(f"{FOLDER}/") if f"-{action}" in info.key]
+    found = [Deed(**orjson.loads(store.get(key).data)) for key in keys]
+    return [deed for deed in found if action in ("", deed.action)]
+
+
+def tries(store: ObjectStore, action: str) -> list[Deed]:
+    """What this run of the scheduler, whose task is tried again or cleared, did of that before, first to last."""
+    run = os.environ.get(RUN)
+    return [deed for deed in deeds(store, action) if deed.by == run] if run else []

@@ -209,13 +209,8 @@ class ReleaseStore:
     def rollback(self, to: str | None = None) -> Release:
         """Points CURRENT back at `to`, or at the release it named before, once that verifies."""
         self._refuse_without_conditions()
-        pointer = self.pointer()
-        if not pointer:
-            raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
-        target = to or next((r for r in pointer.history if self.store.exists(_key(r))), None)
-        if target is None:
-            raise PymkError(f"{self.store.uri}: CURRENT has no earlier release", "Name one with --to ID.")
-        release = self.get(target)
+        release = self.get(to or self.before(self.pointer()))
+        target = release.release_id
         self.verify(release)
         while True:
             seen = self.look()
@@ -226,6 +221,15 @@ class ReleaseStore:
             leaving = [left.nightly] if left and left.nightly != release.nightly else []
             if self._swap(seen.stored, pointer.back_to(target, leaving=leaving)):
                 return release
+
+    def before(self, pointer: Pointer | None) -> str:
+        """The release that CURRENT named before and that is still there. Raises PymkError where there is none."""
+        if not pointer:
+            raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
+        for release_id in pointer.history:
+            if self.store.exists(_key(release_id)):
+                return release_id
+        raise PymkError(f"{self.store.uri}: CURRENT has no earlier release", "Name one with --to ID.")
 
     def verify(self, release: Release) -> None:
         """Reads every byte of the release. Raises CorruptArtifact or NotFound naming what is wrong."""

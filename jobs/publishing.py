@@ -184,10 +184,9 @@ def judge(
     repairing: a served release whose artifacts are gone or damaged counts as none.
     """
     found = Measured.of(manifests)
-    if found is None:
-        return [Finding(INTEGRITY, f"{release.release_id} has no report: no gate can be checked", True)]
-    if own := _own_faults(release, manifests):
-        return own
+    wrong = integrity_faults(release, manifests)
+    if found is None or wrong:
+        return wrong
     if served is None or served.release_id == release.release_id:
         return check(found, None, settings)
     try:
@@ -197,6 +196,14 @@ def judge(
             raise
         before = None
     return check(found, before, settings)
+
+
+def integrity_faults(release: Release, manifests: Mapping[str, Manifest]) -> list[Finding]:
+    """What no force passes, nor a rollback."""
+    found = Measured.of(manifests)
+    if found is None:
+        return [Finding(INTEGRITY, f"{release.release_id} has no report: no gate can be checked", True)]
+    return [*_own_faults(release, manifests), *faults("rankings", found.report)]
 
 
 def _own_faults(release: Release, manifests: Mapping[str, Manifest]) -> list[Finding]:

@@ -1,0 +1,54 @@
+"""Going back to an earlier release: by whom, why, and once for each run of a scheduler."""
+
+from typing import Any
+
+from infra.audit import recorded, tries
+from infra.errors import GateRefused, UsageError
+from infra.release_files import Pointer
+from infra.releases import Release, ReleaseStore, manifests_of
+from jobs.publishing import integrity_faults
+
+
+def roll_back(releases: ReleaseStore, to: str | None = None, reason: str | None = None) -> dict[str, Any]:
+    """Points CURRENT back at `to`, or at the release it named before: {"release_id", "published", "said"}.
+
+    A task that is tried again or cleared goes where its first try was to go, and nowhere where that was done:
+    "published" says whether CURRENT names that release. Raises UsageError for a release that is newer than the
+    served one and was not served before, GateRefused for one with faults, and what ReleaseStore.rollback raises.
+    """
+    pointer = releases.pointer()  # before the tries: who moved CURRENT has kept before what it was to do
+    for one in tries(releases.store, "rollback"):
+        if not one.result:
+            continue
+        to = str(one.result["release_id"])
+        if one.done or (pointer and one.result.get("from") in pointer.withdrawn):
+            return _done_before(to, pointer)
+    target = releases.get(to or releases.before(pointer))
+    _refuse(releases, target, pointer)
+    intended = {"release_id": target.release_id, "from": pointer and pointer.release_id}
+    with recorded(releases.store, "rollback", reason, intended):
+        releases.rollback(target.release_id)
+    return {"release_id": target.release_id, "published": True, "said": f"rolled back to {target.release_id}"}
+
+
+def _done_before(release_id: str, pointer: Pointer | None) -> dict[str, Any]:
+    stays = pointer is not None and pointer.release_id == release_id
+    since = "" if stays or pointer is None else f"; CURRENT names {pointer.release_id} since"
+    said = f"this run has rolled back to {release_id} before{since}"
+    return {"release_id": release_id, "published": stays, "said": said}
+
+
+def _refuse(releases: ReleaseStore, target: Release, pointer: Pointer | None) -> None:
+    name = target.release_id
+    served = releases.current(repairing=True)
+    known = pointer is None or name in (pointer.release_id, *pointer.history, *pointer.withdrawn)
+    if served and pointer and not known and releases.is_newer(target, served, pointer):
+        raise UsageError(
+            f"{name}: is not older than {served.release_id}, which is served, nor does CURRENT remember it",
+            f"`pymk release publish {name}` asks its gates; --force --reason TEXT passes those of quality.",
+        )
+    if wrong := integrity_faults(target, manifests_of(releases.store, target)):
+        raise GateRefused(
+            f"{name} is not served: " + "; ".join(str(finding) for finding in wrong),
+            "CURRENT is unchanged. Nothing passes the gate of integrity: name another release with --to ID.",
+        )

@@ -1,0 +1,134 @@
+"""Going back: once for each run of a scheduler, never forward, and never to a release with faults."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.audit import deeds
+from infra.errors import GateRefused, PymkError, StoreError, UsageError
+from infra.releases import Release, ReleaseStore
+from infra.store import ObjectStore, open_store
+from jobs.rollback import roll_back
+from tests.jobs.test_publishing import FAULTY, WORSE, current, make_night, publish
+from tests.jobs.test_publishing_deltas import hours, make_delta
+from tests.suites.command import pymk_json
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def nights(store: ObjectStore) -> list[Release]:
+    made = [make_night(store, day) for day in range(4)]
+    for release in made:
+        publish(store, release)
+    return made
+
+
+@pytest.fixture
+def in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYMK_RUN_ID", "pymk_rollback/manual__1 by ada")
+
+
+class Cut(ReleaseStore):
+    """A store that fails just before or just after CURRENT moved."""
+
+    moves = False
+
+    def rollback(self, to: str | None = None) -> Release:
+        if self.moves:
+            super().rollback(to)
+        raise StoreError("the network is gone")
+
+
+@pytest.mark.usefixtures("in_a_run")
+class TestInARun:
+    @pytest.mark.parametrize("moves", [False, True])
+    def test_a_task_that_is_tried_again_goes_back_once(
+        self, store: ObjectStore, nights: list[Release], moves: bool
+    ) -> None:
+        failing = Cut(store)
+        failing.moves = moves
+        with pytest.raises(StoreError):
+            roll_back(failing)
+        for _ in range(2):
+            made = roll_back(ReleaseStore(store))
+            assert (made["release_id"], made["published"]) == (nights[2].release_id, True)
+            assert current(store) == nights[2].release_id
+
+    def test_a_run_that_is_cleared_later_moves_nothing(self, store: ObjectStore, nights: list[Release]) -> None:
+        roll_back(ReleaseStore(store), nights[1].release_id)
+        publish(store, newer := make_night(store, 9))
+        made = roll_back(ReleaseStore(store), nights[1].release_id)
+        assert not made["published"]
+        assert f"CURRENT names {newer.release_id} since" in made["said"]
+        assert current(store) == newer.release_id
+
+    def test_what_came_between_two_tries_is_left_too(self, store: ObjectStore, nights: list[Release]) -> None:
+        with pytest.raises(StoreError):
+            roll_back(Cut(store))
+        publish(store, make_delta(store, nights[3], hours(nights[3], 1)))
+        assert roll_back(ReleaseStore(store))["release_id"] == nights[2].release_id
+        assert current(store) == nights[2].release_id
+
+    def test_another_run_goes_back_further(
+        self, store: ObjectStore, nights: list[Release], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        roll_back(ReleaseStore(store))
+        monkeypatch.setenv("PYMK_RUN_ID", "pymk_rollback/manual__2 by ada")
+        assert roll_back(ReleaseStore(store))["release_id"] == nights[1].release_id == current(store)
+        assert [deed.result["from"] for deed in deeds(store, "rollback")] == [
+            nights[3].release_id,
+            nights[2].release_id,
+        ]
+
+
+def test_who_types_it_twice_goes_back_twice(store: ObjectStore, nights: list[Release]) -> None:
+    for night in (nights[2], nights[1]):
+        made = pymk_json("release", "rollback", f"--store={store.uri}", "--reason=too old")
+        assert made == {"release_id": night.release_id, "published": True, "said": f"rolled back to {night.release_id}"}
+    assert [(deed.done, deed.reason) for deed in deeds(store)] == [(True, "too old")] * 2
+
+
+@pytest.mark.parametrize("day", [0, 9])
+def test_nothing_goes_back_to_a_release_with_faults(store: ObjectStore, day: int) -> None:
+    served = make_night(store, 5)
+    publish(store, served)
+    faulty = make_night(store, day, **FAULTY)
+    expected: dict[int, Any] = {
+        0: (GateRefused, "7 rows show an existing friend"),
+        9: (UsageError, "nor does CURRENT remember it"),
+    }
+    error, said = expected[day]
+    with pytest.raises(error, match=said):
+        roll_back(ReleaseStore(store), faulty.release_id)
+    assert current(store) == served.release_id
+    assert deeds(store) == []
+
+
+def test_a_delta_with_faults_is_refused_though_its_night_is_sound(store: ObjectStore, nights: list[Release]) -> None:
+    faulty = make_delta(store, nights[1], hours(nights[1], 1), {"faults": {"excluded": 3}})
+    with pytest.raises(GateRefused, match="3 rows show a blocked"):
+        roll_back(ReleaseStore(store), faulty.release_id)
+    assert roll_back(ReleaseStore(store), nights[1].release_id)["published"]
+
+
+def test_forward_is_only_what_was_served_before(store: ObjectStore, nights: list[Release]) -> None:
+    refused = make_night(store, 6, **WORSE)
+    with pytest.raises(UsageError, match=r"nor does CURRENT remember it.*pymk release publish"):
+        roll_back(ReleaseStore(store), refused.release_id)
+    roll_back(ReleaseStore(store), nights[0].release_id)
+    assert roll_back(ReleaseStore(store), nights[3].release_id)["published"], "it was withdrawn by mistake"
+
+
+def test_the_night_below_a_delta_can_be_named_though_it_was_never_served_bare(store: ObjectStore) -> None:
+    night = make_night(store, 0)
+    publish(store, make_delta(store, night, hours(night, 1)))
+    assert roll_back(ReleaseStore(store), night.release_id)["published"]
+
+
+def test_before_the_first_release_there_is_nothing_to_go_back_to(store: ObjectStore) -> None:
+    with pytest.raises(PymkError, match="nothing was published"):
+        roll_back(ReleaseStore(store))
