@@ -143,16 +143,11 @@ def rollback(
     reason: Why = None,
     json: Json = False,
 ) -> None:
-    """Point CURRENT back at an earlier release."""
-    opened = open_store(store, writable=True)
-    with recorded(opened, "rollback", reason) as deed:
-        release = ReleaseStore(opened).rollback(to)
-        deed["release_id"] = release.release_id
-    output.show(
-        {"release_id": release.release_id, "published": True},
-        json,
-        lambda c: c.print(f"rolled back to {release.release_id}"),
-    )
+    """Point CURRENT back at an earlier release, once for each run of a scheduler (PYMK_RUN_ID)."""
+    from jobs.rollback import roll_back
+
+    made = roll_back(ReleaseStore(open_store(store, writable=True)), to, reason)
+    output.show(made, json, lambda c: c.print(made["said"], markup=False))
 
 
 @release_app.command()
