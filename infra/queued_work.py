@@ -7,42 +7,52 @@ worker, as another takes it; what was being done is lost with the one who did it
 import secrets
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from infra.errors import StoreError
-from infra.live_stream import Link
-from infra.redis_connection import explained, is_cluster, is_redis, shown
+from infra.redis_connection import is_cluster, is_redis
+from infra.steady_time import earliest_us
+from infra.store import folder_of
 
 FILE = "queued.sqlite"
-PREFIX = "pymk:work:"
-QUEUE = f"{PREFIX}queue"
 ID_BYTES = 16
 PATIENCE_S = 2.0
 """Waiting for others who write to the file."""
+BESIDE_BYTES = 512
+"""What is kept of any work beside its data, roughly."""
 QUEUED, TAKEN, DONE = "queued", "taken", "done"
-_MARKS = {b"q": QUEUED, b"t": TAKEN, b"d": DONE}
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """state: queued, taken or done. since_s: when it came to be so, seconds since 1970. data: of done work its result,
-    else what there is to do."""
+    """state: queued, taken or done. age_s: since when it is so. data: of done work its result, else what there is to
+    do."""
 
     state: str
-    since_s: float
+    age_s: float
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """waiting: work that may wait. kept_bytes: of all work, whether it waits, is being done or is done. life_s: of what
+    waits, and again of a result."""
+
+    waiting: int
+    kept_bytes: int
+    life_s: float
 
 
 class QueuedWork(Protocol):
     """Thread-safe. Ids cannot be guessed. Everything raises StoreError where the file or the server cannot be used."""
 
-    def put(self, data: bytes) -> str | None:
-        """The id under which it is found; None where as much waits as may."""
+    def put(self, data: bytes, room_bytes: int = 0) -> str | None:
+        """The id under which it is found; None where as much waits, or is kept, as may. room_bytes: that its result may
+        take, and so has from now on."""
         ...
 
     def take(self) -> tuple[str, bytes] | None:
@@ -50,44 +60,73 @@ class QueuedWork(Protocol):
         ...
 
     def finish(self, work_id: str, result: bytes) -> None:
-        """Keeps the result, from now on for as long as any."""
+        """Keeps the result, from now on for as long as any; nothing of work that is no more."""
         ...
 
     def get(self, work_id: str) -> Work | None:
         """None for what there never was, or is no more."""
         ...
 
-    def close(self) -> None: ...
+    def clear(self) -> int:
+        """Forgets all work, in whatever state; how much there was."""
+        ...
+
+    def close(self) -> None:
+        """For good: what is asked for later raises StoreError, or is as if a new one was opened."""
+        ...
 
 
-def open_queue(uri: str, most: int, life_s: float, timeout_s: float) -> QueuedWork:
-    """In a folder, or at an address of Redis. most: that may wait. life_s: of what waits, and again of a result.
-
-    timeout_s: for an answer of Redis.
-    """
+def open_queue(uri: str, bounds: Bounds, timeout_s: float) -> QueuedWork:
+    """In a folder, or at an address of Redis. timeout_s: for an answer of Redis."""
     if is_redis(uri) or is_cluster(uri):
-        return RedisQueue(uri, most, life_s, timeout_s)
-    return FileQueue(Path(uri) / FILE, most, life_s)
+        from infra.queued_redis import RedisQueue
+
+        return RedisQueue(uri, bounds, timeout_s)
+    return FileQueue(folder_of(uri) / FILE, bounds)
+
+
+def _earliest_s() -> float:
+    """A clock that jumps ahead ends nothing."""
+    return earliest_us() / 1e6
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS kept (id TEXT UNIQUE, state TEXT, since REAL, ends REAL, bytes INTEGER, data BLOB);
+CREATE INDEX IF NOT EXISTS by_state ON kept (state);
+CREATE INDEX IF NOT EXISTS by_end ON kept (ends);
+CREATE TABLE IF NOT EXISTS total (bytes INTEGER);
+INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
+CREATE TRIGGER IF NOT EXISTS put AFTER INSERT ON kept BEGIN UPDATE total SET bytes = bytes + NEW.bytes; END;
+CREATE TRIGGER IF NOT EXISTS finished AFTER UPDATE OF bytes ON kept
+    BEGIN UPDATE total SET bytes = bytes + NEW.bytes - OLD.bytes; END;
+CREATE TRIGGER IF NOT EXISTS forgotten AFTER DELETE ON kept BEGIN UPDATE total SET bytes = bytes - OLD.bytes; END;
+DROP TABLE IF EXISTS work;
+"""
+"""The last was the table before there were bytes."""
 
 
 class FileQueue:
     """The file is made by the first work that is put there."""
 
-    def __init__(self, path: Path, most: int, life_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, bounds: Bounds, clock: Callable[[], float] = _earliest_s) -> None:
         self._path = path
-        self._most = most
-        self._life_s = life_s
+        self._bounds = bounds
         self._clock = clock
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
+        self._closed = False
 
-    def put(self, data: bytes) -> str | None:
+    def put(self, data: bytes, room_bytes: int = 0) -> str | None:
         work_id, now = secrets.token_hex(ID_BYTES), self._clock()
-        with self._using() as db:
+        size, bounds = max(len(data), room_bytes) + BESIDE_BYTES, self._bounds
+        with self._using() as db, _at_once(db):
             _forget(db, now)
-            if db.execute("SELECT count(*) FROM work WHERE state = 'queued'").fetchone()[0] >= self._most:
+            (waiting,) = db.execute("SELECT count(*) FROM kept WHERE state = 'queued'").fetchone()
+            (kept,) = db.execute("SELECT bytes FROM total").fetchone()
+            if waiting >= bounds.waiting or kept + size > bounds.kept_bytes:
                 return None
-            db.execute("INSERT INTO work VALUES (?, 'queued', ?, ?, ?)", (work_id, now, now + self._life_s, data))
+            row = (work_id, now, now + bounds.life_s, size, data)
+            db.execute("INSERT INTO kept VALUES (?, 'queued', ?, ?, ?, ?)", row)
         return work_id
 
     def take(self) -> tuple[str, bytes] | None:
@@ -96,11 +135,11 @@ class FileQueue:
         with self._using() as db:
             now = self._clock()
             _forget(db, now)
-            waits = "FROM work WHERE state = 'queued' AND ends > ? ORDER BY rowid LIMIT 1"
+            waits = "FROM kept WHERE state = 'queued' AND ends > ? ORDER BY rowid LIMIT 1"
             if db.execute(f"SELECT 1 {waits}", (now,)).fetchone() is None:  # looking takes no lock
                 return None
             found = db.execute(
-                f"UPDATE work SET state = 'taken', since = ? WHERE id = (SELECT id {waits}) RETURNING id, data",
+                f"UPDATE kept SET state = 'taken', since = ? WHERE id = (SELECT id {waits}) RETURNING id, data",
                 (now, now),
             ).fetchone()
         return None if found is None else (found[0], found[1])
@@ -109,21 +148,30 @@ class FileQueue:
         now = self._clock()
         with self._using() as db:
             db.execute(
-                "UPDATE work SET state = 'done', since = ?, ends = ?, data = ? WHERE id = ?",
-                (now, now + self._life_s, result, work_id),
+                "UPDATE kept SET state = 'done', since = ?, ends = ?, bytes = ?, data = ? WHERE id = ?",
+                (now, now + self._bounds.life_s, len(result) + BESIDE_BYTES, result, work_id),
             )
 
     def get(self, work_id: str) -> Work | None:
         if self._opened is None and not self._path.exists():
             return None
+        now = self._clock()
         with self._using() as db:
-            found = db.execute(
-                "SELECT state, since, data FROM work WHERE id = ? AND ends > ?", (work_id, self._clock())
-            ).fetchone()
+            asked = "SELECT state, ? - since, data FROM kept WHERE id = ? AND ends > ?"
+            found = db.execute(asked, (now, work_id, now)).fetchone()
         return None if found is None else Work(*found)
+
+    def clear(self) -> int:
+        if self._opened is None and not self._path.exists():
+            return 0
+        with self._using() as db:
+            gone = db.execute("DELETE FROM kept").rowcount
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # else the pages before are still in the journal
+        return gone
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             if self._opened is not None:
                 self._opened.close()
                 self._opened = None
@@ -132,6 +180,8 @@ class FileQueue:
     def _using(self) -> Iterator[sqlite3.Connection]:
         """One statement after the other, each kept at once."""
         with self._lock:
+            if self._closed:
+                raise StoreError(f"{self._path}: was closed, as its server stops")
             try:
                 self._opened = self._opened or self._open()
                 yield self._opened
@@ -146,66 +196,28 @@ class FileQueue:
             self._path.chmod(0o600)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("CREATE TABLE IF NOT EXISTS work (id TEXT UNIQUE, state TEXT, since REAL, ends REAL, data BLOB)")
+            db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'forgotten'").fetchone() is None:
+                db.executescript(f"BEGIN IMMEDIATE;{_TABLES}COMMIT;")
             return db
         except BaseException:
             db.close()
             raise
 
 
+@contextmanager
+def _at_once(db: sqlite3.Connection) -> Iterator[None]:
+    """What is found holds until what follows from it is written."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
 def _forget(db: sqlite3.Connection, now: float) -> None:
     """What is too old goes, and is overwritten. Looking takes no lock."""
-    if db.execute("SELECT 1 FROM work WHERE ends <= ? LIMIT 1", (now,)).fetchone() is not None:
-        db.execute("DELETE FROM work WHERE ends <= ?", (now,))
-
-
-class RedisQueue:
-    """Work is a key of its own that Redis forgets by itself, and the queue a list of their ids."""
-
-    def __init__(self, uri: str, most: int, life_s: float, timeout_s: float) -> None:
-        self._shown = shown(uri)
-        self._most = most
-        self._life_ms = int(life_s * 1000)
-        self._link = Link(uri, timeout_s)
-
-    @property
-    def _client(self) -> Any:
-        return self._link.client
-
-    def put(self, data: bytes) -> str | None:
-        work_id = secrets.token_hex(ID_BYTES)
-        with explained(self._shown):
-            if self._client.llen(QUEUE) >= self._most:
-                return None
-            self._put(work_id, b"q", data)
-            self._client.lpush(QUEUE, work_id)
-        return work_id
-
-    def take(self) -> tuple[str, bytes] | None:
-        with explained(self._shown):
-            while (found := self._client.rpop(QUEUE)) is not None:
-                work_id = found.decode()
-                work = self._get(work_id)
-                if work is not None:  # else it waited for too long
-                    self._put(work_id, b"t", work.data)
-                    return work_id, work.data
-        return None
-
-    def finish(self, work_id: str, result: bytes) -> None:
-        with explained(self._shown):
-            self._put(work_id, b"d", result)
-
-    def get(self, work_id: str) -> Work | None:
-        with explained(self._shown):
-            return self._get(work_id)
-
-    def close(self) -> None:
-        self._link.close()
-
-    def _put(self, work_id: str, mark: bytes, data: bytes) -> None:
-        value = b"%b%016.3f%b" % (mark, time.time(), data)
-        self._client.set(f"{PREFIX}{work_id}", value, px=self._life_ms)
-
-    def _get(self, work_id: str) -> Work | None:
-        value: bytes | None = self._client.get(f"{PREFIX}{work_id}")
-        return None if value is None else Work(_MARKS[value[:1]], float(value[1:17]), value[17:])
+    if db.execute("SELECT 1 FROM kept WHERE ends <= ? LIMIT 1", (now,)).fetchone() is not None:
+        db.execute("DELETE FROM kept WHERE ends <= ?", (now,))

@@ -91,6 +91,12 @@ class ApiSettings(Section):
     score_queue: int = Field(
         1000, ge=0, le=1_000_000, description="Requests to /v1/score?async=1 that may wait; 0 takes none."
     )
+    score_queue_mib: int = Field(
+        256,
+        ge=1,
+        le=2**20,
+        description="MiB that such requests and their results may take, beside live facts; when full, none is taken.",
+    )
     score_life_s: float = Field(
         600, ge=1, le=86_400, description="Seconds for which such a request waits, and then its result is kept."
     )

@@ -120,8 +120,14 @@ def open_store(uri: str, *, writable: bool = False, create: bool = False) -> Obj
     if parts.scheme in ("", "file") and parts.path:
         from infra.store_folder import FolderStore
 
-        return FolderStore.open(Path(parts.path if parts.scheme else uri), writable=writable, create=create)
+        return FolderStore.open(folder_of(uri), writable=writable, create=create)
     raise UsageError(f"{uri!r}: not a store", "Give a folder or s3://bucket/prefix.")
+
+
+def folder_of(uri: str) -> Path:
+    """The folder that a path or `file://` names; `~` is the user's own."""
+    parts = urlsplit(uri)
+    return Path(parts.path if parts.scheme else uri).expanduser()
 
 
 def check_key(key: str) -> str:

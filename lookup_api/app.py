@@ -2,17 +2,19 @@
 
 import gc
 import os
+from dataclasses import replace
 from ipaddress import ip_address
 
 from infra import settings as settings_module
 from infra.errors import UsageError
 from infra.key_ring import KeyRing
 from infra.live_facts import facts_uri
-from infra.queued_work import open_queue
+from infra.queued_work import Bounds, open_queue
 from infra.redis_connection import is_redis
 from infra.request_threads import threads_of
 from infra.settings import Settings
 from lookup_api import logs, pages, problems
+from lookup_api.bodies import Bodies
 from lookup_api.door import Door
 from lookup_api.erasure_watch import ErasureWatch
 from lookup_api.facts_access import FactsAccess
@@ -62,6 +64,7 @@ class Parts:
         self.request_ids = RequestIds()
         self.load = Load(threads_of(settings), settings.ladder.fewer_at, settings.ladder.no_live_at)
         self.load.told = self.lookup.counts.busy
+        self.bodies = Bodies(self.spare, self.load, self.keys, api.retry_after_s)
         self.key_limit = RateLimit(KEY, api.key_per_s) if api.key_per_s else None
         self.user_limit = RateLimit(USER, api.user_per_s) if api.user_per_s else None
         limits = [limit for limit in (self.key_limit, self.user_limit) if limit is not None]
@@ -77,8 +80,10 @@ class Parts:
 
     def _later(self, facts_at: str, settings: Settings) -> LaterScores:
         api = settings.api
-        queue = open_queue(facts_at, api.score_queue, api.score_life_s, settings.events.redis_timeout_ms / 1e3)
-        return LaterScores(queue, self.scoring, self.watch, self.facts.of, self.load, api.score_life_s)
+        bounds = Bounds(api.score_queue, api.score_queue_mib << 20, api.score_life_s)
+        queue = open_queue(facts_at, bounds, settings.events.redis_timeout_ms / 1e3)
+        scoring = replace(self.scoring, root=self.scoring.root.one_by_one())
+        return LaterScores(queue, scoring, self.watch, self.facts.of, self.load, api.score_life_s)
 
     def start(self) -> None:
         self.keys.start()
@@ -130,7 +135,7 @@ class Parts:
             is_draining,
             ReleaseList(self.store_uri),
             self.tracing,
-            self.spare,
+            self.bodies,
         )
 
     def score_routes(self) -> ScoreRoutes:
@@ -143,7 +148,8 @@ class Parts:
             self.metrics,
             self.load,
             self.request_ids,
-            self.spare,
+            self.bodies,
+            self.user_limit,
             api.score_candidates,
             self.settings.ladder.deadline_ms / 1e3,
             api.retry_after_s,

@@ -8,14 +8,13 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from infra.errors import PymkError
-from infra.queued_work import DONE, QUEUED, QueuedWork
+from infra.errors import StoreError
+from infra.queued_work import DONE, QUEUED, QueuedWork, Work
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Facts
 from lookup_api.load import FULL, Load
@@ -34,6 +33,8 @@ TIME_S = 30.0
 """That one request may take."""
 LOST_S = 60.0
 """After it was taken; whoever took it ended before it was done."""
+SCORE_BYTES, ID_BYTES = 16, 24
+"""In JSON, with what divides them."""
 FAILED, RUNNING = "failed", "running"
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -73,26 +74,27 @@ class LaterScores:
 
     def put(self, query: ScoreQuery) -> dict[str, Any]:
         """What a caller is told of a request that was taken. Raises Problem (503) where too many wait, StoreError."""
-        work_id = self._queue.put(query.to_json())
+        work_id = self._queue.put(query.to_json(), room_of(query))
         if work_id is None:
             later = {"Retry-After": str(self._scoring.retry_after_s)}
             raise Problem(503, "queue-full", "Too many requests wait to be scored.", later)
         self._wake.set()
         return {"id": work_id, "status": QUEUED, "kept_s": self._life_s}
 
-    def get(self, work_id: str) -> dict[str, Any]:
-        """What became of a request. Raises Problem (404) for one that is not known, or no more; StoreError.
-
-        Rules run again: who must not be shown by now has no score any more.
-        """
+    def look(self, work_id: str) -> Work:
+        """What the queue knows of a request. Raises Problem (404) for one that is not known, or no more; StoreError."""
         work = self._queue.get(work_id) if _ID.fullmatch(work_id) else None
         if work is None:
             raise Problem(404, "no-such-request", "No request of this id is known, or it is too long ago.")
+        return work
+
+    def told(self, work_id: str, work: Work) -> dict[str, Any]:
+        """What a caller is told of it. Rules run again: who must not be shown by now has no score any more."""
         told: dict[str, Any] = {"id": work_id, "status": work.state}
         if work.state == QUEUED:
             return told
         if work.state != DONE:
-            if time.time() - work.since_s < LOST_S:
+            if work.age_s < LOST_S:
                 return told | {"status": RUNNING}
             return told | {"status": FAILED, "why": "The server that worked on it ended. Send it again."}
         result = orjson.loads(work.data)
@@ -111,19 +113,19 @@ class LaterScores:
         return True
 
     def _result(self, data: bytes) -> dict[str, Any]:
-        values = orjson.loads(data)
-        query = ScoreQuery.from_json(values)
-        with self._watch.hold() as release:
-            if release is None:
-                return {"why": "No release is served yet."}
-            facts = self._facts(query.user_id)
-            try:
+        try:
+            values = orjson.loads(data)
+            query = ScoreQuery.from_json(values)
+            with self._watch.hold() as release:
+                if release is None:
+                    return {"why": "No release is served yet."}
+                facts = self._facts(query.user_id)
                 answer = self._scoring.answer(query, release, facts, Deadline.after(TIME_S), FULL)
-            except Problem as problem:
-                return {"why": problem.detail}
-            except Exception as error:  # whatever it died of, others wait
-                log.error("a queued request could not be scored", exc_info=error)
-                return {"why": "The server failed to score it. The failure was logged."}
+        except Problem as problem:
+            return {"why": problem.detail}
+        except Exception as error:  # whatever it died of, others wait
+            log.error("a queued request could not be scored", exc_info=error)
+            return {"why": "The server failed to score it. The failure was logged."}
         return {"query": values, "answer": answer}
 
     def _run(self) -> None:
@@ -133,11 +135,18 @@ class LaterScores:
             is_busy = self._load.level != FULL
             try:
                 done = self.step()
-            except PymkError as error:
-                log.warning("queued requests are left alone for a while: %s", error)
+            except Exception as error:  # whatever it died of, more will be queued
+                unforeseen = None if isinstance(error, StoreError) else error
+                log.warning("queued requests are left alone for a while: %s", error, exc_info=unforeseen)
                 done = False
             if is_busy:
                 self._stop.wait(BUSY_S)
             elif not done:
                 self._wake.wait(LOOK_S)
                 self._wake.clear()
+
+
+def room_of(query: ScoreQuery) -> int:
+    """Bytes that a request's result takes at most, its query included."""
+    people, models = len(query.candidate_ids), len(query.models)
+    return 6 * len(query.to_json()) + people * (SCORE_BYTES * models + ID_BYTES) + 1024 * (models + 1)

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 FULL, FEWER, NO_LIVE = 0, 1, 2
 """Levels: everything; live ranking of fewer candidates; no live ranking."""
@@ -41,6 +42,15 @@ class Load:
     def ended(self) -> None:
         """A request has its answer."""
         self._step(-1)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """A block of a request in which it waits for its caller, a disk or another host, and does no work."""
+        self.ended()
+        try:
+            yield
+        finally:
+            self.began()
 
     def _step(self, change: int) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ import orjson
 from flask import request
 
 from infra.errors import PymkError
-from lookup_api.bodies import posted
+from lookup_api.bodies import Bodies, RecordedAside
 from lookup_api.deadline import Deadline
 from lookup_api.events import take_events
 from lookup_api.facts_access import FactsAccess
@@ -29,7 +29,6 @@ from lookup_api.release_list import ReleaseList
 from lookup_api.release_watch import ReleaseWatch
 from lookup_api.request_ids import RequestIds
 from lookup_api.served_release import ServedRelease
-from lookup_api.spare_threads import SpareThreads
 from lookup_api.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Routes:
     is_draining: Callable[[], bool]
     release_list: ReleaseList
     tracing: Tracing | None
-    spare: SpareThreads
+    bodies: Bodies
 
     def register(self, app: LeanFlask) -> None:
         def add(path: str, view: Callable[..., Answer], method: str = "GET") -> None:
@@ -120,8 +119,9 @@ class Routes:
         return Answer(orjson.dumps(found), self._headers(JSON))
 
     def events(self) -> Answer:
-        with posted(request.environ, self.spare, self.limits.retry_after_s) as body:
-            told = take_events(body, self.facts, self.limits.events, self.limits.retry_after_s)
+        with self.bodies.posted(request.environ) as body:
+            facts = RecordedAside(self.facts, self.load)
+            told = take_events(body, facts, self.limits.events, self.limits.retry_after_s)
         self.metrics.took_events(told)
         return Answer(orjson.dumps(told), self._headers(JSON), "202 Accepted")
 

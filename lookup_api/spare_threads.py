@@ -70,6 +70,11 @@ class SpareThreads:
         self._address: tuple[str, int] | None = None
         self.knows = count == 0
 
+    @property
+    def count(self) -> int:
+        """Threads that may wait at once; 0 where any number may."""
+        return self._count
+
     @classmethod
     def of_environment(cls, is_ending: Callable[[], bool]) -> "SpareThreads":
         return cls(int(os.environ.get(SPARE_VARIABLE, "0")), is_ending)

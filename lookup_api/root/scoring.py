@@ -80,6 +80,11 @@ class Root:
             return self._failed(model.name, outcome_of(error), error)
         return Scored(model.name, model.name, scores, defaulted)
 
+    def one_by_one(self) -> "Root":
+        """The same models, asked one after the other, for whom nobody waits: they take no place of those who are
+        waited for. It is not to be closed."""
+        return Root(self._catalog, self._leaf, self._counts)
+
     def close(self) -> None:
         self._catalog.stop()
         if self._pool is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from flask.testing import FlaskClient
 
@@ -16,8 +17,9 @@ from infra.models import Registry
 from infra.settings import ApiSettings
 from infra.store import ObjectStore
 from lookup_api.app import Parts
-from lookup_api.later_scores import LaterScores
+from lookup_api.later_scores import LaterScores, room_of
 from lookup_api.ranking.model_check import check_model
+from lookup_api.score_request import ScoreQuery
 from tests.infra.test_models import NOW
 from tests.lookup_api.ranking.test_scorers import onnx_weights
 from tests.suites.model_folders import columns_of, small_spec, write_folder
@@ -165,6 +167,104 @@ def test_a_queued_request_that_fails_says_so(serve: Callable[..., FlaskClient]) 
     taken = client.post("/v1/score?async=1", json=BODY | {"models": ["none"]}).json
     found = later(client, taken["id"]).json
     assert (found["status"], "none" in found["why"]) == ("failed", True)
+
+
+@pytest.mark.parametrize("data", [b"{}", b"no JSON", b'{"user_id":"x","candidate_ids":3,"models":[]}'])
+def test_what_cannot_be_read_fails_alone(serve: Callable[..., FlaskClient], data: bytes) -> None:
+    client = serve()
+    queue = halted(client)._queue
+    broken = queue.put(data) or ""
+    taken = client.post("/v1/score?async=1", json=BODY).json
+    assert later(client, taken["id"]).json["status"] == "done"
+    assert client.get(f"/v1/scores/{broken}").json["status"] == "failed"
+
+
+def test_a_worker_goes_on_after_a_step_that_raised(
+    serve: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, raised, done = serve(), threading.Event(), threading.Event()
+    found = parts_of(client).later
+    assert found is not None
+    take, finish = found._queue.take, found._queue.finish
+
+    def raising() -> Any:
+        if not raised.is_set():
+            raised.set()
+            raise KeyError("x")
+        return take()
+
+    def noted(work_id: str, result: bytes) -> None:
+        finish(work_id, result)
+        done.set()
+
+    monkeypatch.setattr(found._queue, "take", raising)
+    monkeypatch.setattr(found._queue, "finish", noted)
+    assert raised.wait(60)
+    client.post("/v1/score?async=1", json=BODY)
+    assert done.wait(60)
+
+
+def test_waiting_for_the_queue_is_no_work(serve: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve()
+    parts, found, seen = parts_of(client), halted(client), []
+    put, get = found._queue.put, found._queue.get
+
+    def noted_put(data: bytes, room_bytes: int = 0) -> str | None:
+        seen.append(parts.load._running)
+        return put(data, room_bytes)
+
+    def noted_get(work_id: str) -> Any:
+        seen.append(parts.load._running)
+        return get(work_id)
+
+    monkeypatch.setattr(found._queue, "put", noted_put)
+    monkeypatch.setattr(found._queue, "get", noted_get)
+    taken = client.post("/v1/score?async=1", json=BODY).json
+    assert client.get(f"/v1/scores/{taken['id']}").status_code == 202
+    assert (seen, parts.load._running) == ([0, 0], 0)
+
+
+def test_results_take_no_more_than_may_be_kept(serve: Callable[..., FlaskClient]) -> None:
+    """However few wait: results stay for minutes."""
+    people = [str(number) for number in range(1, 1001)]
+    body = BODY | {"candidate_ids": people, "models": ["degrees", "release", "degrees@1"]}
+    client = serve(api=ApiSettings(poll_s=3600, score_queue_mib=1))
+    found, statuses = halted(client), []
+    while len(statuses) < 200 and 503 not in statuses:
+        statuses.append(client.post("/v1/score?async=1", json=body).status_code)
+        found.step()
+    assert statuses[-1] == 503
+    assert 5 < len(statuses) < 200
+
+
+def test_a_result_takes_no_more_room_than_was_asked_for() -> None:
+    name = "\x01\u20ac" * 100
+    query = ScoreQuery(2**62, tuple(range(2**62, 2**62 + 50)), (name, "b"))
+    told = {"user_id": str(query.user_id), "scores": {one: [-1.1754944e-38] * 50 for one in query.models}}
+    told |= {"models": {one: one for one in query.models}, "barred": [str(one) for one in query.candidate_ids]}
+    told |= {"failed": {name: "unknown"}, "defaulted": {name: {"missing": 50, "stale": 0, "values": 50}}}
+    size = len(orjson.dumps({"query": orjson.loads(query.to_json()), "answer": told}))
+    assert size + 200 < room_of(query) < 10 * size
+
+
+def test_a_user_is_scored_for_no_more_often_than_asked_for_lists(serve: Callable[..., FlaskClient]) -> None:
+    client = serve(api=ApiSettings(poll_s=3600, user_per_s=0.001))
+    assert client.post("/v1/score", json=BODY).status_code == 200
+    for path in ("/v1/score", "/v1/score?async=1"):
+        answer = client.post(path, json=BODY)
+        assert (answer.status_code, "Retry-After" in answer.headers) == (429, True)
+    assert client.get(f"/v1/users/{USER}/recommendations").status_code == 429
+    assert client.post("/v1/score", json=BODY | {"user_id": str(FIRST_ID + 1)}).status_code == 200
+
+
+def test_requests_for_later_are_counted_apart(serve: Callable[..., FlaskClient]) -> None:
+    client = serve()
+    taken = client.post("/v1/score?async=1", json=BODY).json
+    later(client, taken["id"])
+    text = client.get("/metrics").text
+    assert 'pymk_requests_total{source="score_later",status="202"} 1.0' in text
+    assert 'pymk_requests_total{source="score_later",status="200"} 1.0' in text
+    assert 'pymk_request_seconds_count{source="score"}' not in text
 
 
 def test_another_worker_does_what_a_worker_left_waiting(serve: Callable[..., FlaskClient]) -> None:
