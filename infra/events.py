@@ -18,19 +18,21 @@ MOST_AHEAD = timedelta(days=1)
 """How far an event may be ahead of the server's clock, which may be wrong itself: a later event of the same kind lifts
 an earlier one, so one from the far future could never be lifted."""
 
-FIELDS = ("event_id", "type", "user_id", "other_id", "at", "position")
+FIELDS = ("event_id", "type", "user_id", "other_id", "at", "position", "model")
 MAX_POSITION = 2**31 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
 _ID = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_MODEL = re.compile(r"release|[A-Za-z0-9._-]{1,100}@[A-Za-z0-9._-]{1,100}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _OF_ANOTHER = frozenset((*PAIR_TYPES, *OUTCOMES))
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """other_id: None for events of one person. at_us: microseconds since 1970. position: rank shown at, or None."""
+    """other_id: None for events of one person. at_us: microseconds since 1970. position: rank shown at, or None. model:
+    that ranked who was shown, as the answer told it, or `release`; None where the caller does not tell."""
 
     event_id: str
     type: str
@@ -38,6 +40,7 @@ class Event:
     other_id: int | None
     at_us: int
     position: int | None = None
+    model: str | None = None
 
     def key(self) -> bytes:
         """16 bytes in place of the event id, which may be long and may name people."""
@@ -45,7 +48,9 @@ class Event:
 
     def content(self) -> bytes:
         """8 bytes that tell a repeat from another event under the same id."""
-        said = (self.type, self.user_id, self.other_id, self.at_us, self.position)
+        said: tuple[object, ...] = (self.type, self.user_id, self.other_id, self.at_us, self.position)
+        if self.model is not None:  # so that what was stored before there were models is the same
+            said += (self.model,)
         return hashlib.blake2b(repr(said).encode(), digest_size=8).digest()
 
 
@@ -90,7 +95,10 @@ def _parse_rest(value: Mapping[str, Any], event_id: str, kind: str, now_us: int)
     position = value.get("position")
     if position is not None and not (type(position) is int and 1 <= position <= MAX_POSITION and kind in OUTCOMES):
         return Refusal("invalid_position", f"position: {_shown(position)} is not the rank of somebody shown, from 1.")
-    return Event(event_id, kind, user, other, at_us, position)
+    model = value.get("model")
+    if model is not None and not (isinstance(model, str) and _MODEL.fullmatch(model) and kind in OUTCOMES):
+        return Refusal("invalid_model", f"model: {_shown(model)} is not name@version of who ranked somebody shown.")
+    return Event(event_id, kind, user, other, at_us, position, model)
 
 
 _NO_ID = "is not a 64-bit integer as text in canonical decimal form."

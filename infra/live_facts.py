@@ -78,6 +78,7 @@ class LoggedEvent(NamedTuple):
     other_id: int | None
     at_us: int
     position: int | None
+    model: str | None = None
 
 
 @dataclass(frozen=True)

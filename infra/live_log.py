@@ -11,6 +11,7 @@ from infra.live_tables import Tables, Transaction, pack_number, unpack_number
 from infra.steady_time import earliest_us
 
 _ENTRY = struct.Struct(">BBqqQI16s")
+"""How an entry begins; the name of a model follows where there is one."""
 _ID = struct.Struct(">Q8s")
 TRIMMED_AT_ONCE = 10_000
 """Entries that one transaction removes: events wait for no longer one."""
@@ -28,6 +29,8 @@ def append(tables: Tables, txn: Transaction, number: int, event: Event) -> None:
     entry = _ENTRY.pack(
         CODES[event.type], other is not None, event.user_id, other or 0, event.at_us, event.position or 0, key
     )
+    if event.model:
+        entry += event.model.encode()
     txn.put(pack_number(number), entry, db=tables.log, append=True)
     txn.put(key, _ID.pack(number, event.content()), db=tables.ids)
 
@@ -43,8 +46,9 @@ def unexported(tables: Tables, txn: Transaction, most: int) -> LogBatch | None:
 
 
 def _logged(entry: bytes) -> LoggedEvent:
-    code, has_other, user, other, at, position, _ = _ENTRY.unpack(entry)
-    return LoggedEvent(EVENT_TYPES[code], user, other if has_other else None, at, position or None)
+    code, has_other, user, other, at, position, _ = _ENTRY.unpack_from(entry)
+    model = bytes(entry[_ENTRY.size :]).decode() or None
+    return LoggedEvent(EVENT_TYPES[code], user, other if has_other else None, at, position or None, model)
 
 
 def mark_exported(tables: Tables, last: int, now_us: int) -> None:
@@ -90,7 +94,7 @@ def _remove(tables: Tables, txn: Transaction, entries: Iterable[tuple[bytes, byt
     gone = 0
     for key, entry in entries:
         gone += txn.delete(key, db=tables.log)
-        txn.delete(_ENTRY.unpack(entry)[-1], db=tables.ids)
+        txn.delete(_ENTRY.unpack_from(entry)[-1], db=tables.ids)
     return gone
 
 

@@ -322,6 +322,7 @@ def _packed(event: Event) -> dict[str, Any]:
         "position": str(event.position or ""),
         "changes": [[str(c.viewer), str(c.other), c.relation, c.value] for c in changes_of(event)],
         **({"state": state} if state else {}),
+        **({"model": event.model} if event.model else {}),
     }
 
 

@@ -8,7 +8,7 @@ hold exactly; ids stay text.
 | head | last: number of the newest event; changed, erased: numbers of the last changes of who is hidden; born: drawn
   with the first event, so that another history is told from this one; asked: drawn by the last request that waited for
   replicas |
-| events | the log, a stream: type, user, other, at, position, key of the event id, number |
+| events | the log, a stream: type, user, other, at, position, key of the event id, number, and model where told |
 | id:KEY | digest of the event stored under that id |
 | viewer:ID | `relation:other` -> `at:value`; v: number of the last event that may have changed whom they may see |
 | people | person -> for each state when it was last changed, and whether it holds |
@@ -107,8 +107,10 @@ for index, event in ipairs(events) do
   else
     local number = next_number(prefix)
     redis.call('SET', id_key, event.content)
-    redis.call('XADD', prefix .. 'events', '*', 'type', event.type, 'user', event.user, 'other', event.other,
-      'at', event.at, 'position', event.position, 'key', event.key, 'number', number)
+    local fields = {{'type', event.type, 'user', event.user, 'other', event.other, 'at', event.at,
+      'position', event.position, 'key', event.key, 'number', number}}
+    if event.model then fields[#fields + 1], fields[#fields + 2] = 'model', event.model end
+    redis.call('XADD', prefix .. 'events', '*', unpack(fields))
     local at = tonumber(event.at)
     for _, c in ipairs(event.changes) do change(number, c[1], c[2], c[3], at, c[4]) end
     if event.state then change_state(number, event.user, event.state[1], event.state[2], at) end

@@ -140,11 +140,12 @@ def _name_of(entry: bytes) -> str:
 
 
 def _logged(fields: dict[bytes, bytes]) -> LoggedEvent:
-    other, position = fields[b"other"], fields[b"position"]
+    other, position, model = fields[b"other"], fields[b"position"], fields.get(b"model")
     return LoggedEvent(
         fields[b"type"].decode(),
         int(fields[b"user"]),
         int(other) if other else None,
         int(fields[b"at"]),
         int(position) if position else None,
+        model.decode() if model else None,
     )

@@ -25,7 +25,7 @@ HISTORY = 20
 """Earlier routes of a surface that are remembered, and canaries that were stopped."""
 RELEASE = "release"
 """In place of a model: the ranker of the release that is served, whichever it is."""
-STABLE, CANARY = "stable", "canary"
+STABLE, CANARY, SHADOW = "stable", "canary", "shadow"
 VARIANTS = (STABLE, CANARY)
 LOOKUP = "recommendations"
 """The surface of the lookup API and of the night's rankings."""

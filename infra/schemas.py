@@ -123,6 +123,7 @@ IMPRESSIONS = LakeTable(
             _field("at", TIMESTAMP, "UTC time of the impression", required=True),
             _field("position", pa.int32(), "rank at which the person was shown, 1 = first"),
             _field("outcome", pa.string(), "shown, clicked, invited or accepted"),
+            _field("model", pa.string(), "name@version of the model that ranked, or release; null: not told"),
         ]
     ),
     required=("user_id", "other_id", "at"),
@@ -174,3 +175,21 @@ RANKINGS = pa.schema(
         _field("reasons", pa.list_(REASON), "why, strongest first", required=True),
     ]
 )
+
+SHADOWS = pa.schema(
+    [
+        _field("request", pa.int32(), "number of the request within the file; its rows are of the same people in the "
+               "same order, and say of nobody who it is", required=True),
+        _field("at", TIMESTAMP, "UTC time of the answer", required=True),
+        _field("surface", pa.string(), "the surface whose route was followed", required=True),
+        _field("model", pa.string(), "name of the model; release: the ranker of the release", required=True),
+        _field("version", pa.string(), "its version; of the release's ranker the release's id", required=True),
+        _field("variant", pa.string(), "stable, canary, or shadow for a model that did not answer", required=True),
+        _field("outcome", pa.string(), "answered, failed or late", required=True),
+        _field("ms", pa.float32(), "milliseconds that scoring took"),
+        _field("scores", pa.list_(pa.float32()), "a score each, null where it failed"),
+        _field("inputs", pa.map_(pa.string(), pa.list_(pa.float32())),
+               "by input what a shadow was given, without those of which every value is the default"),
+    ]
+)  # fmt: skip
+"""What `shadows/{surface}/{day}/*.parquet` of a store hold: one row a request and model."""

@@ -182,3 +182,22 @@ class LeafSettings(Section):
     drain_s: float = Field(
         10, ge=0, le=3600, description="Seconds that a leaf process, told to stop, gives requests that it has in hand."
     )
+
+
+class ShadowSettings(Section):
+    share: float = Field(1.0, ge=0, le=1, description="Share of a surface's requests that its shadows score.")
+    queue: int = Field(
+        64, ge=1, le=100_000, description="Requests of a worker that may wait for shadows; more are dropped."
+    )
+    drop_at: float = Field(
+        0.6, gt=0, le=1, description="Busy share of a worker from which requests are dropped before shadows score them."
+    )
+    file_s: float = Field(
+        60, ge=0.01, le=86_400, description="Seconds after which a worker stores what its shadows scored, or sooner."
+    )
+    mib_per_hour: int = Field(
+        256, ge=1, le=2**20, description="MiB that a worker stores of shadows in an hour; more requests are dropped."
+    )
+    keep_days: int = Field(
+        14, ge=1, le=3650, description="Days for which `pymk release clean` leaves what shadows scored."
+    )

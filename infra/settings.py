@@ -37,6 +37,7 @@ from infra.serving_settings import (
     LeafSettings,
     RulesSettings,
     ServingSettings,
+    ShadowSettings,
 )
 from infra.settings_section import Section
 
@@ -62,6 +63,7 @@ __all__ = [
     "RunSettings",
     "ServingSettings",
     "Settings",
+    "ShadowSettings",
     "SparkSettings",
     "StoreSettings",
     "load",
@@ -97,6 +99,7 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     ladder: LadderSettings = LadderSettings()
     leaves: LeafSettings = LeafSettings()
+    shadows: ShadowSettings = ShadowSettings()
     events: EventSettings = EventSettings()
     store: StoreSettings = StoreSettings()
 

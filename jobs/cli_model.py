@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from infra.errors import NotFound
-from infra.model_routes import LOOKUP, ModelRef, RouteStore, Surface
+from infra.model_routes import LOOKUP, VARIANTS, ModelRef, RouteStore, Surface
 from infra.models import CARD, ModelVersion, Registry
 from infra.releases import ReleaseStore
 from infra.store import open_store
@@ -17,7 +19,13 @@ from jobs.cli_options import Json, Store
 from jobs.cli_output import console, output, progress, table
 from jobs.cli_release import find_release
 
+if TYPE_CHECKING:
+    from jobs.online_outcomes import Outcomes
+
 model_app = typer.Typer(help="Push, list and show models; route to them.", no_args_is_help=True)
+
+BEST = (5, 10, 20)
+"""How many of the best are compared, if not said otherwise."""
 
 OnSurface = Annotated[str, typer.Argument(help=f"Surface that the models rank for; {LOOKUP} is the lookup's.")]
 Why = Annotated[str | None, typer.Option("--reason", help="Why, kept in the store's folder audit.")]
@@ -126,21 +134,52 @@ def rank(store: Store, surface: OnSurface = LOOKUP, json: Json = False) -> None:
 
 
 @model_app.command()
+def report(
+    store: Store,
+    surface: OnSurface = LOOKUP,
+    hours: Annotated[float, typer.Option(min=0.01, help="Of what was scored in so many hours.")] = 24.0,
+    best: Annotated[
+        list[int] | None, typer.Option(min=1, help="How many of the best are compared; several times.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare the shadows of a surface with what answered: ranks, scores, times, and what was dropped."""
+    from jobs.shadow_report import compare
+
+    since = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=hours)
+    told = compare(open_store(store), surface, since, best or BEST)
+    output.show(told, json, lambda c: _print_report(c, told))
+
+
+@model_app.command()
 def promote(
     store: Store,
     surface: OnSurface = LOOKUP,
+    lake: Annotated[
+        str | None, typer.Option(help="Lake whose impressions tell what became of whom each variant showed.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Pass its gates, but for integrity.")] = False,
     reason: Why = None,
     json: Json = False,
 ) -> None:
     """Make the canary of a surface stable, once its gates are met."""
     from jobs import model_rollout
+    from jobs.online_outcomes import outcomes_of
 
     opened = open_store(store, writable=True)
-    after, findings = model_rollout.promote(opened, surface, force=force, reason=reason)
-    for one in findings:
+    before = RouteStore(opened).read().of(surface).route
+    outcomes = outcomes_of(lake, surface, before) if lake and before.canary else None
+    if outcomes:
+        console.print(_rates(outcomes))
+    after, findings = model_rollout.promote(opened, surface, force=force, reason=reason, outcomes=outcomes)
+    warnings = [str(one) for one in findings]
+    if outcomes is None:
+        why = "no impression names the canary" if lake else "no --lake was given"
+        warnings.append(f"outcomes: nobody knows what became of whom it showed: {why}")
+    for one in warnings:
         console.print(f"warning: {one}", markup=False)
-    told = model_rollout.described(surface, after) | {"warnings": [str(one) for one in findings]}
+    told = model_rollout.described(surface, after) | {"warnings": warnings}
+    told["outcomes"] = outcomes.values() if outcomes else None
     output.show(told, json, lambda c: _print_surface(c, surface, after))
 
 
@@ -205,3 +244,47 @@ def _print_surface(c: Console, name: str, surface: Surface) -> None:
         c.print(f"stopped {one.model} at {one.at}: {one.why}", markup=False, soft_wrap=True)
     if surface.changed_at:
         c.print(f"changed {surface.changed_at} by {surface.by}; {len(surface.history)} earlier routes", markup=False)
+
+
+def _rates(outcomes: "Outcomes") -> Table:
+    users, shown = outcomes.users, outcomes.shown
+    rows = [
+        (one.reaction, str(one.stable), str(one.canary), "too few" if one.p is None else f"{one.p:.2g}")
+        for one in outcomes.differences
+    ]
+    heads = [f"{name}: {shown[name]:,} shown to {users[name]:,}" for name in VARIANTS]
+    title = f"what became of whom {outcomes.canary} and the stable model showed since {outcomes.since}"
+    return table(title, ["of those shown", *heads, "p of being no worse"], rows)
+
+
+def _print_report(c: Console, told: dict[str, Any]) -> None:
+    models = [
+        (
+            one["model"],
+            ", ".join(one["variants"]) or "not scored",
+            _counts(one["outcomes"]),
+            _counts(one["dropped"]),
+            " / ".join(f"{ms:.2f}" for ms in one["ms"].values()) if one["ms"] else "",
+            "" if one["drift"] is None else f"{one['drift']:.2f}",
+        )
+        for one in told["models"]
+    ]
+    title = f"{told['surface']} since {told['since']}" if models else f"{told['surface']}: no shadow scored"
+    c.print(table(title, ["model", "as", "requests", "dropped", "ms p50 / p95 / p99", "drift"], models))
+    rows = [
+        (
+            one["shadow"],
+            one["answered"],
+            f"{one['requests']:,}",
+            *(f"{share:.1%}" for share in one["overlap"].values()),
+            *(f"{one[name]:.3f}" for name in ("kendall", "spearman", "ks")),
+        )
+        for one in told["compared"]
+    ]
+    if rows:
+        shares = [f"same of {k}" for k in told["compared"][0]["overlap"]]
+        c.print(table("", ["shadow", "beside", "requests", *shares, "Kendall", "Spearman", "KS of scores"], rows))
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {what}" for what, number in counts.items())

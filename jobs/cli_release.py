@@ -3,6 +3,7 @@
 import atexit
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from infra.release_files import Override
 from infra.release_readers import Reading, reading
 from infra.release_records import Lineage, lineage_of, overrides_of
 from infra.releases import Release, ReleaseStore
+from infra.shadow_files import remove_old
 from infra.store import open_store
 from jobs.cli_options import Config, Json, Reason, Store, load_settings
 from jobs.cli_output import console, output, progress, table
@@ -181,6 +183,7 @@ def clean(
     with recorded(opened, "clean", reason) as deed:
         removed = ReleaseStore(opened).clean(keep or settings.store.keep_releases, grace_hours * 3600)
         removed["models"] = clean_nightly(opened)
+        removed["shadows"] = remove_old(opened, datetime.now(UTC) - timedelta(days=settings.shadows.keep_days))
         deed.update(removed)
     counts = ", ".join(f"{len(names)} {what}" for what, names in removed.items())
     said = f"removed {counts}"

@@ -65,6 +65,7 @@ def rows_of(events: Sequence[LoggedEvent]) -> dict[str, pa.Table]:
     outcomes: dict[str, list[Any]] = {
         "position": [event.position for event in shown],
         "outcome": [event.type for event in shown],
+        "model": [event.model for event in shown],
     }
     made = {
         CONNECTIONS: _table(CONNECTIONS, chosen.get(CONNECTED, [])),
@@ -93,7 +94,7 @@ def endings_of(facts: LiveStore, events: Sequence[LoggedEvent]) -> dict[str, End
     """
     found: dict[str, list[tuple[int, int, int]]] = {CONNECTED: [], BLOCKED: []}
     begun: list[tuple[str, int, int]] = []
-    for kind, user, other, at_us, _ in events:
+    for kind, user, other, at_us, *_ in events:
         if other is not None and kind in ENDING:
             found[ENDING[kind]].append((user, other, at_us))
         elif other is not None and kind in BEGINNING:

@@ -28,6 +28,7 @@ from infra.store import ObjectStore
 from infra.times import format_time
 from jobs.gates import INTEGRITY, Finding
 from jobs.model_checking import check_apart
+from jobs.online_outcomes import Outcomes
 
 NONE = "none"
 """In place of a canary or of shadows: without any."""
@@ -116,12 +117,13 @@ def roll_back(store: ObjectStore, surface: str, reason: str | None = None) -> Su
 
 @dataclass(frozen=True)
 class Promotion:
-    """A canary that is to become stable, as its gates see it."""
+    """A canary that is to become stable, as its gates see it. outcomes: of the people shown, where they are known."""
 
     store: ObjectStore
     surface: str
     before: Surface
     canary: Canary
+    outcomes: Outcomes | None = None
 
 
 PromotionGate = Callable[[Promotion], Iterator[Finding]]
@@ -137,7 +139,16 @@ def sound(promotion: Promotion) -> Iterator[Finding]:
         yield Finding(INTEGRITY, error.what, True)
 
 
-PROMOTION_GATES: tuple[PromotionGate, ...] = (sound,)
+def no_worse(promotion: Promotion) -> Iterator[Finding]:
+    """Whom it showed is clicked, invited and accepted as often as whom the stable model did, but for chance."""
+    if promotion.outcomes is None:
+        return
+    if promotion.outcomes.canary != str(promotion.canary.model):
+        raise UsageError(f"{promotion.surface}: its route changed meanwhile", "Look at it and promote again.")
+    yield from promotion.outcomes.findings()
+
+
+PROMOTION_GATES: tuple[PromotionGate, ...] = (sound, no_worse)
 """All are asked; integrity is passed by no force."""
 
 
@@ -147,9 +158,11 @@ def promote(
     *,
     force: bool = False,
     reason: str | None = None,
+    outcomes: Outcomes | None = None,
     gates: Sequence[PromotionGate] = PROMOTION_GATES,
 ) -> tuple[Surface, list[Finding]]:
-    """Makes the canary stable, and what gates had to say that was no refusal, or was passed by force.
+    """Makes the canary stable, and what gates had to say that was no refusal, or was passed by force. outcomes: of the
+    people whom it and the stable model showed; None where nobody looked.
 
     Raises GateRefused naming every gate that refused, PymkError where there is no canary.
     """
@@ -157,7 +170,7 @@ def promote(
     promoted(before)
     canary = before.route.canary
     assert canary is not None
-    findings = [found for gate in gates for found in gate(Promotion(store, surface, before, canary))]
+    findings = [found for gate in gates for found in gate(Promotion(store, surface, before, canary, outcomes))]
     refused = [one for one in findings if one.refuses and (one.gate == INTEGRITY or not force)]
     if refused:
         told = "; ".join(str(one) for one in refused)

@@ -73,7 +73,10 @@ class Parts:
             SharedRates(redis, limits, settings.events.redis_timeout_ms / 1e3) if redis and limits else None
         )
         assert self.lookup.root is not None
-        self.scoring = Scoring(self.lookup.root, self.lookup.counts, settings.ladder, api.retry_after_s)
+        self.shadows = self.lookup.shadows
+        assert self.shadows is not None
+        self.shadows.load, self.shadows.is_ending = self.load, is_draining
+        self.scoring = Scoring(self.lookup.root, self.lookup.counts, settings.ladder, api.retry_after_s, self.shadows)
         self.later = self._later(facts_at, settings) if api.score_queue else None
         self.settings = settings
         self.store_uri = store_uri
@@ -112,6 +115,8 @@ class Parts:
         if self.shared_rates:
             self.shared_rates.stop()
         self.erasures.stop()
+        assert self.shadows is not None
+        self.shadows.stop()
         self.scoring.root.close()
         self.facts.close()
         if self.tracing:

@@ -1,6 +1,7 @@
 """Ranks people for one user while the user waits: candidates, features in one batched read, the ranker, a list."""
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from lookup_api.ranking.live import shown_order
 from lookup_api.ranking.near_friends import NOBODY, among
 from lookup_api.ranking.sources import ANN, TWO_HOP
 from lookup_api.root.asked_models import ScoresGathered
-from lookup_api.root.gathered import gather
+from lookup_api.root.gathered import Gathered, gather
 from lookup_api.root.people import People, Viewer
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import scored
@@ -39,11 +40,15 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LiveList:
-    """blob: the list as it is stored. without: index shards that it was made without. evidence: for explain."""
+    """blob: the list as it is stored. without: index shards that it was made without. evidence: for explain. gathered,
+    scores float32 [n], scored_ms: what the model was told, what it said, in what time."""
 
     blob: bytes
     without: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=dict)
+    gathered: Gathered | None = None
+    scores: Float32 | None = None
+    scored_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,15 @@ class LiveRanker:
         deadline.check("features")
         gathered = gather(ask, viewer, vector, people, self.old_after_s, self.counts)
         deadline.check("the ranker")
+        start = time.perf_counter()
         scores, _ = scored(self.model, gathered, deadline, self.models)
+        scored_ms = (time.perf_counter() - start) * 1e3
         self.counts.ranked_live.inc(len(people))
         users = gathered.users
         prices, settled = _prices(ask.release, users), bool(gathered.viewer[0] > 0)
         order = self._blended(users, scores - prices * settled, shown_order(people.ids, scores, prices, settled, KEPT))
-        return self._written(ask, viewer, people, users, gathered.pairs, scores, order, found.left_out)
+        made = self._written(ask, viewer, people, users, gathered.pairs, scores, order, found.left_out)
+        return replace(made, gathered=gathered, scores=scores, scored_ms=scored_ms)
 
     def _nearest(self, viewer: Viewer, vector: Float32, wanted: int, deadline: Deadline) -> Found:
         nobody = Found(np.zeros(0, np.int64), np.zeros(0, np.float32))

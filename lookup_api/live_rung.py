@@ -16,7 +16,7 @@ from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker, retried
 from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
-from lookup_api.ladder import Ask, NoFacts, Offer, Query, Spared
+from lookup_api.ladder import Ask, NoFacts, Offer, Query, RankedBy, Spared
 from lookup_api.ladder_metrics import ANSWERED, FAILED, LadderMetrics
 from lookup_api.live_list import KEPT, LiveList, LiveRanker
 from lookup_api.live_parts import LiveParts
@@ -99,6 +99,10 @@ def nobody_chosen(user_id: int) -> None:
     """The ranker of the release ranks for all."""
 
 
+def no_shadows(ask: Ask, made: LiveList, by: RankedBy | None) -> None:
+    """Nobody ranks unseen."""
+
+
 @dataclass(frozen=True)
 class Live:
     breaker: Breaker
@@ -109,6 +113,8 @@ class Live:
     source: str = "live"
     chosen: Callable[[int], Chosen | None] = nobody_chosen
     """The routed model that ranks for a user."""
+    shadow: Callable[[Ask, LiveList, RankedBy | None], None] = no_shadows
+    """Has others rank the same people unseen, without waiting for them. by: None for the ranker of the release."""
 
     def offer(self, ask: Ask) -> Offer | None:
         if not ask.release.ranks_live:
@@ -132,6 +138,7 @@ class Live:
             return None
         if ask.level == FULL and not ranked.without and as_chosen:
             self.caches.put(ask, ranked.blob, by)
+        self.shadow(ask, ranked, ranked_by if as_chosen else None)
         return Offer(
             ranked.blob,
             degraded=bool(ranked.without),

@@ -35,6 +35,11 @@ class Load:
             return FULL
         return self._level
 
+    @property
+    def in_hand(self) -> int:
+        """Requests that the worker has in hand."""
+        return self._running
+
     def began(self) -> None:
         """A request starts."""
         self._step(1)

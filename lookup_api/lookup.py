@@ -15,16 +15,18 @@ from lookup_api.deadline import Deadline
 from lookup_api.explain import add_explanations
 from lookup_api.ladder import NO_CACHE, NOBODY, NOTHING, Ask, Facts, Ladder, NoFacts, Offer, Outcome, Query, RankedBy
 from lookup_api.ladder_metrics import LadderMetrics
-from lookup_api.live_rung import Live, LiveCaches, nobody_chosen
+from lookup_api.live_rung import Live, LiveCaches, no_shadows, nobody_chosen
 from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.rules import caps_of
-from lookup_api.root.opened import open_root
+from lookup_api.root.opened import open_root, open_shadows
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import Root
 from lookup_api.routed_models import RoutedModels
 from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale, none_listed
 from lookup_api.served_release import ServedRelease
+from lookup_api.shadow_metrics import ShadowMetrics
+from lookup_api.shadows import LookupShadows, Shadows
 
 MIB = 1 << 20
 LAST_GOOD_LIFE_S = 86_400.0
@@ -71,6 +73,7 @@ class Lookup:
     breakers: tuple[Breaker, ...] = field(default=())
     models: RoutedModels | None = None
     root: Root | None = None
+    shadows: Shadows | None = None
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics, store_uri: str = "") -> "Lookup":
@@ -88,9 +91,13 @@ class Lookup:
         asked = RootMetrics(metrics.registry)
         root = open_root(store_uri, settings, asked, metrics.registry) if store_uri else None
         models = RoutedModels(store_uri, settings.api.poll_s, counts, breaker) if root else None
+        shadows = open_shadows(store_uri, settings, root, ShadowMetrics(metrics.registry)) if root else None
+        unseen = LookupShadows(shadows, models) if shadows and models else no_shadows
+        chosen = models.chosen if models else nobody_chosen
+        live = Live(breaker("live"), own, caches, counts, asked, chosen=chosen, shadow=unseen)
         rungs = (
             Precomputed(breaker("precomputed"), own.new_friends, listed=models.listed if models else none_listed),
-            Live(breaker("live"), own, caches, counts, asked, chosen=models.chosen if models else nobody_chosen),
+            live,
             Heuristic(breaker("heuristic")),
             Stale(breaker("stale"), last_good, counts),
             Popular(breaker("popular")),
@@ -99,7 +106,7 @@ class Lookup:
         breakers = (*(rung.breaker for rung in rungs), caches.l2_breaker)
         counts.watch(breakers)
         answers: BoundedCache[Answered] = BoundedCache(l1_bytes * 3 // 4, own.l1_life_s)
-        return cls(ladder, metrics, counts, answers, last_good, caches, breakers, models, root)
+        return cls(ladder, metrics, counts, answers, last_good, caches, breakers, models, root, shadows)
 
     def answer(
         self, query: Query, release: ServedRelease, facts: Facts | None, deadline: Deadline, level: int = FULL

@@ -193,7 +193,8 @@ def _schemas() -> Json:
         "Event": record(
             {"event_id": {"type": "string", "pattern": "^[!-~]{1,128}$"}, "type": {"enum": list(EVENT_TYPES)},
              "user_id": identity, "at": TEXT | {"format": "date-time"}},
-            {"other_id": identity, "position": {"type": "integer", "minimum": 1, "maximum": MAX_POSITION}},
+            {"other_id": identity, "position": {"type": "integer", "minimum": 1, "maximum": MAX_POSITION},
+             "model": TEXT | {"description": "Who ranked the person shown, as the answer's model says, or release."}},
         ),
         "EventsTaken": record(
             {"accepted": COUNT, "rejected": array(record({"index": COUNT, "code": TEXT, "detail": TEXT}))}

@@ -138,6 +138,11 @@ class RoutedModels:
         opened = self._open
         return None if opened is _NOBODY else opened.of(self._surface, user_id)
 
+    @property
+    def route(self) -> Route:
+        """The route that is followed."""
+        return self._open.route
+
     def listed(self, release: ServedRelease, user_id: int) -> tuple[RankedBy, bytes] | None:
         """The list that the user's model ranked at night; None where that is the release's own."""
         chosen = self.chosen(user_id)

@@ -21,6 +21,7 @@ from lookup_api.root.root_metrics import UNKNOWN
 from lookup_api.root.scoring import Root, Scored
 from lookup_api.score_request import ScoreQuery
 from lookup_api.served_release import ServedRelease
+from lookup_api.shadows import Shadows
 
 DAY_S = 86_400.0
 
@@ -36,6 +37,7 @@ class Scoring:
     counts: LadderMetrics
     settings: LadderSettings
     retry_after_s: int
+    shadows: Shadows | None = None
 
     def answer(
         self, query: ScoreQuery, release: ServedRelease, facts: Facts | None, deadline: Deadline, level: int
@@ -58,6 +60,8 @@ class Scoring:
         else:
             own = release.live.model if release.live is not None else None
             scored = self.root.score(named, found, own, deadline)
+            if self.shadows is not None:
+                self.shadows.follow(named, scored, found, release.release_id, level)
         self._refuse_nothing(scored)
         return _told(query, release, scored, allowed, facts is None)
 

@@ -170,6 +170,7 @@ def impressions(net: Network, rng: np.random.Generator) -> pa.Table:
         at=at,
         position=pa.array(position),
         outcome=_named(outcome, OUTCOMES),
+        model=pa.nulls(len(user), pa.string()),
     )
 
 

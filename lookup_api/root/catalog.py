@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 
 from infra.errors import NotFound, PymkError
-from infra.model_routes import LOOKUP, RELEASE, ModelRef, Routes, RouteStore
+from infra.model_routes import LOOKUP, RELEASE, ModelRef, Route, Routes, RouteStore
 from infra.model_spec import ModelSpec, check_model_name
 from infra.models import Registry
 from infra.store import ObjectStore, open_store
@@ -25,11 +25,14 @@ MOST_NAMES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What was asked for and who scores: ref and spec are None for the ranker of the release."""
+    """What was asked for and who scores: ref and spec are None for the ranker of the release. variant, shadows: of the
+    surface's route, where a surface was asked for."""
 
     asked: str
     ref: ModelRef | None = None
     spec: ModelSpec | None = None
+    variant: str = ""
+    shadows: tuple[ModelRef, ...] = ()
 
     @property
     def model(self) -> str:
@@ -58,8 +61,13 @@ class Catalog:
         """Raises NotFound where there is no such model, UsageError for a name that cannot be one or a model that takes
         other things than features, StoreError or CorruptArtifact where that cannot be told, and TooLate where it is
         not read in time: it is known to who asks again."""
-        ref = self._ref(asked, user_id, deadline)
-        return Named(asked) if ref is None else Named(asked, ref, self.spec(ref, deadline))
+        route = self._route(asked, deadline)
+        if route is None:
+            ref = self._ref(asked, deadline)
+            return Named(asked) if ref is None else Named(asked, ref, self.spec(ref, deadline))
+        variant = route.variant(asked, user_id)
+        ref = route.of(variant)
+        return Named(asked, ref, None if ref is None else self.spec(ref, deadline), variant, route.shadows)
 
     def spec(self, ref: ModelRef, deadline: Deadline) -> ModelSpec:
         """Raises as `named` does."""
@@ -83,15 +91,18 @@ class Catalog:
         asked, self._asked = self._asked, set()
         self._newest = {name: version for name in asked if (version := self._latest(name))}
 
-    def _ref(self, asked: str, user_id: int, deadline: Deadline) -> ModelRef | None:
+    def _route(self, asked: str, deadline: Deadline) -> Route | None:
+        """Of a surface; None for what is none."""
+        if asked == RELEASE or "@" in asked:
+            return None
+        routes = self._routes or self._reads.read("the routes of models", self._first_routes, deadline)
+        return routes.of(asked).route if asked == LOOKUP or asked in routes.surfaces else None
+
+    def _ref(self, asked: str, deadline: Deadline) -> ModelRef | None:
         if asked == RELEASE:
             return None
         if "@" in asked:
             return ModelRef.parse(asked)
-        routes = self._routes or self._reads.read("the routes of models", self._first_routes, deadline)
-        if asked == LOOKUP or asked in routes.surfaces:
-            route = routes.of(asked).route
-            return route.of(route.variant(asked, user_id))
         return ModelRef(name=asked, version=self._newest_of(check_model_name(asked), deadline))
 
     def _first_routes(self) -> Routes:

@@ -1,4 +1,4 @@
-"""The root of one worker, by its settings: where models are told of, and where they are hosted."""
+"""The root of one worker, by its settings: where models are told of, and where they are hosted; and its shadows."""
 
 from prometheus_client import CollectorRegistry
 
@@ -9,6 +9,8 @@ from lookup_api.leaves.local_leaf import LocalLeaf
 from lookup_api.root.catalog import Catalog
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import Root
+from lookup_api.shadow_metrics import ShadowMetrics
+from lookup_api.shadows import Shadows
 
 AT_ONCE = 16
 """Models of all requests of a worker that leaf processes are asked for at the same time."""
@@ -21,9 +23,22 @@ def open_root(store_uri: str, settings: Settings, counts: RootMetrics, registry:
         from lookup_api.leaves.fleet import open_leaf  # loads Arrow: only for those who send columns
 
         return Root(catalog, open_leaf(store_uri, settings, registry), counts, AT_ONCE)
+    return Root(catalog, _local(store_uri, settings, HostMetrics(registry)), counts)
+
+
+def open_shadows(store_uri: str, settings: Settings, root: Root, counts: ShadowMetrics) -> Shadows:
+    """Of models that leaf processes host, or this one, on a leaf of their own: no request waits for its turn behind
+    them. Nothing is read and no model opened before a request of a route that has some."""
+    leaf = root.leaf
+    if isinstance(leaf, LocalLeaf):
+        leaf = _local(store_uri, settings, leaf.counts)
+    return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, counts)
+
+
+def _local(store_uri: str, settings: Settings, counts: HostMetrics) -> LocalLeaf:
     ladder = settings.ladder
 
     def breaker(name: str) -> Breaker:
         return Breaker(name, ladder.breaker_failures, ladder.breaker_wait_s)
 
-    return Root(catalog, LocalLeaf(store_uri, settings.leaves, HostMetrics(registry), breaker), counts)
+    return LocalLeaf(store_uri, settings.leaves, counts, breaker)

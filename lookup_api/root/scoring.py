@@ -32,13 +32,14 @@ class ModelFailed(PymkError):
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What became of one name. model: who scored, `name@version` or `release`. scores float32 [n]; None where it
-    failed, and why says how: failed, late or unknown."""
+    failed, and why says how: failed, late or unknown. ms: that it took."""
 
     asked: str
     model: str
     scores: Float32 | None = None
     defaulted: Defaulted = NOTHING_DEFAULTED
     why: str = ""
+    ms: float = 0.0
 
 
 class Root:
@@ -47,8 +48,8 @@ class Root:
     def __init__(self, catalog: Catalog, leaf: Leaf, counts: RootMetrics, at_once: int = 1) -> None:
         """at_once: models of all requests that are asked at the same time, where leaves are other processes; 1 asks one
         after the other."""
-        self._catalog = catalog
-        self._leaf = leaf
+        self.catalog = catalog
+        self.leaf = leaf
         self._counts = counts
         self._pool = ThreadPoolExecutor(at_once, "root") if at_once > 1 else None
         self._sparing = Sparing(log)
@@ -74,11 +75,12 @@ class Root:
 
     def ask(self, model: ScoresGathered, gathered: Gathered, deadline: Deadline) -> Scored:
         """One model's scores. A failure is counted and logged, and no exception."""
+        start = time.perf_counter()
         try:
             scores, defaulted = scored(model, gathered, deadline, self._counts)
         except (ModelFailed, TooLate) as error:
             return self._failed(model.name, outcome_of(error), error)
-        return Scored(model.name, model.name, scores, defaulted)
+        return Scored(model.name, model.name, scores, defaulted, ms=(time.perf_counter() - start) * 1e3)
 
     def one_by_one(self) -> "Root":
         """The same models, asked one after the other, for whom nobody waits: they take no place of those who are
@@ -86,19 +88,19 @@ class Root:
         return Root(self._catalog, self._leaf, self._counts)
 
     def close(self) -> None:
-        self._catalog.stop()
+        self.catalog.stop()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        self._leaf.close()
+        self.leaf.close()
 
     def _of(self, named: Named, own: RanksPairs | None) -> ScoresGathered:
         if named.ref is None or named.spec is None:
             return OwnRanker(own)
-        return OnLeaf(named.ref, named.spec, self._leaf)
+        return OnLeaf(named.ref, named.spec, self.leaf)
 
     def _named(self, asked: str, user_id: int, deadline: Deadline) -> Named | Scored:
         try:
-            return self._catalog.named(asked, user_id, deadline)
+            return self.catalog.named(asked, user_id, deadline)
         except PymkError as error:
             why = UNKNOWN if isinstance(error, UsageError) else outcome_of(error)
             self._counts.failed(NO_MODEL, why)

@@ -48,6 +48,8 @@ def tables_page() -> str:
     for name, schema in ARTIFACT_TABLES.items():
         required = [field.name for field in schema if not field.nullable]
         lines += [f"### {name}", "", *_columns(schema, required), ""]
+    lines += ["## Shadows", "", "What [shadows](models.md#shadows) scored: one row a request and model.", ""]
+    lines += [*_columns(schemas.SHADOWS, [field.name for field in schemas.SHADOWS if not field.nullable]), ""]
     return "\n".join(lines)
 
 
@@ -60,9 +62,13 @@ def _columns(schema: pa.Schema, required: tuple[str, ...] | list[str]) -> list[s
 
 
 def _type(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
         fields = ", ".join(f"{field.name} {field.type}" for field in kind.value_type)
         return f"list of struct({fields})"
+    if pa.types.is_list(kind):
+        return f"list of {_type(kind.value_type)}"
+    if pa.types.is_map(kind):
+        return f"map of {_type(kind.key_type)} to {_type(kind.item_type)}"
     return str(kind)
 
 

@@ -12,6 +12,7 @@ from lookup_api.leaves.leaf_metrics import HostMetrics, SenderMetrics
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
 from lookup_api.root.root_metrics import RootMetrics
+from lookup_api.shadow_metrics import ShadowMetrics
 from tests.docs.reference import DOCS, settings_page, tables_page
 
 README = Path(__file__).parents[2] / "README.md"
@@ -68,7 +69,7 @@ def test_every_route_is_documented(tmp_path: Path) -> None:
 def printed_metrics() -> set[str]:
     """Names of what servers and leaves print, but for when each was made."""
     own = Metrics()
-    for more in (LadderMetrics, RootMetrics, HostMetrics, SenderMetrics):
+    for more in (LadderMetrics, RootMetrics, HostMetrics, SenderMetrics, ShadowMetrics):
         more(own.registry)
     printed = re.findall(r"^# TYPE (\w+)", own.exposition().decode(), re.MULTILINE)
     return {name for name in printed if not name.endswith("_created")}

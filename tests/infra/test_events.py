@@ -46,6 +46,15 @@ def test_the_place_at_which_somebody_was_shown_may_be_told(kind: str) -> None:
     assert found.position == 3
 
 
+@pytest.mark.parametrize("model", ["small@1", "release"])
+def test_the_model_that_ranked_who_was_shown_may_be_told(model: str) -> None:
+    found, without = judged(type="shown", model=model), judged(type="shown")
+    assert isinstance(found, Event)
+    assert isinstance(without, Event)
+    assert (found.model, without.model) == (model, None)
+    assert found.content() != without.content()
+
+
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
@@ -77,6 +86,9 @@ def test_the_place_at_which_somebody_was_shown_may_be_told(kind: str) -> None:
         ({"at": 1767225600}, "invalid_at"),
         ({"at": "2026-01-03T00:00:01Z"}, "future_at"),
         ({"position": 1}, "invalid_position"),
+        ({"model": "small@1"}, "invalid_model"),
+        ({"type": "shown", "model": "small"}, "invalid_model"),
+        ({"type": "shown", "model": "a b@1"}, "invalid_model"),
         ({"type": "shown", "position": 0}, "invalid_position"),
         ({"type": "shown", "position": True}, "invalid_position"),
         ({"type": "shown", "position": 2**31}, "invalid_position"),

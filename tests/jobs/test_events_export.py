@@ -36,8 +36,16 @@ def facts(tmp_path: Path) -> Iterator[LiveStore]:
     opened.close()
 
 
-def event(kind: str, user: int, other: int | None = None, second: int = 0, position: int | None = None) -> Event:
-    return Event(f"e{next(_numbers)}", kind, user, other, 1_700_000_000_000_000 + second * 1_000_000, position)
+def event(
+    kind: str,
+    user: int,
+    other: int | None = None,
+    second: int = 0,
+    position: int | None = None,
+    model: str | None = None,
+) -> Event:
+    at_us = 1_700_000_000_000_000 + second * 1_000_000
+    return Event(f"e{next(_numbers)}", kind, user, other, at_us, position, model)
 
 
 def at(second: int) -> datetime:
@@ -55,14 +63,18 @@ def rows(lake: Path, name: str) -> list[tuple[Any, ...]]:
 
 def test_every_kind_of_event_reaches_its_table_once(lake: Path, facts: LiveStore) -> None:
     facts.record([event("connected", 3, 4, 1), event("blocked", 3, 5, 2), event("dismissed", 3, 6, 3)])
-    facts.record([event("banned", 9, None, 4), event("shown", 1, 9, 5, position=2), event("invited", 1, 9, 6)])
+    facts.record([event("banned", 9, None, 4), event("shown", 1, 9, 5, 2, "small@1")])
+    facts.record([event("invited", 1, 9, 6)])
     made = export_events(facts, str(lake), 7)
     assert made["events"] == 6
     assert rows(lake, "connections") == [(1, 2, None, None), (3, 4, at(1), None), (5, 6, None, None)]
     assert rows(lake, "blocks") == [(3, 5, at(2), None)]
     assert rows(lake, "dismissals") == [(3, 6, at(3), None)]
     assert rows(lake, "user_events") == [(9, "banned", at(4))]
-    assert rows(lake, "impressions") == [(1, 9, at(5), 2, "shown"), (1, 9, at(6), None, "invited")]
+    assert rows(lake, "impressions") == [
+        (1, 9, at(5), 2, "shown", "small@1"),
+        (1, 9, at(6), None, "invited", None),
+    ]
     assert export_events(facts, str(lake), 7)["events"] == 0
     assert len(rows(lake, "impressions")) == 2
 
@@ -100,7 +112,10 @@ def test_an_export_that_died_before_it_was_marked_is_done_again_without_repeats(
         export_events(Dying(), str(lake), 7)  # type: ignore[arg-type]
     facts.record([event("shown", 1, 8, 2), event("disconnected", 3, 4, 5)])
     assert export_events(facts, str(lake), 7)["events"] == 4
-    assert rows(lake, "impressions") == [(1, 8, at(2), None, "shown"), (1, 9, at(0), None, "shown")]
+    assert rows(lake, "impressions") == [
+        (1, 8, at(2), None, "shown", None),
+        (1, 9, at(0), None, "shown", None),
+    ]
     assert (3, 4, at(1), at(5)) in rows(lake, "connections")
 
 

@@ -206,7 +206,8 @@ def test_the_commands_do_as_they_say(tmp_path: Path) -> None:
     assert "needs 1 cores" in pymk("model", "show", "small@1", store).stdout
 
     promoted = pymk_json("model", "promote", store)
-    assert (promoted["stable"], promoted["canary"], promoted["warnings"]) == ("small@2", None, [])
+    assert (promoted["stable"], promoted["canary"], promoted["outcomes"]) == ("small@2", None, None)
+    assert promoted["warnings"] == ["outcomes: nobody knows what became of whom it showed: no --lake was given"]
     back = pymk_json("model", "rollback", store, "--reason=worse")
     assert (back["stable"], back["canary"]["model"]) == ("release", "small@2")
     assert "no canary to promote" in pymk_json("model", "promote", "other", store, code=1)["error"]["what"]

@@ -102,6 +102,7 @@ VALUES = {
     "other_id": NUMBERS.map(str) | st.sampled_from(["1", "2", "3"]),
     "at": st.datetimes().map(lambda t: t.isoformat() + "Z") | st.sampled_from(["2026-01-01T00:00:00Z", "now"]),
     "position": st.integers(-2, 2**33) | st.none(),
+    "model": st.text(max_size=6) | st.sampled_from(["release", "small@1", "a@", "@1", "a@1\n"]),
 }
 ANYTHING = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
 FUZZED = st.fixed_dictionaries({}, optional={name: VALUES[name] | ANYTHING for name in FIELDS})

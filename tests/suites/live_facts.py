@@ -238,7 +238,7 @@ class LiveFactsSuite:
 
     def test_the_log_hands_out_what_was_not_exported_in_order_until_it_is(self, reopen: Reopen) -> None:
         facts = reopen()
-        sent = [Event(f"e{i}", "shown", 1, 10 + i, NOW_US + i, i + 1) for i in range(5)]
+        sent = [Event(f"e{i}", "shown", 1, 10 + i, NOW_US + i, i + 1, "small@1") for i in range(5)]
         sent.append(Event("out", "opted_out", -4, None, NOW_US))
         facts.record(sent)
         first = facts.unexported(4)
@@ -252,7 +252,10 @@ class LiveFactsSuite:
         rest = facts.unexported(100)
         assert rest is not None
         assert rest.name != first.name
-        assert list(rest.events) == [("shown", 1, 14, NOW_US + 4, 5), ("opted_out", -4, None, NOW_US, None)]
+        assert list(rest.events) == [
+            ("shown", 1, 14, NOW_US + 4, 5, "small@1"),
+            ("opted_out", -4, None, NOW_US, None, None),
+        ]
         facts.exported(rest, keep_days=0)
         assert facts.unexported(1) is None
         assert facts.of(1).fatigue, "facts outlive their export"
