@@ -85,7 +85,7 @@ class Root:
     def one_by_one(self) -> "Root":
         """The same models, asked one after the other, for whom nobody waits: they take no place of those who are
         waited for. It is not to be closed."""
-        return Root(self._catalog, self._leaf, self._counts)
+        return Root(self.catalog, self.leaf, self._counts)
 
     def close(self) -> None:
         self.catalog.stop()
