@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from infra.audit import recorded, who
 from infra.errors import GateRefused, UsageError
 from infra.model_routes import (
+    LOOKUP,
     RELEASE,
     Canary,
     Edit,
@@ -93,11 +94,11 @@ def change_route(
     store: ObjectStore, surface: str, change: RouteChange, *, force: bool = False, reason: str | None = None
 ) -> Surface:
     """Moves a surface to other models. Raises NotFound for one that was not pushed, UsageError for a stopped one,
-    unless forced."""
+    unless forced, and for one of lists where rankers are routed."""
 
     def edit(before: Surface) -> Surface:
         route = change.of(before.route)
-        _refuse_missing(store, route)
+        _refuse_unfit(store, surface, route)
         return routed(route, force=force)(before)
 
     return _changed(store, surface, "route", edit, reason)
@@ -109,7 +110,7 @@ def roll_back(store: ObjectStore, surface: str, reason: str | None = None) -> Su
 
     def edit(before: Surface) -> Surface:
         after = undo(before)
-        _refuse_missing(store, after.route)
+        _refuse_unfit(store, surface, after.route)
         return after
 
     return _changed(store, surface, "rollback", edit, reason)
@@ -194,10 +195,14 @@ def _changed(store: ObjectStore, surface: str, action: str, edit: Edit, reason: 
     return after
 
 
-def _refuse_missing(store: ObjectStore, route: Route) -> None:
+def _refuse_unfit(store: ObjectStore, surface: str, route: Route) -> None:
+    """Raises NotFound for a model that was not pushed, UsageError for one of lists where rankers are routed."""
     registry = Registry(store)
     for model in route.models:
-        registry.get(model.name, model.version)
+        found = registry.get(model.name, model.version)
+        if found.spec.unit != "row" and (surface == LOOKUP or model in route.shadows):
+            what = f"{model}: scores lists, {'a shadow' if model in route.shadows else LOOKUP} is a model of rows"
+            raise UsageError(what, "Route it on a surface of its own; docs/blends.md shows how.")
 
 
 def described(name: str, surface: Surface) -> dict[str, Any]:

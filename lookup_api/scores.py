@@ -16,6 +16,7 @@ from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.load import NO_LIVE
 from lookup_api.problems import Problem, overloaded
 from lookup_api.root.gathered import Gathered, gather
+from lookup_api.root.listed import prices_of
 from lookup_api.root.people import People, Viewer
 from lookup_api.root.root_metrics import UNKNOWN
 from lookup_api.root.scoring import Root, Scored
@@ -59,7 +60,8 @@ class Scoring:
             scored = [one if isinstance(one, Scored) else Scored(one.asked, one.model, nothing) for one in named]
         else:
             own = release.live.model if release.live is not None else None
-            scored = self.root.score(named, found, own, deadline)
+            prices = prices_of(release.head, found.users)
+            scored = self.root.score(named, found, own, deadline, prices)
             if self.shadows is not None:
                 self.shadows.follow(named, scored, found, release.release_id, level)
         self._refuse_nothing(scored)

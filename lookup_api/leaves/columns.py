@@ -14,6 +14,9 @@ from lookup_api.ranking.scorers import Array, Float32, rows_of
 EXACT = ("float16", "float32", "uint8")
 """Types of which every value is a float32 too."""
 
+FORM = "packed by type"
+"""How columns are sent that are cut by a list."""
+
 Inputs = Float32 | dict[str, Array]
 """What a scorer takes: one matrix [n, width], which is quicker, or columns where a matrix would not hold them."""
 
@@ -31,14 +34,18 @@ class ColumnList:
 
     @cached_property
     def digest(self) -> bytes:
-        """16 bytes that are others for other columns, types, widths or defaults."""
-        told = "\n".join(f"{one.name} {one.type} {one.width} {one.default!r}" for one in self.inputs)
-        return hashlib.blake2b(told.encode(), digest_size=16).digest()
+        """16 bytes that are others for other columns, types, widths or defaults, and for another form of sending them:
+        leaves and workers of two releases of this code send all columns to each other."""
+        told = [FORM, *(f"{one.name} {one.type} {one.width} {one.default!r}" for one in self.inputs)]
+        return hashlib.blake2b("\n".join(told).encode(), digest_size=16).digest()
 
     @cached_property
-    def row_bytes(self) -> int:
-        """Bytes of a row's columns."""
-        return sum(one.width * one.dtype.itemsize for one in self.inputs)
+    def widths(self) -> dict[str, int]:
+        """Type -> numbers of it in a row, all columns together; by which comes first."""
+        found: dict[str, int] = {}
+        for one in self.inputs:
+            found[one.type] = found.get(one.type, 0) + one.width
+        return found
 
     @cached_property
     def _is_matrix(self) -> bool:

@@ -132,7 +132,7 @@ class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
         if asked.form == wire.TRIMMED:
             if asked.digest != resident.columns.digest:
                 return wire.encode_reply(Status.OTHER_LIST, why=f"{asked.model}: cut by another list of columns")
-            trimmed = wire.decode_trimmed(asked.body, self._schema(resident))
+            trimmed = wire.decode_trimmed(asked.body, self._schema(resident), resident.columns)
         else:
             columns = wire.decode_all(asked.body)
             trimmed = resident.columns.trimmed(columns)

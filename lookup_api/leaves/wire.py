@@ -1,8 +1,9 @@
 """What goes between those who score and the leaf processes: Arrow record batches there, scores back.
 
 The columns of a model whose list the sender has go as a bare record batch, whose schema both sides compile from the
-model.toml; the list's digest goes with it, so that a batch cut by another list is never read. Columns of a model whose
-list is not known go with their schema, all of them.
+model.toml; the list's digest goes with it, so that a batch cut by another list is never read. In it all columns of one
+type are one value, one after the other: a value costs as many bytes beside its numbers as any other, however many
+numbers it has. Columns of a model whose list is not known go with their schema, all of them.
 """
 
 import json
@@ -76,31 +77,34 @@ class Reply:
 
 
 def schema_of(columns: ColumnList) -> pa.Schema:
-    """Of a record batch of the list's columns."""
-
-    def type_of(one: InputSpec) -> pa.DataType:
-        values = pa.from_numpy_dtype(one.dtype)
-        return values if one.width == 1 else pa.list_(values, one.width)
-
-    return pa.schema([pa.field(one.name, type_of(one)) for one in columns.inputs])
+    """Of a record batch of the list's columns: one row, a value for each type among them."""
+    return pa.schema([pa.field(name, pa.list_(pa.from_numpy_dtype(np.dtype(name)))) for name in columns.widths])
 
 
 def encode_trimmed(trimmed: Sequence[Array], schema: pa.Schema, lz4: bool) -> pa.Buffer:
-    """A bare record batch of a list's columns."""
-    batch = pa.RecordBatch.from_arrays([to_arrow(column) for column in trimmed], schema=schema)
+    """A bare record batch of a list's columns, [n] or [n, width] each."""
+    packed = [
+        np.concatenate([column.reshape(-1) for column in trimmed if column.dtype.name == name]) for name in schema.names
+    ]
+    lists = [pa.ListArray.from_arrays(np.array([0, len(one)], np.int32), pa.array(one)) for one in packed]
+    batch = pa.RecordBatch.from_arrays(lists, schema=schema)
     if not lz4:
         return batch.serialize()
     written = _written(batch, lz4)  # as a batch alone cannot be compressed
     return written[schema.serialize().size : -END_BYTES]
 
 
-def decode_trimmed(body: pa.Buffer, schema: pa.Schema) -> list[Array]:
-    """Raises WireError."""
+def decode_trimmed(body: pa.Buffer, schema: pa.Schema, columns: ColumnList) -> list[Array]:
+    """The columns of a list, [n] or [n, width] each. Raises WireError."""
     try:
         batch = pa.ipc.read_record_batch(body, schema)
-        return [_to_numpy(column) for column in batch.columns]
+        batch.validate(full=True)
+        if batch.num_rows != 1 or any(column.null_count for column in batch.columns):
+            raise WireError(f"{batch.num_rows} rows, or nulls, in what is one row of all columns")
+        packed = {name: _to_numpy(column.flatten()) for name, column in zip(schema.names, batch.columns, strict=True)}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise WireError(f"no record batch of the model's columns: {error}") from None
+    return _unpacked(packed, columns)
 
 
 def encode_all(columns: Mapping[str, Array], lz4: bool) -> pa.Buffer:
@@ -179,6 +183,20 @@ def decode_list(data: bytes, model: ModelRef) -> ColumnList:
         raise WireError(f"no list of columns: {error}") from None
     if found.model != model.name or not found.inputs or found.digest.hex() != told:
         raise WireError("a list of columns that is not the one that it says it is")
+    return found
+
+
+def _unpacked(packed: Mapping[str, Array], columns: ColumnList) -> list[Array]:
+    """Cuts what is one array a type, [n * width of all its columns], into columns. Raises WireError."""
+    rows = len(packed[columns.inputs[0].type]) // columns.widths[columns.inputs[0].type]
+    for name, width in columns.widths.items():
+        if len(packed[name]) != rows * width:
+            raise WireError(f"{len(packed[name])} numbers of {name} are not {rows} rows of {width}")
+    found, at = [], dict.fromkeys(packed, 0)
+    for one in columns.inputs:
+        start, at[one.type] = at[one.type], at[one.type] + rows * one.width
+        column = packed[one.type][start : at[one.type]]
+        found.append(column if one.width == 1 else column.reshape(rows, one.width))
     return found
 
 

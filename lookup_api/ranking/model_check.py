@@ -13,7 +13,8 @@ from infra.model_spec import WEIGHTS, ModelSpec
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.scorers import KINDS, Float32, Scorer, open_scorer
 
-OF_LISTS = ("score", "price", "embedding", "attributes")
+SCORE, PRICES, EMBEDDING, ATTRIBUTES = "score", "price", "embedding", "attributes"
+OF_LISTS = (SCORE, PRICES, EMBEDDING, ATTRIBUTES)
 """Further inputs of a model whose unit is a list, which runs after a ranker: the ranker's score, what exposure takes,
 and what lists are made diverse by."""
 
@@ -40,13 +41,15 @@ def check_model(folder: Path, spec: ModelSpec, columns: Collection[str] = FEATUR
 
 
 def refuse_unknown(spec: ModelSpec, columns: Collection[str]) -> None:
-    """Raises UsageError for inputs that no feature table has."""
+    """Raises UsageError for inputs that no feature table has, and for groups of people that are no int64."""
     known = {*columns, *(OF_LISTS if spec.unit == "list" else ())}
     for at, one in enumerate(spec.inputs):
         if one.name not in known:
             near = difflib.get_close_matches(one.name, known, 3, 0.5)
             fix = f"Nearest: {', '.join(near)}." if near else f"Known: {', '.join(columns)}."
             raise UsageError(f"inputs.{at}.name: {one.name!r}: is in no feature table", fix)
+        if one.name == ATTRIBUTES and spec.unit == "list" and one.type != "int64":
+            raise UsageError(f"inputs.{at}.type: {one.type}: does not hold {ATTRIBUTES}", 'Write type = "int64".')
 
 
 def _difference(found: Float32, wanted: Float32, spec: ModelSpec) -> float:

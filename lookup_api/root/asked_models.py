@@ -9,12 +9,15 @@ from infra.model_spec import ModelSpec
 from lookup_api.deadline import Deadline
 from lookup_api.leaves.protocol import Leaf
 from lookup_api.ranking.features import FEATURES
-from lookup_api.ranking.model_check import refuse_unknown
+from lookup_api.ranking.model_check import ATTRIBUTES, EMBEDDING, refuse_unknown
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.scoring import RanksPairs
 from lookup_api.root.gathered import Defaulted, Gathered
+from lookup_api.root.listed import Listed
 
 NOTHING_DEFAULTED = Defaulted()
+WIDE = (EMBEDDING, ATTRIBUTES)
+"""Inputs of as many columns as a model says."""
 
 
 class ScoresGathered(Protocol):
@@ -71,8 +74,29 @@ class OnLeaf:
         return self.leaf.score(self.ref, columns, deadline), defaulted
 
 
-def refuse_lists(spec: ModelSpec) -> None:
-    """Raises UsageError for a model of lists, and for one with inputs that are no features of pairs."""
-    if spec.unit != "row" or spec.width != len(spec.inputs):
-        raise UsageError(f"{spec.name}: scores lists, or takes columns that are wide", "Name a model of rows.")
+@dataclass(frozen=True)
+class ListOnLeaf:
+    """A model of lists that a leaf hosts. scores float32 [n]: of who ranked the people before; None for nobody. prices
+    float32 [n]: what exposure takes of each; None for nothing."""
+
+    ref: ModelRef
+    spec: ModelSpec
+    leaf: Leaf
+    scores: Float32 | None
+    prices: Float32 | None
+
+    @property
+    def name(self) -> str:
+        return str(self.ref)
+
+    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+        columns, defaulted = Listed(gathered, self.scores, self.prices).columns_of(self.spec)
+        return self.leaf.score(self.ref, columns, deadline), defaulted
+
+
+def refuse_unreadable(spec: ModelSpec) -> None:
+    """Raises UsageError for inputs that the root does not have, or not as so many columns."""
     refuse_unknown(spec, FEATURES)
+    for one in spec.inputs:
+        if one.width > 1 and one.name not in WIDE:
+            raise UsageError(f"{spec.name}: takes {one.name} as {one.width} columns, which is one", "Take it as one.")

@@ -8,13 +8,14 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from infra.errors import NotFound, PymkError
+from infra.errors import NotFound, PymkError, UsageError
 from infra.model_routes import LOOKUP, RELEASE, ModelRef, Route, Routes, RouteStore
 from infra.model_spec import ModelSpec, check_model_name
 from infra.models import Registry
 from infra.store import ObjectStore, open_store
 from lookup_api.deadline import Deadline
-from lookup_api.root.asked_models import refuse_lists
+from lookup_api.ranking.model_check import SCORE
+from lookup_api.root.asked_models import refuse_unreadable
 from lookup_api.root.store_reads import StoreReads
 
 log = logging.getLogger(__name__)
@@ -26,18 +27,24 @@ MOST_NAMES = 4096
 @dataclass(frozen=True, slots=True)
 class Named:
     """What was asked for and who scores: ref and spec are None for the ranker of the release. variant, shadows: of the
-    surface's route, where a surface was asked for."""
+    surface's route, where a surface was asked for. ranker: whose scores a model of lists takes; None where it takes
+    none."""
 
     asked: str
     ref: ModelRef | None = None
     spec: ModelSpec | None = None
     variant: str = ""
     shadows: tuple[ModelRef, ...] = ()
+    ranker: "Named | None" = None
 
     @property
     def model(self) -> str:
         """`name@version`, or `release`."""
         return RELEASE if self.ref is None else str(self.ref)
+
+    @property
+    def is_of_lists(self) -> bool:
+        return self.spec is not None and self.spec.unit == "list"
 
 
 class Catalog:
@@ -62,12 +69,14 @@ class Catalog:
         other things than features, StoreError or CorruptArtifact where that cannot be told, and TooLate where it is
         not read in time: it is known to who asks again."""
         route = self._route(asked, deadline)
-        if route is None:
-            ref = self._ref(asked, deadline)
-            return Named(asked) if ref is None else Named(asked, ref, self.spec(ref, deadline))
-        variant = route.variant(asked, user_id)
-        ref = route.of(variant)
-        return Named(asked, ref, None if ref is None else self.spec(ref, deadline), variant, route.shadows)
+        variant = route.variant(asked, user_id) if route is not None else ""
+        ref = route.of(variant) if route is not None else self._ref(asked, deadline)
+        shadows = route.shadows if route is not None else ()
+        if ref is None:
+            return Named(asked, variant=variant, shadows=shadows)
+        spec = self.spec(ref, deadline)
+        takes_scores = spec.unit == "list" and SCORE in spec.columns
+        return Named(asked, ref, spec, variant, shadows, self._ranker(user_id, deadline) if takes_scores else None)
 
     def spec(self, ref: ModelRef, deadline: Deadline) -> ModelSpec:
         """Raises as `named` does."""
@@ -90,6 +99,17 @@ class Catalog:
             self._routes, self._etag = store.parsed(stored), etag
         asked, self._asked = self._asked, set()
         self._newest = {name: version for name in asked if (version := self._latest(name))}
+
+    def _ranker(self, user_id: int, deadline: Deadline) -> Named:
+        """Who ranks the lookup's lists for the user."""
+        route = self._route(LOOKUP, deadline)
+        ref = route.of(route.variant(LOOKUP, user_id)) if route is not None else None
+        if ref is None:
+            return Named(LOOKUP)
+        spec = self.spec(ref, deadline)
+        if spec.unit != "row":
+            raise UsageError(f"{ref}: scores lists, so it ranks no {LOOKUP}", f"Route {LOOKUP} to a model of rows.")
+        return Named(LOOKUP, ref, spec)
 
     def _route(self, asked: str, deadline: Deadline) -> Route | None:
         """Of a surface; None for what is none."""
@@ -131,7 +151,7 @@ class Catalog:
 
     def _read_spec(self, ref: ModelRef) -> ModelSpec:
         found = Registry(self._opened()).get(ref.name, ref.version).spec
-        refuse_lists(found)
+        refuse_unreadable(found)
         if len(self._specs) >= MOST_NAMES:
             self._specs = {}
         self._specs[ref] = found

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from lookup_api.leaves.protocol import Leaf
 from lookup_api.logs import Sparing
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.scoring import RanksPairs
-from lookup_api.root.asked_models import NOTHING_DEFAULTED, OnLeaf, OwnRanker, ScoresGathered
+from lookup_api.root.asked_models import NOTHING_DEFAULTED, ListOnLeaf, OnLeaf, OwnRanker, ScoresGathered
 from lookup_api.root.catalog import Catalog, Named
 from lookup_api.root.gathered import Defaulted, Gathered
 from lookup_api.root.root_metrics import FAILED, LATE, NO_MODEL, UNKNOWN, RootMetrics
@@ -60,18 +60,39 @@ class Root:
         return [self._named(name, user_id, soon) for name in asked]
 
     def score(
-        self, named: Sequence[Named | Scored], gathered: Gathered, own: RanksPairs | None, deadline: Deadline
+        self,
+        named: Sequence[Named | Scored],
+        gathered: Gathered,
+        own: RanksPairs | None,
+        deadline: Deadline,
+        prices: Float32 | None = None,
     ) -> list[Scored]:
-        """What each has to say, in order; a model that is named twice scores once. own: the ranker of the release."""
+        """What each has to say, in order; a model that is named twice scores once, and so does the ranker whose scores
+        models of lists take. own: the ranker of the release. prices float32 [n]: what exposure takes of each person;
+        None for nothing."""
         models = {one.model: one for one in named if isinstance(one, Named)}
-        asks = {name: self._of(one, own) for name, one in models.items()}
-        if self._pool is None or len(asks) < 2:
-            found = {name: self.ask(model, gathered, deadline) for name, model in asks.items()}
-        else:
-            gathered.by_column  # noqa: B018 — once, before several threads would each do it
-            futures = {name: self._pool.submit(self.ask, model, gathered, deadline) for name, model in asks.items()}
-            found = {name: future.result() for name, future in futures.items()}
+        lists = {name: one for name, one in models.items() if one.is_of_lists}
+        rows = {name: one for name, one in models.items() if name not in lists}
+        rows |= {one.ranker.model: one.ranker for one in lists.values() if one.ranker}
+        found = self._all({name: self._of(one, own) for name, one in rows.items()}, gathered, deadline)
+        ready = {}
+        for name, one in lists.items():
+            before = found[one.ranker.model] if one.ranker else None
+            if before is not None and before.scores is None:
+                self._counts.failed(name, before.why)
+                found[name] = Scored(name, name, why=before.why)
+            else:
+                ready[name] = self._of_list(one, before, prices)
+        found |= self._all(ready, gathered, deadline)
         return [replace(found[one.model], asked=one.asked) if isinstance(one, Named) else one for one in named]
+
+    def _all(self, asks: Mapping[str, ScoresGathered], gathered: Gathered, deadline: Deadline) -> dict[str, Scored]:
+        """What each has to say: at once, where leaves are other processes."""
+        if self._pool is None or len(asks) < 2:
+            return {name: self.ask(model, gathered, deadline) for name, model in asks.items()}
+        gathered.by_column  # noqa: B018 — once, before several threads would each do it
+        futures = {name: self._pool.submit(self.ask, model, gathered, deadline) for name, model in asks.items()}
+        return {name: future.result() for name, future in futures.items()}
 
     def ask(self, model: ScoresGathered, gathered: Gathered, deadline: Deadline) -> Scored:
         """One model's scores. A failure is counted and logged, and no exception."""
@@ -97,6 +118,11 @@ class Root:
         if named.ref is None or named.spec is None:
             return OwnRanker(own)
         return OnLeaf(named.ref, named.spec, self.leaf)
+
+    def _of_list(self, named: Named, before: Scored | None, prices: Float32 | None) -> ScoresGathered:
+        assert named.ref is not None
+        assert named.spec is not None
+        return ListOnLeaf(named.ref, named.spec, self.leaf, before.scores if before else None, prices)
 
     def _named(self, asked: str, user_id: int, deadline: Deadline) -> Named | Scored:
         try:

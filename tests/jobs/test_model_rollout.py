@@ -110,6 +110,16 @@ def test_a_route_that_cannot_be_is_refused_and_changes_nothing(
     assert (store.exists("routes.json"), deeds(store)) == (False, [])
 
 
+def test_what_ranks_the_lookups_lists_is_no_model_of_lists(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    push_model(store, folder_of(tmp_path / "2", "2", unit="list"))
+    with pytest.raises(UsageError, match="small@2: scores lists, recommendations is a model of rows"):
+        change_route(store, LOOKUP, RouteChange(canary="small@2", share=0.1))
+    with pytest.raises(UsageError, match="small@2: scores lists, a shadow is a model of rows"):
+        change_route(store, "page", RouteChange(shadows=["small@2"]))
+    assert change_route(store, "page", RouteChange(stable="small@2")).route.stable == ModelRef.parse("small@2")
+
+
 def test_a_promotion_is_refused_by_its_gates_and_force_passes_all_but_integrity(
     two: ObjectStore, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from infra.models import ModelVersion, Registry
 from infra.store import ObjectStore, open_store
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.root import store_reads
-from lookup_api.root.catalog import Catalog
+from lookup_api.root.catalog import Catalog, Named
 from tests.suites.leaf_models import push, trees
 
 USER = 1
@@ -75,12 +75,31 @@ def test_a_name_of_nothing_is_refused(catalog: Catalog, name: str) -> None:
         catalog.named(name, USER, soon())
 
 
-def test_a_model_of_lists_is_refused(store: ObjectStore, catalog: Catalog) -> None:
-    push(store, "9", trees(9), unit="list")
+def test_a_model_with_inputs_that_nobody_has_is_refused(store: ObjectStore, catalog: Catalog) -> None:
+    push(store, "9", trees(9, 1), inputs=(InputSpec(name="score"),), output="worth")
     push(store, "10", trees(10, 2), inputs=(InputSpec(name="walk", width=2),))
-    for version in ("9", "10"):
-        with pytest.raises(UsageError, match="scores lists, or takes columns that are wide"):
-            catalog.named(f"small@{version}", USER, soon())
+    with pytest.raises(UsageError, match="'score': is in no feature table"):
+        catalog.named("small@9", USER, soon())
+    with pytest.raises(UsageError, match="takes walk as 2 columns, which is one"):
+        catalog.named("small@10", USER, soon())
+
+
+def test_a_model_of_lists_takes_the_scores_of_who_ranks_the_lookups_lists(store: ObjectStore, catalog: Catalog) -> None:
+    push(store, "11", trees(11, 1), name="lists", unit="list", inputs=(InputSpec(name="score"),), output="worth")
+    push(store, "12", trees(12), name="lists", unit="list")
+    assert catalog.named("lists@11", USER, soon()).ranker == Named(LOOKUP)
+    assert catalog.named("lists@12", USER, soon()).ranker is None, "it names no score"
+    two = push(store, "2")
+    route(store, LOOKUP, stable=ModelRef(name="small", version="1"), canary=Canary(model=two, share=0.5))
+    catalog.look()
+    for user in range(20):
+        ranker = catalog.named("lists@11", user, soon()).ranker
+        assert ranker is not None
+        assert ranker.model == catalog.named(LOOKUP, user, soon()).model
+    route(store, LOOKUP, stable=ModelRef(name="lists", version="12"))
+    catalog.look()
+    with pytest.raises(UsageError, match="lists@12: scores lists, so it ranks no recommendations"):
+        catalog.named("lists@11", USER, soon())
 
 
 def test_what_was_known_holds_while_the_store_is_away(

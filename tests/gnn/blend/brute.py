@@ -98,6 +98,23 @@ def spacing(relevance, groups, valid, picks, weight: float, window: int | None) 
     return greedy(gain, valid, picks)
 
 
+def spaced_spectrum(
+    relevance, embeddings, groups, valid, picks, gamma: float, weight: float, window: int | None
+) -> list[int]:
+    """Gains that differ by less than 1e-11 are equal: sums of 1 / d often tie with each other."""
+    members = [set(row[row >= 0].tolist()) for row in groups]
+    gram = products(embeddings)
+
+    def gain(chosen: list[int]) -> np.ndarray:
+        near = recent(chosen, window)
+        shared = [(d, members[i]) for d, i in enumerate(reversed(near), 1)]
+        penalty = [sum(1 / d for d, theirs in shared if theirs & own) for own in members]
+        volumes = np.sqrt(determinants(gram, near, NOTHING))
+        return np.round(relevance + gamma * volumes - weight * np.array(penalty, np.longdouble), 11)
+
+    return greedy(gain, valid, picks)
+
+
 @dataclass(frozen=True)
 class Case:
     """A batch of users of one shape, with duplicates, zero vectors, equal relevances and masks among them."""

@@ -26,7 +26,7 @@ from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost
 from lookup_api.leaves.remote_leaf import RemoteLeaf
 from tests.lookup_api.leaves.test_local_leaf import LOOKED_UP, looked_up
 from tests.lookup_api.ranking.test_scorers import MODELS
-from tests.suites.leaf_models import leaf_of, push, soon
+from tests.suites.leaf_models import leaf_of, push, soon, trees
 from tests.suites.leaf_processes import LeafProcess, leaves, remote_to
 from tests.suites.model_folders import columns_of, small_spec
 
@@ -102,6 +102,48 @@ def test_failures_are_told_apart(store: ObjectStore, process: LeafProcess) -> No
         there.score(ref, {"at": np.array([99])}, soon())
     assert not isinstance(failed.value, LeafAway)
     assert there.score(ref, {"at": np.arange(3)}, soon()).tolist() == [0, 1, 2]
+
+
+def test_few_rows_cost_little_more_than_their_columns(store: ObjectStore, process: LeafProcess) -> None:
+    """24 rows of 60 columns: 240 bytes a row."""
+    inputs = tuple(InputSpec(name=f"c{at}") for at in range(60))
+    ref = push(store, "206", trees(206, 60), inputs=inputs)
+    there = remote_to(process.address)
+    columns = columns_of(small_spec(inputs=inputs), rows=24)
+    expected = leaf_of(store, memory_mib=64).score(ref, columns, soon())
+    np.testing.assert_array_equal(there.score(ref, columns, soon()), expected)
+    assert 24 * 240 <= there._counts.told["sent"] <= 1.05 * 24 * 240
+
+
+MIXED = ColumnList(
+    "mixed",
+    tuple(
+        InputSpec(name=f"c{at}", type=one, width=width)  # type: ignore[arg-type]
+        for at, (one, width) in enumerate(
+            [("float32", 1), ("int64", 3), ("float16", 2), ("float32", 4), ("uint8", 1), ("int32", 1), ("int64", 1)]
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize("lz4", [False, True])
+@pytest.mark.parametrize("rows", [0, 1, 33])
+def test_columns_of_all_types_and_widths_come_as_they_went(rows: int, lz4: bool) -> None:
+    draw, schema = np.random.default_rng(5), wire.schema_of(MIXED)
+    sent = [(100 * draw.random((rows, one.width) if one.width > 1 else rows)).astype(one.dtype) for one in MIXED.inputs]
+    for came, went in zip(
+        wire.decode_trimmed(wire.encode_trimmed(sent, schema, lz4), schema, MIXED), sent, strict=True
+    ):
+        assert came.dtype == went.dtype
+        np.testing.assert_array_equal(came, went)
+
+
+def test_numbers_that_do_not_make_whole_rows_are_no_columns() -> None:
+    schema = wire.schema_of(MIXED)
+    sent = [np.zeros((2, one.width), one.dtype) for one in MIXED.inputs]
+    sent[3] = sent[3][:1]
+    with pytest.raises(wire.WireError, match="numbers of float32 are not"):
+        wire.decode_trimmed(wire.encode_trimmed(sent, schema, False), schema, MIXED)
 
 
 class Corrupt(LeafServer):
