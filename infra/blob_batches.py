@@ -45,6 +45,11 @@ class Users:
         out[with_one] = np.frombuffer(tails, "<f2").reshape(-1, max(self.dimensions, 1))
         return out
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "Users":
+        """Some of them, by bool [n]."""
+        blobs = [self._blobs[place] for place in np.flatnonzero(chosen).tolist()]
+        return Users(self.found[chosen], self.features[chosen], self.codes[chosen], self.dimensions, blobs)
+
 
 def decode_users(blobs: Sequence[bytes | None], features: int, attributes: int, dimensions: int) -> Users:
     """The blobs of a release whose users have so many features, attributes and dimensions, or no embedding at all.

@@ -89,7 +89,8 @@ class LaterScores:
         return work
 
     def told(self, work_id: str, work: Work) -> dict[str, Any]:
-        """What a caller is told of it. Rules run again: who must not be shown by now has no score any more."""
+        """What a caller is told of it. Rules run again, by the release that is served now too: who must not be shown by
+        now has no score any more."""
         told: dict[str, Any] = {"id": work_id, "status": work.state}
         if work.state == QUEUED:
             return told
@@ -101,7 +102,9 @@ class LaterScores:
         if "why" in result:
             return told | {"status": FAILED, "why": result["why"]}
         query = ScoreQuery.from_json(result["query"])
-        return told | {"answer": without_barred(result["answer"], query, self._facts(query.user_id))}
+        with self._watch.hold() as release:
+            answer = without_barred(result["answer"], query, release, self._facts(query.user_id))
+        return told | {"answer": answer}
 
     def step(self) -> bool:
         """Scores one request, if any waits. Raises StoreError."""

@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from infra.blob_batches import Users
 from infra.settings import LadderSettings
 from lookup_api.circle import bars_by_night, circle_of
 from lookup_api.deadline import Deadline
@@ -25,6 +27,8 @@ from lookup_api.served_release import ServedRelease
 from lookup_api.shadows import Shadows
 
 DAY_S = 86_400.0
+AGAIN_S = 1.0
+"""For a look at whom the rules keep out by now."""
 
 Bools = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -71,14 +75,13 @@ class Scoring:
         """Who may have a score, bool [n], and what is known of them; None of nobody."""
         circle = circle_of(ask)
         viewer = Viewer.of(ask, circle)
-        people = People.named(query.candidate_ids, viewer)
-        allowed = _allowed(ask, viewer, people)
+        allowed, users = _allowed(ask, viewer, query.candidate_ids)
         if not allowed.any():
             return allowed, None
         ask.deadline.check("features")
+        people = People.named(query.candidate_ids, viewer).where(allowed)
         old_after_s = self.settings.features_life_days * DAY_S or math.inf
-        chosen = people.where(allowed)
-        return allowed, gather(ask, viewer, viewer.vector(ask.release), chosen, old_after_s, self.counts)
+        return allowed, gather(ask, viewer, viewer.vector(ask.release), people, old_after_s, self.counts, users)
 
     def _refuse_nothing(self, scored: list[Scored]) -> None:
         """Raises Problem where no model answered."""
@@ -91,15 +94,21 @@ class Scoring:
         raise Problem(503, "no-scores", f"No model answered ({told}).", later)
 
 
-def _allowed(ask: Ask, viewer: Viewer, people: People) -> Bools:
-    """Whom the rules do not keep from the viewer, bool [n]. Where the release does not say whom the night keeps out,
-    nobody is allowed but whom it chose itself."""
-    facts, night = ask.facts, _barred_by_night(ask, viewer)
-    allowed = people.stored >= 0 if night is None else ~np.isin(people.ids, night)
+def _allowed(ask: Ask, viewer: Viewer, people: Sequence[int]) -> tuple[Bools, Users]:
+    """Whom the rules do not keep from the viewer, bool [n], and what is stored of them.
+
+    Nobody is allowed whom the release does not know: whom the night left out as banned, gone or opted out has no row
+    either. Where it does not say whom it keeps from the viewer, nobody is but whom it chose itself.
+    """
+    facts, ids, night = ask.facts, np.array(people, np.int64), _barred_by_night(ask, viewer)
+    stored = viewer.stored.ids if viewer.stored is not None else []
+    allowed = np.isin(ids, np.array(stored, np.int64)) if night is None else ~np.isin(ids, night)
     hidden, departed = facts.hidden, ask.release.departed
-    ids = people.ids.tolist()
     own = {ask.query.user_id, *facts.barred}
-    return allowed & np.array([one not in own and one not in hidden and one not in departed for one in ids], np.bool_)
+    allowed &= np.array([one not in own and one not in hidden and one not in departed for one in people], np.bool_)
+    users = ask.release.users(ids[allowed].tolist())
+    allowed[allowed] = users.found
+    return allowed, users.where(users.found)
 
 
 def _barred_by_night(ask: Ask, viewer: Viewer) -> Int64 | None:
@@ -137,16 +146,28 @@ def _spread(one: Scored, allowed: Bools) -> npt.NDArray[np.float32]:
     return out
 
 
-def without_barred(answer: dict[str, Any], query: ScoreQuery, facts: Facts | None) -> dict[str, Any]:
-    """The same, given later: who must not be shown by now has no score. facts: None where they cannot be read."""
-    hidden = facts is None or facts.viewer_hidden
-    gone = [hidden or one in facts.barred or one in facts.hidden for one in query.candidate_ids]  # type: ignore[union-attr]
-    if not any(gone):
+def without_barred(
+    answer: dict[str, Any], query: ScoreQuery, release: ServedRelease | None, facts: Facts | None
+) -> dict[str, Any]:
+    """The same, given later: who must not be shown by now has no score.
+
+    release: that is served by now; facts: None where they cannot be read. Without either nobody has one.
+    """
+    allowed = np.zeros(len(query.candidate_ids), np.bool_)
+    if release is not None and facts is not None and not facts.viewer_hidden:
+        ask = Ask(Query(query.user_id, 0, frozenset(), False), release, facts, Deadline.after(AGAIN_S))
+        allowed, _ = _allowed(ask, Viewer.of(ask, circle_of(ask)), query.candidate_ids)
+    if allowed.all():
         return answer
+    gone = (~allowed).tolist()
     barred = {*answer["barred"], *(str(one) for one, left in zip(query.candidate_ids, gone, strict=True) if left)}
     scores = {
         name: [None if left else score for score, left in zip(values, gone, strict=True)]
         for name, values in answer["scores"].items()
     }
     listed = [str(one) for one in query.candidate_ids if str(one) in barred]
-    return answer | {"scores": scores, "barred": listed, "degraded": answer["degraded"] or facts is None}
+    return answer | {
+        "scores": scores,
+        "barred": listed,
+        "degraded": answer["degraded"] or facts is None or release is None,
+    }

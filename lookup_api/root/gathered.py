@@ -146,11 +146,17 @@ class Gathered:
 
 
 def gather(
-    ask: Ask, viewer: Viewer, vector: Float32, people: People, old_after_s: float, counts: LadderMetrics
+    ask: Ask,
+    viewer: Viewer,
+    vector: Float32,
+    people: People,
+    old_after_s: float,
+    counts: LadderMetrics,
+    users: Users | None = None,
 ) -> Gathered:
-    """Reads what is known of the people, in one batch. vector float32 [D]: Viewer.vector. old_after_s: age of a release
-    from which what changes by the day is forgotten."""
-    users = ask.release.users(people.ids.tolist())
+    """What is known of the people. vector float32 [D]: Viewer.vector. old_after_s: age of a release from which what
+    changes by the day is forgotten. users: what is stored of the people, which is read in one batch if not given."""
+    users = ask.release.users(people.ids.tolist()) if users is None else users
     age_s = time.time() - ask.release.as_of_s
     mine, theirs = _user_features(viewer, users, age_s > old_after_s, counts)
     pairs = _pairs(ask.release, viewer, vector, people, users, mine)

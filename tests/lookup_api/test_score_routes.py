@@ -9,7 +9,7 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
-from benchmarks.serving_rows import FIRST_ID
+from benchmarks.serving_rows import FIRST_ID, STEP
 from infra.keys import EVENTS, READ, KeyStore, utc_now
 from infra.model_golden import Golden
 from infra.model_spec import InputSpec
@@ -23,24 +23,26 @@ from lookup_api.score_request import ScoreQuery
 from tests.infra.test_models import NOW
 from tests.lookup_api.ranking.test_scorers import onnx_weights
 from tests.suites.model_folders import columns_of, small_spec, write_folder
+from tests.suites.served_store import publish_day
 
-USER, OTHER, THIRD = str(FIRST_ID), "7", "9"
-"""Two whom the release does not know, as it makes friends of nearly all that it knows."""
-BODY = {"user_id": USER, "candidate_ids": [OTHER, THIRD], "models": ["degrees"]}
+USER, OTHER, THIRD = (str(FIRST_ID + STEP * row) for row in (0, 200, 201))
+"""A user, and two who are neither friends nor stored candidates of theirs."""
+BODY = {"user_id": USER, "candidate_ids": [OTHER, THIRD], "models": ["fits"]}
 
 
 @pytest.fixture
 def store(store: ObjectStore, tmp_path: Path) -> ObjectStore:
-    """With a model that says how many friends a candidate has, 3 where that is not known."""
+    """With a model that says how well the friendship factors of a pair fit, 3 where that is not known."""
     from onnx import TensorProto, helper
 
-    spec = small_spec(name="degrees", kind="onnx", inputs=(InputSpec(name="candidate_degree", default=3),))
+    spec = small_spec(name="fits", kind="onnx", inputs=(InputSpec(name="factors", default=3),))
     columns = columns_of(spec)
     weights = onnx_weights(
-        [("candidate_degree", TensorProto.FLOAT, ["n"])],
-        [helper.make_node("Identity", ["candidate_degree"], ["score"])],
+        [("factors", TensorProto.FLOAT, ["n"])],
+        [helper.make_node("Identity", ["factors"], ["score"])],
     )
-    folder = write_folder(tmp_path / "degrees", spec, weights, Golden(columns, columns["candidate_degree"]))
+    publish_day(store, 2)
+    folder = write_folder(tmp_path / "fits", spec, weights, Golden(columns, columns["factors"]))
     Registry(store).push(folder, check_model, NOW, "a")
     return store
 
@@ -74,14 +76,14 @@ def test_scores_are_answered_with_who_gave_them(serve: Callable[..., FlaskClient
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
     told = answer.json
-    assert told["scores"] == {"degrees": [3.0, 3.0]}
-    assert told["defaulted"] == {"degrees@1": {"missing": 2, "stale": 0, "values": 2}}
-    assert told["models"] == {"degrees": "degrees@1"}
+    assert told["scores"] == {"fits": [3.0, 3.0]}
+    assert told["defaulted"] == {"fits@1": {"missing": 2, "stale": 0, "values": 2}}
+    assert told["models"] == {"fits": "fits@1"}
     assert (told["user_id"], told["failed"], told["barred"], told["degraded"]) == (USER, {}, [], False)
     assert told["request_id"] == answer.headers["X-Request-Id"]
     text = client.get("/metrics").text
-    assert 'pymk_model_requests_total{model="degrees@1",outcome="answered"} 1.0' in text
-    assert 'pymk_model_values_total{model="degrees@1"} 2.0' in text
+    assert 'pymk_model_requests_total{model="fits@1",outcome="answered"} 1.0' in text
+    assert 'pymk_model_values_total{model="fits@1"} 2.0' in text
     assert 'pymk_requests_total{source="score",status="200"} 1.0' in text
 
 
@@ -91,7 +93,7 @@ def test_an_event_takes_the_score_at_once(serve: Callable[..., FlaskClient]) -> 
     assert client.post("/v1/events", json={"events": [event]}).status_code == 202
     told = client.post("/v1/score", json=BODY).json
     assert told["barred"] == [OTHER]
-    assert told["scores"]["degrees"] == [None, 3.0]
+    assert told["scores"]["fits"] == [None, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_waiting_for_the_queue_is_no_work(serve: Callable[..., FlaskClient], mon
 def test_results_take_no_more_than_may_be_kept(serve: Callable[..., FlaskClient]) -> None:
     """However few wait: results stay for minutes."""
     people = [str(number) for number in range(1, 1001)]
-    body = BODY | {"candidate_ids": people, "models": ["degrees", "release", "degrees@1"]}
+    body = BODY | {"candidate_ids": people, "models": ["fits", "release", "fits@1"]}
     client = serve(api=ApiSettings(poll_s=3600, score_queue_mib=1))
     found, statuses = halted(client), []
     while len(statuses) < 200 and 503 not in statuses:
@@ -269,7 +271,7 @@ def test_requests_for_later_are_counted_apart(serve: Callable[..., FlaskClient])
 
 def test_another_worker_does_what_a_worker_left_waiting(serve: Callable[..., FlaskClient]) -> None:
     queue = halted(serve())._queue
-    work_id = queue.put(b'{"user_id":%s,"candidate_ids":[%s],"models":["degrees"]}' % (USER.encode(), OTHER.encode()))
+    work_id = queue.put(b'{"user_id":%s,"candidate_ids":[%s],"models":["fits"]}' % (USER.encode(), OTHER.encode()))
     assert work_id is not None
     assert later(serve(), work_id).json["status"] == "done"
 

@@ -1,6 +1,7 @@
 """Given people are scored by the models that a caller names, as a list would be, and those barred have no score."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import numpy as np
 import orjson
 import pytest
 
-from infra.blobs import decode_candidates
+from infra.blobs import decode_bars, decode_candidates
 from infra.graph import Graph
-from infra.kv import CANDIDATES
+from infra.kv import BARS, CANDIDATES, USERS, KeyValueReader
 from infra.model_golden import Golden
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
@@ -18,6 +19,7 @@ from infra.models import Registry
 from infra.releases import ReleaseStore
 from infra.settings import LadderSettings, Settings
 from infra.store import ObjectStore, open_store
+from jobs.inactive_bars import BarRows
 from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, NoFacts, Query
@@ -38,6 +40,8 @@ from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts
 from tests.suites.model_folders import columns_of, small_spec, write_folder
 
 STRANGER = 10**12
+INACTIVE = STRANGER + 2
+"""Left out by the night, which keeps whom they must not be shown."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def graph() -> Graph:
 def store(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
     folder = tmp_path_factory.mktemp("scores")
     store = open_store(str(folder / "store"), create=True)
-    publish_live(store, live_artifacts(folder / "made", graph))
+    publish_live(store, live_artifacts(folder / "made", graph, inactive={INACTIVE: [int(graph.ids[4])]}))
     for version, factor in (("1", 1.0), ("2", -1.0), ("nan", np.nan)):
         push(store, folder / version, version, factor)
     return store
@@ -266,8 +270,22 @@ def test_somebody_the_release_does_not_know_is_scored_by_what_is_known(
     told = asked(scoring, release, STRANGER, people, ("dots@1", "release"))
     assert told["scores"]["dots@1"] == [7.0] * 5
     assert all(isinstance(one, float) for one in told["scores"]["release"])
-    nobody = asked(scoring, release, int(graph.ids[0]), [STRANGER], ("dots@1",))
-    assert nobody["scores"]["dots@1"] == [7.0]
+
+
+def test_candidates_whom_the_release_does_not_know_have_no_score(
+    graph: Graph, scoring: Scoring, release: ServedRelease
+) -> None:
+    """They may be banned or gone by the lake, of which the release has no row, or none but whom they must not see."""
+    assert release.tables.get(BARS, INACTIVE) is not None
+    user_id = int(graph.ids[4])
+    known = stored_of(release, user_id).ids[0]
+    for viewer in (user_id, STRANGER):
+        told = asked(scoring, release, viewer, [INACTIVE, known, INACTIVE - 1], ("release", "dots@1"))
+        for scores in told["scores"].values():
+            assert [one is None for one in scores] == [True, False, True]
+        assert told["barred"] == [str(INACTIVE), str(INACTIVE - 1)]
+    nobody = asked(scoring, release, user_id, [STRANGER], ("dots@1",))
+    assert (nobody["scores"], nobody["barred"]) == ({"dots@1": [None]}, [str(STRANGER)])
 
 
 def test_a_busy_worker_scores_nobody(graph: Graph, scoring: Scoring, release: ServedRelease) -> None:
@@ -282,13 +300,50 @@ def test_scores_that_are_fetched_later_obey_what_happened_meanwhile(
     user_id = int(graph.ids[4])
     people = list(stored_of(release, user_id).ids)[:3]
     told, query = asked(scoring, release, user_id, people), ScoreQuery(user_id, tuple(people), ("release",))
-    assert without_barred(told, query, NoFacts()) == told
-    later = without_barred(told, query, NoFacts(barred={people[1]: "blocked"}))
+    assert without_barred(told, query, release, NoFacts()) == told
+    later = without_barred(told, query, release, NoFacts(barred={people[1]: "blocked"}))
     assert [one is None for one in later["scores"]["release"]] == [False, True, False]
     assert later["barred"] == [str(people[1])]
-    none = without_barred(told, query, None)
-    assert none["scores"]["release"] == [None] * 3
-    assert none["degraded"]
+    for known in ((release, None), (None, NoFacts())):
+        none = without_barred(told, query, *known)
+        assert none["scores"]["release"] == [None] * 3
+        assert none["degraded"]
+
+
+def test_scores_that_are_fetched_later_obey_the_release_that_is_served_by_then(
+    graph: Graph, scoring: Scoring, release: ServedRelease
+) -> None:
+    """It keeps one of the people from the viewer, one has left since, and of one it has no row."""
+    user_id = int(graph.ids[4])
+    people = list(stored_of(release, user_id).ids)[:4]
+    told, query = asked(scoring, release, user_id, people), ScoreQuery(user_id, tuple(people), ("release",))
+    barred = [*decode_bars(release.tables.get(BARS, user_id) or b""), people[0]]
+    bars = BarRows.of(np.full(len(barred), user_id), np.sort(barred)).blobs.one(0)
+    by_then = copy(release)
+    by_then.departed = {people[1]: "departed"}
+    by_then.tables = Changed(release.tables, {(BARS, user_id): bars, (USERS, people[2]): None})
+    later = without_barred(told, query, by_then, NoFacts())
+    assert [one is None for one in later["scores"]["release"]] == [True, True, True, False]
+    assert later["barred"] == [str(one) for one in people[:3]]
+
+
+class Changed:
+    """Tables of which some rows are others."""
+
+    def __init__(self, tables: KeyValueReader, rows: dict[tuple[str, int], bytes | None]) -> None:
+        self._tables, self._rows = tables, rows
+
+    def get(self, table: str, key: int) -> bytes | None:
+        return self._rows.get((table, key), self._tables.get(table, key))
+
+    def get_many(self, table: str, keys: Sequence[int]) -> list[bytes | None]:
+        return [self.get(table, key) for key in keys]
+
+    def count(self, table: str) -> int:
+        return self._tables.count(table)
+
+    def close(self) -> None:
+        pass
 
 
 def test_features_of_who_is_missing_are_missing(graph: Graph, release: ServedRelease, scoring: Scoring) -> None:
