@@ -61,9 +61,9 @@ class ScoreRoutes:
         is_later = parse_later(environ.get("QUERY_STRING", ""))
         with self.bodies.posted(environ) as body:
             query = parse_score_query(body, self.most)
-        self._refuse_too_often(query.user_id)
+            self._refuse_too_often(query.user_id)
+            told = self._queued(query) if is_later else {}
         if is_later:
-            told = self._queued(query)
             return self._answered(LATER, told, start, "202 Accepted", ("Location", f"/v1/scores/{told['id']}"))
         release = self.watch.take()
         if release is None:
@@ -98,7 +98,7 @@ class ScoreRoutes:
         if self.later is None:
             later = {"Retry-After": str(self.retry_after_s)}
             raise Problem(503, "queue-full", "This server queues nothing.", later)
-        with self.bodies.aside():
+        with self.load.resting():
             return self.later.put(query)
 
     def _answered(
