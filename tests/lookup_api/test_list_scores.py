@@ -16,8 +16,13 @@ from infra.releases import ReleaseStore
 from infra.serving_meta import PRICE
 from infra.settings import LadderSettings
 from infra.store import ObjectStore, open_store
+from lookup_api.circle import circle_of
+from lookup_api.deadline import Deadline
+from lookup_api.ladder import Ask, NoFacts, Query
 from lookup_api.ranking.model_check import check_model
-from lookup_api.root.listed import groups_of
+from lookup_api.root.gathered import Defaulted, gather
+from lookup_api.root.listed import Listed, groups_of
+from lookup_api.root.people import People, Viewer
 from lookup_api.score_request import ScoreQuery
 from lookup_api.scores import Scoring
 from lookup_api.served_release import ServedRelease
@@ -118,17 +123,29 @@ def test_two_people_have_a_number_in_common_who_share_a_group(release: ServedRel
     assert shared
 
 
-def test_who_is_barred_is_not_of_the_list_and_of_strangers_defaults_stand(
-    scoring: Scoring, release: ServedRelease, graph: Graph
-) -> None:
+def test_who_is_barred_is_not_of_the_list(scoring: Scoring, release: ServedRelease, graph: Graph) -> None:
     user_id = int(graph.ids[4])
     people = list(stored_of(release, user_id).ids)[:12]
     alone = asked(scoring, release, user_id, people, ("blend@1",))["scores"]["blend@1"]
-    told = asked(scoring, release, user_id, [user_id, *people], ("blend@1",))
-    assert told["scores"]["blend@1"] == [None, *alone]
-    assert told["barred"] == [str(user_id)]
-    with_stranger = asked(scoring, release, user_id, [*people, STRANGER], ("blend@1",))
-    assert with_stranger["defaulted"]["blend@1"] == {"missing": 3, "stale": 0, "values": 4 * 13}
+    told = asked(scoring, release, user_id, [user_id, *people, STRANGER], ("blend@1",))
+    assert told["scores"]["blend@1"] == [None, *alone, None]
+    assert told["barred"] == [str(user_id), str(STRANGER)]
+
+
+def test_defaults_stand_for_what_is_not_known(scoring: Scoring, release: ServedRelease, graph: Graph) -> None:
+    """Of somebody whom the release does not know: everything but what the ranker scored."""
+    user_id, spec = int(graph.ids[4]), list_spec(release.head.embedding_dimensions)
+    ask = Ask(Query(user_id, 0, frozenset(), False), release, NoFacts(), Deadline.after(60))
+    viewer = Viewer.of(ask, circle_of(ask))
+    people = People.named([stored_of(release, user_id).ids[0], STRANGER], viewer)
+    gathered = gather(ask, viewer, viewer.vector(release), people, np.inf, scoring.counts)
+    columns, defaulted = Listed(gathered, np.array([1, 2], np.float32), None).columns_of(spec)
+    assert defaulted == Defaulted(3, 0, 8)
+    assert columns["score"].tolist() == [1, 2]
+    assert columns["embedding"].any(axis=1).tolist() == [True, False]
+    assert columns["attributes"][1].tolist() == [-1, -1, -1]
+    _, without = Listed(gathered, None, None).columns_of(spec)
+    assert without == Defaulted(5, 0, 8)
 
 
 def test_it_fails_with_its_ranker_and_for_embeddings_of_another_width(
