@@ -2,15 +2,16 @@
 ### Room in the store
 
 Deletes old releases and what only they use. CURRENT, the release before it, what an open reader holds and the newest
-`store.keep_releases` releases always stay, and so does what changed within the hours of grace, as a run may be about to
-use it. Nothing is deleted while the file of a release is damaged: put back a copy, or delete it.
+`store.keep_releases` releases always stay, with the encoders that theirs were started from, and so do releases and
+artifacts that changed within the hours of grace, as a run may be about to use them. Nothing is deleted while the file
+of a release is damaged: put back a copy, or delete it.
 
 The reason is kept in the store, `audit/TIME-clean-….json`, with what was deleted, the run and who triggered it.
 """
 
 from airflow.sdk import Param, dag, get_current_context, task
 from pymk_tasks import forms
-from pymk_tasks.commands import STORE, place_options, run_pymk
+from pymk_tasks.commands import CONFIG, STORE, place_options, run_pymk
 from pymk_tasks.defaults import common
 from pymk_tasks.stages import LONG
 
@@ -20,7 +21,7 @@ def clean() -> dict:
     params = get_current_context()["params"]
     keep = [f"--keep={params['keep']}"] if params["keep"] else []
     grace = f"--grace-hours={params['grace_hours']}"
-    return run_pymk("release", "clean", *place_options(STORE), *keep, grace, f"--reason={params['reason']}")
+    return run_pymk("release", "clean", *place_options(STORE, CONFIG), *keep, grace, f"--reason={params['reason']}")
 
 
 @dag(

@@ -1,14 +1,15 @@
 """
-### New people and new facts, every hour
+### New people and new facts, twice an hour
 
 Exports live events into the lake and publishes a small release on top of the last night's: people who joined get their
-lists, and lists of people with new friends, blocks or dismissals are made anew. Everybody else's stay as they are.
+lists, and lists of people with new friends, blocks or dismissals are made anew. Everybody else's stay as they are. A
+run knows what happened before its scheduled time: who joins waits at most half an hour and the time of a run.
 
-**Late** (alert after 50 minutes). A night that reads the lake holds the pool `pymk_lake`; the hour waits for it. An
-hour that is missed needs no repair: the next one holds all facts since the night.
+**Late** (alert after 25 minutes). A night that reads the lake holds the pool `pymk_lake`; the run waits for it. A run
+that is missed needs no repair: the next one holds all facts since the night.
 
-**It failed.** People who joined wait an hour longer, nothing else: answers come from the release before. Clear the task
-once mended.
+**It failed.** People who joined wait half an hour longer, nothing else: answers come from the release before. Clear the
+task once mended.
 
 **The answers are bad.** Trigger `pymk_rollback`, with the night's release where the hour itself is at fault, and pause
 this DAG until it is mended.
@@ -16,12 +17,12 @@ this DAG until it is mended.
 
 from datetime import timedelta
 
-from airflow.sdk import dag, get_current_context, task
+from airflow.sdk import CronTriggerTimetable, dag, get_current_context, task
 from pymk_tasks import forms
 from pymk_tasks.alerts import deadline
 from pymk_tasks.commands import as_of_option, place_options, run_pymk, settings_options
 from pymk_tasks.defaults import common
-from pymk_tasks.stages import ALL_PLACES, LAKE_POOL, export_events, hand_over
+from pymk_tasks.stages import ALL_PLACES, LAKE_POOL, export_events, hand_over, tell_release
 
 
 @task(
@@ -33,14 +34,16 @@ from pymk_tasks.stages import ALL_PLACES, LAKE_POOL, export_events, hand_over
 )
 def hourly() -> dict:
     context = get_current_context()
-    options = [*place_options(*ALL_PLACES), as_of_option(context, "hour"), *settings_options(context["params"])]
-    return run_pymk("hourly", *options)
+    options = [*place_options(*ALL_PLACES), as_of_option(context, "five minutes"), *settings_options(context["params"])]
+    made = run_pymk("hourly", *options)
+    tell_release(made)
+    return made
 
 
 @dag(
-    schedule="5 * * * *",
-    deadline=deadline("pymk_hourly", minutes=50),
-    params={"as_of": forms.as_of("the full hour"), "settings": forms.settings()},
+    schedule=CronTriggerTimetable("5,35 * * * *", timezone="UTC"),
+    deadline=deadline("pymk_hourly", minutes=25),
+    params={"as_of": forms.as_of("the time, on 5 minutes,"), "settings": forms.settings()},
     **common(("release",), __doc__),
 )
 def pymk_hourly() -> None:

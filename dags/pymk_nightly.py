@@ -16,8 +16,9 @@ right as they are, trigger with *Force* and a reason, or lower `gates.min_rows_s
 their id, not done again. Where it says that the artifact before *is not finished*, pymk was deployed anew meanwhile:
 clear the run from `build_graph`.
 
-**`publish` failed with exit code 3.** A gate refused; the release before stays served, and `pymk report --release ID`
-shows the metrics it saw. Where the night is right, trigger with *Force* and a reason: all stages are found.
+**`publish` failed with exit code 3.** A gate refused; the release before stays served. The log names the release, and
+`pymk report --release ID` shows the metrics it saw. Where the night is right, trigger with its id as *Release*, *Force*
+and a reason: that one is published as it was made. Without its id a night is made anew, of the lake as it is by now.
 
 **A night is missing.** Trigger with *As of* set to its date, or *Backfill* a range of dates: up to three at once do not
 disturb one another. An older date never replaces a newer release, unless *Force* says so.
@@ -29,7 +30,7 @@ left: *Warm start* names the encoder to start from. Workers need `PYMK_LAKE`, `P
 file, `PYMK_CONFIG` in their environment.
 """
 
-from airflow.sdk import dag
+from airflow.sdk import CronTriggerTimetable, dag
 from pymk_tasks import forms
 from pymk_tasks.alerts import deadline
 from pymk_tasks.defaults import common
@@ -37,12 +38,13 @@ from pymk_tasks.stages import night
 
 
 @dag(
-    schedule="0 2 * * *",
+    schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC"),
     deadline=deadline("pymk_nightly", minutes=240),
     params={
         "as_of": forms.as_of("00:00 UTC"),
         "settings": forms.settings(),
         "warm_start": forms.warm_start(),
+        "release": forms.release("one is made. Given: that one is published as it was made."),
         "force": forms.force(),
         "reason": forms.reason(needed=False),
     },

@@ -8,6 +8,7 @@ night of the same date, with all that hours since know carried forward.
 
 **To let the nights after it start from here**: the log of `train_encoder` names the encoder's id; write it to
 `encoder.warm_start` of the settings file. Nothing does that by itself, so that a repeated night gives the same release.
+Cleaning keeps it as long as it keeps this release or one that starts from it.
 
 All else is as in `pymk_nightly`, whose runbook holds here too. Alert after 12 hours.
 """
@@ -27,6 +28,7 @@ FROM_SCRATCH = ("encoder.warm_start=",)
     params={
         "as_of": forms.as_of("00:00 UTC"),
         "settings": forms.settings(),
+        "release": forms.release("one is made. Given: that one is published as it was made."),
         "force": forms.force(),
         "reason": forms.reason(needed=False),
     },

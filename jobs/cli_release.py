@@ -119,6 +119,7 @@ def _parents(made: dict[str, Any]) -> str:
 def publish(
     release_id: Annotated[str, typer.Argument(help="Release id.")],
     store: Store,
+    lake: Annotated[str | None, typer.Option(help="The lake that carries forward what later hours knew.")] = None,
     config: Config = None,
     force: Annotated[
         bool, typer.Option(help="Pass quality gates, and replace a newer release or a damaged CURRENT.")
@@ -127,6 +128,7 @@ def publish(
     json: Json = False,
 ) -> None:
     """Point CURRENT at a release, once it verifies and meets its gates."""
+    from jobs.hourly import carrier
     from jobs.publishing import publish_release, refuse_reason_alone
 
     refuse_reason_alone(force, reason)
@@ -134,7 +136,8 @@ def publish(
     releases = ReleaseStore(open_store(store, writable=True))
     release = releases.get(release_id)
     releases.verify(release)
-    made = publish_release(releases, release, settings, progress, force=force, reason=reason)
+    carry = carrier(lake, releases.store, settings, progress) if lake else None
+    made = publish_release(releases, release, settings, progress, force=force, reason=reason, carry=carry)
     output.show(made, json, lambda c: c.print(f"{release_id}: {made['said']}", markup=False))
 
 

@@ -16,7 +16,7 @@ from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
 WEBHOOK = "PYMK_ALERT_WEBHOOK"
 WEBHOOK_S = 10.0
 LATE = "PYMK_LATE"
-"""Variable of minutes by DAG, `pymk_nightly=240,pymk_hourly=50`, over those of the DAG files; 0 for no alert."""
+"""Variable of minutes by DAG, `pymk_nightly=240,pymk_hourly=25`, over those of the DAG files; 0 for no alert."""
 
 log = logging.getLogger(__name__)
 

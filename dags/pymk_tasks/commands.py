@@ -21,6 +21,7 @@ USAGE, REFUSED = 2, 3
 NOT_WORTH_A_RETRY = {USAGE: "wrong arguments or settings", REFUSED: "a gate refused"}
 PROCESS_TREE = ("-m", "jobs.process_tree")
 PYMK = ("-m", "jobs.cli")
+SECONDS = {"day": 86_400, "five minutes": 300}
 END_S = 15.0
 """Longer than jobs.process_tree takes to end a command."""
 
@@ -95,7 +96,7 @@ def settings_options(params: Mapping[str, Any], always: Sequence[str] = ()) -> l
 
 
 def as_of_option(context: Mapping[str, Any], unit: str = "day") -> str:
-    """The form's as-of, else 00:00 UTC of the run's day, or its full hour."""
+    """The form's as-of, else 00:00 UTC of the run's day, or its time on 5 minutes."""
     run, given = context["dag_run"], context["params"].get("as_of")
     if given and run.run_type == "backfill":
         raise AirflowFailException("as_of: a backfill makes the release of each of its dates. Leave as_of empty.")
@@ -103,9 +104,9 @@ def as_of_option(context: Mapping[str, Any], unit: str = "day") -> str:
 
 
 def floor(time: datetime, unit: str) -> str:
-    """The start of the UTC day or hour of `time`: what a run of that day or hour knows."""
-    time = time.astimezone(UTC)
-    return f"{time:%Y-%m-%dT%H}:00:00Z" if unit == "hour" else f"{time:%Y-%m-%d}T00:00:00Z"
+    """The start of the UTC day of `time`, or of its five minutes: what a run of then knows."""
+    seconds = SECONDS[unit]
+    return f"{datetime.fromtimestamp(time.timestamp() // seconds * seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def force_options(params: Mapping[str, Any]) -> list[str]:

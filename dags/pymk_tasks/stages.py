@@ -1,12 +1,12 @@
 """The tasks of a night, each a `pymk` command that a person would type, in order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Asset, get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from jobs.stages import PUBLISH, STAGES, Stage
 from pymk_tasks.alerts import waits
@@ -56,6 +56,7 @@ def pool_of(stage: Stage) -> str:
 def preflight(always: Sequence[str]) -> dict:
     context = get_current_context()
     force_options(context["params"])
+    skip_for_named(context)
     options = [*place_options(*ALL_PLACES), as_of_option(context), *settings_options(context["params"], always)]
     return run_pymk("preflight", *options, *(["--force"] if context["params"].get("force") else []))
 
@@ -73,6 +74,19 @@ def export_events() -> dict:
     if not _has_live_facts():
         raise AirflowSkipException("api.facts is empty and the store has no folder `live`: no events are kept")
     return run_pymk("events", "export", *place_options(*ALL_PLACES))
+
+
+def skip_for_named(context: Mapping[str, Any]) -> None:
+    """Skips what makes a release where the form names one. Raises AirflowFailException for values that say how to."""
+    params = context["params"]
+    if not params.get("release"):
+        return
+    if context["dag_run"].run_type == "backfill" or any(
+        params.get(name) for name in ("as_of", "settings", "warm_start")
+    ):
+        fix = "Leave as_of, settings and warm_start empty, and make it a single run."
+        raise AirflowFailException(f"release: {params['release']} is published as it was made. {fix}")
+    raise AirflowSkipException(f"{params['release']} is published as it was made")
 
 
 def _has_live_facts() -> bool:
@@ -97,6 +111,7 @@ def run_stage(name: str, always: Sequence[str], *options: str) -> dict[str, Any]
 
 @task(multiple_outputs=False)
 def first_stage(always: Sequence[str]) -> dict:
+    skip_for_named(get_current_context())
     return run_stage(GRAPH, always)
 
 
@@ -119,15 +134,26 @@ def build_shard(shard: int, graph: dict, always: Sequence[str]) -> dict:
     multiple_outputs=False,
     pool=LAKE_POOL,  # what hours since knew is carried forward from the lake
     execution_timeout=LONG,
+    trigger_rule="none_failed",  # all is skipped where the form names a release
     doc_md="The gates, then CURRENT. Exit code 3 is a gate that refused: nothing was published. An older date leaves "
-    "CURRENT where it is, unless the form says force.",
+    "CURRENT where it is, unless the form says force. Of a release that the form names it is all that is done.",
 )
-def publish(graph: dict, always: Sequence[str]) -> dict:
+def publish(graph: dict | None, always: Sequence[str]) -> dict:
     params = get_current_context()["params"]
-    made = run_stage(PUBLISH, always, f"--graph={graph['artifact_id']}", *force_options(params))
-    log.info("release %s: %s", made["release_id"], made["said"])
-    log.info("release page: %s", store_link(f"releases/{made['release_id']}.json"))
+    if named := params.get("release"):
+        made = run_pymk("release", "publish", named, *place_options(*ALL_PLACES), *force_options(params))
+    else:
+        made = run_stage(PUBLISH, always, f"--graph={graph['artifact_id']}", *force_options(params))
+    tell_release(made)
     return made
+
+
+def tell_release(made: Mapping[str, Any]) -> None:
+    """Says what became of a release, and where it tells what made it; so for the delta on it that is served instead."""
+    log.info("release %s: %s", made["release_id"], made["said"])
+    served = made["served"] if made["published"] and made.get("served") else made["release_id"]
+    for release in dict.fromkeys((made["release_id"], served)):
+        log.info("what made %s: %s", release, store_link(f"releases/{release}/lineage.json"))
 
 
 @task(

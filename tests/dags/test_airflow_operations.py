@@ -147,7 +147,7 @@ def test_an_hour_serves_who_joined_and_exports_events(site: Site, api: Api, inbo
     states = {name: task["state"] for name, task in site.airflow.tasks(HOURLY, run["dag_run_id"]).items()}
     assert states == {"export_events": "success", "hourly": "success", "hand_over": "success"}
     hour = current(site)
-    assert (hour.base, hour.as_of) == (night.release_id, f"{run['logical_date'][:13]}:00:00Z")
+    assert (hour.base, hour.as_of) == (night.release_id, f"{run['logical_date'][:16]}:00Z")
     site.airflow.until(lambda: api.ask(NEW).release == hour.release_id, RUN_S, "to be followed by the server")
     answer = api.ask(NEW)
     assert (answer.body["source"], answer.body["degraded"]) == ("precomputed", False)

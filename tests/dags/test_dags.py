@@ -1,5 +1,6 @@
 """DAG integrity: they import, stay light, wire every stage in order, and name what a person needs."""
 
+import ast
 import json
 import os
 import re
@@ -19,9 +20,9 @@ NAMES = ("pymk_nightly", "pymk_weekly", "pymk_hourly", "pymk_rollback", "pymk_cl
 BY_FORM = ("pymk_rollback", "pymk_clean")
 
 
-def in_dags_folder(code: str, home: Path) -> Any:
+def in_dags_folder(code: str, home: Path, **variables: str) -> Any:
     """What the code, run where DAGs are parsed, prints last, as JSON."""
-    environment = os.environ | {"AIRFLOW_HOME": str(home), "PYTHONPATH": str(DAGS)}
+    environment = os.environ | {"AIRFLOW_HOME": str(home), "PYTHONPATH": str(DAGS)} | variables
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -56,6 +57,18 @@ print(json.dumps({{"heavy": heavy, "dags": {{name: {{
 
 def test_parsing_loads_no_engine(found: Any) -> None:
     assert found["heavy"] == []
+
+
+def test_dags_import_the_list_of_stages_and_in_a_task_the_settings_and_nothing_else_of_the_project() -> None:
+    rooms = {"infra", "index", "gnn", "jobs", "lookup_api", "tests", "benchmarks"}
+    found = {True: set(), False: set()}  # by whether a file imports it as it is parsed
+    for path in DAGS.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            named += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            found[node in tree.body] |= {name for name in named if name.split(".")[0] in rooms}
+    assert found == {True: {"jobs.stages"}, False: {"infra.settings"}}
 
 
 def test_every_dag_file_is_looked_at() -> None:
@@ -98,6 +111,29 @@ def test_scheduled_dags_have_a_deadline_and_those_by_form_a_reason(found: Any, n
         assert dag["params"]["reason"]["minLength"] == 3
 
 
+@pytest.mark.parametrize("intervals", ["False", "True"])
+def test_a_run_is_of_the_time_it_starts_at_however_airflow_is_configured(intervals: str, tmp_path: Path) -> None:
+    """What Airflow makes of a bare cron string starts a day late where `create_cron_data_intervals` is set."""
+    code = f"""
+import importlib, json
+from airflow.serialization.serialized_objects import DagSerialization
+schedules = {{}}
+for name in {NAMES!r}:
+    made = DagSerialization.to_dict(getattr(importlib.import_module(name), name)())["dag"]["timetable"]
+    told = made["__var"]
+    schedules[name] = [made["__type"].split(".")[-1], told.get("expression"), told.get("timezone")]
+print(json.dumps(schedules))
+"""
+    found = in_dags_folder(code, tmp_path, AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS=intervals)
+    assert found == {
+        "pymk_nightly": ["CronTriggerTimetable", "0 2 * * *", "UTC"],
+        "pymk_weekly": ["CronTriggerTimetable", "0 5 * * 0", "UTC"],
+        "pymk_hourly": ["CronTriggerTimetable", "5,35 * * * *", "UTC"],
+        "pymk_rollback": ["NullTimetable", None, None],
+        "pymk_clean": ["NullTimetable", None, None],
+    }
+
+
 def test_a_release_that_is_served_is_an_asset(found: Any) -> None:
     outlets = {name: found["dags"][name]["outlets"] for name in NAMES if name != "pymk_clean"}
     assert all(out == {"hand_over": ["pymk_release"]} for out in outlets.values())
@@ -134,18 +170,18 @@ def test_a_form_changes_what_a_release_holds_but_not_where_things_are_or_run(fou
     assert not re.search(pattern, "--lake=/etc")
 
 
-def test_a_run_knows_its_day_or_hour_in_utc(tmp_path: Path) -> None:
+def test_a_run_knows_its_day_or_five_minutes_in_utc(tmp_path: Path) -> None:
     code = """
 import json
 from datetime import datetime, timezone, timedelta
 from pymk_tasks.commands import floor
 east = timezone(timedelta(hours=5))
-times = [datetime(2026, 1, 2, 2, 30, tzinfo=zone) for zone in (timezone.utc, east)]
-print(json.dumps([floor(time, unit) for unit in ("day", "hour") for time in times]))
+times = [datetime(2026, 1, 2, 2, 34, 59, tzinfo=zone) for zone in (timezone.utc, east)]
+print(json.dumps([floor(time, unit) for unit in ("day", "five minutes") for time in times]))
 """
     assert in_dags_folder(code, tmp_path) == [
         "2026-01-02T00:00:00Z",
         "2026-01-01T00:00:00Z",
-        "2026-01-02T02:00:00Z",
-        "2026-01-01T21:00:00Z",
+        "2026-01-02T02:30:00Z",
+        "2026-01-01T21:30:00Z",
     ]

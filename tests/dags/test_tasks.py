@@ -183,3 +183,59 @@ for dag, minutes in (("pymk_nightly", 240), ("pymk_weekly", 720), ("pymk_hourly"
 """
     done = run(code, tmp_path, PYMK_LATE="pymk_nightly=0,pymk_hourly=0.5")
     assert answers(done) == ["pymk_nightly never", "pymk_weekly 43200.0", "pymk_hourly 30.0"]
+
+
+def test_a_release_that_the_form_names_is_published_as_it_was_made(tmp_path: Path) -> None:
+    code = """
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+import pymk_tasks.stages as stages
+stages.get_current_context = lambda: context
+stages.run_pymk = lambda *words: answer(*words) or {"release_id": "R", "said": "published", "published": True}
+def tried(task, *inputs):
+    try:
+        task.function(*inputs)
+    except (AirflowFailException, AirflowSkipException) as error:
+        answer(task.function.__name__, type(error).__name__)
+context["params"] = {"release": "R", "force": True, "reason": "new school year"}
+tried(stages.preflight, [])
+tried(stages.first_stage, [])
+tried(stages.publish, None, [])
+for params, kind in (({"as_of": "2026-01-01"}, "manual"), ({"settings": ["rank.top=1"]}, "manual"), ({}, "backfill")):
+    context["params"], run.run_type = {"release": "R"} | params, kind
+    tried(stages.preflight, [])
+"""
+    places = {"PYMK_STORE": "/store", "PYMK_LAKE": "/lake", "PYMK_CONFIG": "/pymk.toml"}
+    assert answers(run(code, tmp_path, **places)) == [
+        "preflight AirflowSkipException",
+        "first_stage AirflowSkipException",
+        "release publish R --lake=/lake --store=/store --config=/pymk.toml --force --reason=new school year",
+        *["preflight AirflowFailException"] * 3,
+    ]
+
+
+def test_the_log_links_what_made_a_release_and_the_delta_on_it_that_is_served(tmp_path: Path) -> None:
+    code = """
+import pymk_tasks.stages as stages
+stages.log.info = lambda line, *values: answer(line % values)
+stages.tell_release({"release_id": "N", "said": "published", "published": True, "served": "N"})
+stages.tell_release({"release_id": "N", "said": "carried", "published": True, "served": "D"})
+stages.tell_release({"release_id": "N", "said": "older", "published": False, "served": "D"})
+"""
+    own = "what made N: https://store/releases/N/lineage.json"
+    assert answers(run(code, tmp_path, PYMK_STORE_URL="https://store")) == [
+        *("release N: published", own),
+        *("release N: carried", own, "what made D: https://store/releases/D/lineage.json"),
+        *("release N: older", own),
+    ]
+
+
+def test_cleaning_by_form_reads_the_settings_file_that_nights_read(tmp_path: Path) -> None:
+    code = """
+import pymk_clean
+context["params"] = {"keep": None, "grace_hours": 24, "reason": "disk"}
+pymk_clean.get_current_context = lambda: context
+pymk_clean.run_pymk = lambda *words: answer(*words)
+pymk_clean.clean.function()
+"""
+    said = "release clean --store=/store --config=/pymk.toml --grace-hours=24 --reason=disk"
+    assert answers(run(code, tmp_path, PYMK_STORE="/store", PYMK_CONFIG="/pymk.toml")) == [said]

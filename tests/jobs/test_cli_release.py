@@ -1,11 +1,13 @@
 """`pymk release` on stores with a fault: what is said, and what repairs it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.releases import ReleaseStore
 from infra.store import open_store
+from jobs.cli_release import publish
 from tests.jobs.test_publishing import make_night
 from tests.suites.command import pymk, pymk_json
 
@@ -30,6 +32,34 @@ def test_a_truncated_current_is_repaired_by_a_forced_publish(tmp_path: Path) -> 
 
     assert pymk_json("release", "publish", ids[1], "--force", f"--store={tmp_path}")["published"]
     assert pymk_json("release", "list", f"--store={tmp_path}")["current"] == ids[1]
+
+
+@pytest.mark.parametrize("lake", [None, "/lake"])
+def test_who_publishes_with_the_lake_carries_forward_what_later_hours_knew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lake: str | None
+) -> None:
+    asked: list[Any] = []
+
+    def keep(*_: Any, carry: Any, **__: Any) -> dict[str, str]:
+        asked.append(carry)
+        return {"said": "published"}
+
+    monkeypatch.setattr("jobs.publishing.publish_release", keep)
+    monkeypatch.setattr("jobs.hourly.carrier", lambda *places: places[0])
+    store = open_store(str(tmp_path), create=True)
+    publish(make_night(store, 0).release_id, store.uri, lake=lake)
+    assert asked == [lake]
+
+
+def test_cleaning_keeps_as_many_releases_as_the_settings_file_says(tmp_path: Path) -> None:
+    store, config = open_store(str(tmp_path / "store"), create=True), tmp_path / "pymk.toml"
+    nights = [make_night(store, day).release_id for day in range(4)]
+    ReleaseStore(store).publish(ReleaseStore(store).get(nights[-1]))
+    for keep, gone in ((4, []), (3, nights[:1])):
+        config.write_text(f"[store]\nkeep_releases = {keep}\n")
+        words = ("release", "clean", f"--store={store.uri}", f"--config={config}", "--grace-hours=0")
+        assert pymk_json(*words)["releases"] == gone
+    assert pymk_json(*words, "--keep=2")["releases"] == nights[1:2], "what is asked for stands over it"
 
 
 @pytest.mark.parametrize(
