@@ -152,17 +152,18 @@ class LoadedReleases:
             raise
         return True
 
-    def switch(self, release_id: str) -> bool:
-        """Serves a release that was loaded; false where it is served already. Raises NotFound, also where it, or the
-        base of a delta, was just being removed; what was served then stays served.
+    def switch(self, release_id: str, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Serves a release that was loaded; false where it is served already, or not wanted any more. Raises NotFound,
+        also where it, or the base of a delta, was just being removed; what was served then stays served.
 
-        A release that was served before the one served now is gone back to, and that one is withdrawn.
+        A release that was served before the one served now is gone back to, and that one is withdrawn. wanted: asked
+        just before the switch, and again where another one came first: of two that ask the same, the last stands.
         """
         self._require(release_id)
         while True:
             stored = self.host.note(CURRENT)
             pointer = self._parse(stored)
-            if pointer is not None and pointer.release_id == release_id:
+            if (pointer is not None and pointer.release_id == release_id) or not wanted():
                 return False
             moved = orjson.dumps(asdict(_moved(pointer, release_id)))
             if self.host.swap(CURRENT, stored, moved):

@@ -27,6 +27,9 @@ def load(
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Releases to keep there, with the one served.")] = 2,
     switch: Annotated[bool, typer.Option("--switch/--no-switch", help="Serve it once it is there.")] = True,
+    if_current: Annotated[
+        bool, typer.Option(help="Serve it only while CURRENT names it, as it is without an ID.")
+    ] = False,
     config: Config = None,
     set_: Set = None,
     json: Json = False,
@@ -42,14 +45,14 @@ def load(
     host = open_host(uri, LOAD_TIMEOUT_S)
     try:
         release = find_release(ReleaseStore(opened), release_id)
-        made = load_release(opened, release, host, keep, switch, progress)
+        made = load_release(opened, release, host, keep, switch, progress, if_current or release_id is None)
     finally:
         host.close()
     output.show(made, json, lambda c: _print_load(c, made))
 
 
 def _print_load(c: Console, made: dict[str, Any]) -> None:
-    how = f"loaded in {made['load_s']:.1f} s" if made["loaded"] else "was there"
+    how = f"loaded in {made['load_s']:.1f} s" if made["loaded"] else "not loaded"
     c.print(f"{made['release_id']}: {how}; {made['host']} serves {made['served']}", markup=False)
     if made["removed"]:
         c.print(f"removed {', '.join(made['removed'])}", markup=False)

@@ -22,21 +22,32 @@ SAY_S = 5.0
 
 
 def load_release(
-    store: ObjectStore, release: Release, host: TableHost, keep: int, switch: bool, progress: Callable[[str], None]
+    store: ObjectStore,
+    release: Release,
+    host: TableHost,
+    keep: int,
+    switch: bool,
+    progress: Callable[[str], None],
+    if_current: bool = False,
 ) -> dict[str, Any]:
     """Loads a release that is not there yet, serves it and removes all but `keep` releases.
 
     Of a delta the base is loaded first, unless it is there. switch: false leaves what is served, and every other
-    release, as it is.
+    release, as it is; if_current: so does a release that CURRENT does not name, or not any more once it is loaded.
     Raises NotFound and CorruptArtifact for a release that does not verify, StoreError where the host fails; what was
     served then stays served.
     """
     loaded = LoadedReleases(host)
-    start = time.perf_counter()
-    with reading(store, release.release_id):
-        made = _load(store, release, loaded, progress)
+
+    def wanted() -> bool:
+        return not if_current or ReleaseStore(store).current_id() == release.release_id
+
+    start, made = time.perf_counter(), False
+    if wanted():
+        with reading(store, release.release_id):
+            made = _load(store, release, loaded, progress)
     seconds = time.perf_counter() - start
-    switched = switch and loaded.switch(release.release_id)
+    switched = switch and wanted() and loaded.switch(release.release_id, wanted)
     removed = loaded.clean(keep) if switch else []
     pointer = loaded.pointer()
     return {

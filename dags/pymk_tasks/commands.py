@@ -100,7 +100,20 @@ def as_of_option(context: Mapping[str, Any], unit: str = "day") -> str:
     run, given = context["dag_run"], context["params"].get("as_of")
     if given and run.run_type == "backfill":
         raise AirflowFailException("as_of: a backfill makes the release of each of its dates. Leave as_of empty.")
-    return f"--as-of={given or floor(run.logical_date or run.run_after, unit)}"
+    as_of = given or floor(run.logical_date or run.run_after, unit)
+    if is_to_come(as_of):
+        fix = "No night before then would replace its release. Trigger again with a time that is past."
+        raise AirflowFailException(f"as_of: {as_of} is to come. {fix}")
+    return f"--as-of={as_of}"
+
+
+def is_to_come(text: str) -> bool:
+    """Whether a date or an RFC 3339 time is later than now. False for what is neither, which the command refuses."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)) > datetime.now(UTC)
 
 
 def floor(time: datetime, unit: str) -> str:

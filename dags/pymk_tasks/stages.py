@@ -161,15 +161,19 @@ def tell_release(made: Mapping[str, Any]) -> None:
     execution_timeout=LONG,
     outlets=[RELEASE],
     doc_md="Loads the release into Redis or DynamoDB where `api.tables` names one, and tells other DAGs of it by the "
-    "asset pymk_release. Skipped where CURRENT did not move.",
+    "asset pymk_release. Skipped where CURRENT did not move, or names another one by now: whoever moved it hands over.",
 )
 def hand_over(made: dict) -> dict:
     if not made["published"]:
         raise AirflowSkipException(f"{made['release_id']} is not served: {made.get('said', '')}")
     served = made.get("served") or made["release_id"]  # a delta on the release, where hours since are carried forward
-    loaded = {}
     if settings().api.tables:
-        loaded = run_pymk("release", "load", served, *place_options(STORE, CONFIG))
+        loaded = run_pymk("release", "load", served, "--if-current", *place_options(STORE, CONFIG))
+        now = loaded["served"]
+    else:
+        loaded, now = {}, run_pymk("release", "show", *place_options(STORE))["release_id"]
+    if now != served:
+        raise AirflowSkipException(f"{served} is not served any more: {now} is, and was or will be handed over")
     get_current_context()["outlet_events"][RELEASE].extra = {"release_id": served}
     return loaded
 

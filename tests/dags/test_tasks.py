@@ -67,6 +67,34 @@ answer(json.dumps(words))
     ]
 
 
+def test_a_time_that_is_to_come_is_refused(tmp_path: Path) -> None:
+    """No later night would replace its release."""
+    code = """
+from datetime import timedelta
+from airflow.sdk.exceptions import AirflowFailException
+now = datetime.now(timezone.utc)
+def refused():
+    try:
+        return commands.as_of_option(context).partition("=")[2]
+    except AirflowFailException as error:
+        return "refused" if "is to come. No night before then" in str(error) else error
+forms = ("2062-01-01", "2062-01-01T00:00:00+02:00", f"{now + timedelta(minutes=9):%Y-%m-%dT%H:%M:%SZ}")
+for as_of in (*forms, "2026-01-01", "2026-01-01T06:00Z", "2026-13-45", None):
+    context["params"] = {"as_of": as_of}
+    answer(refused())
+run.logical_date = now + timedelta(days=1, minutes=9)
+answer(refused())
+"""
+    assert answers(run(code, tmp_path)) == [
+        *["refused"] * 3,
+        "2026-01-01",
+        "2026-01-01T06:00Z",
+        "2026-13-45",
+        "2026-01-02T00:00:00Z",
+        "refused",
+    ]
+
+
 def test_a_command_gives_its_json_its_progress_and_its_error(tmp_path: Path) -> None:
     code = """
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -125,64 +153,30 @@ except Exception as error:
         assert "[warning" in done.stdout
 
 
-def test_what_is_served_is_loaded_where_tables_are_shared_and_told(tmp_path: Path) -> None:
-    code = """
+HAND_OVER = """
 from airflow.sdk.exceptions import AirflowSkipException
 import pymk_tasks.stages as stages
-ran, told = [], Namespace(extra=None)
+ran, told, current = [], Namespace(extra=None), []
 stages.get_current_context = lambda: {"outlet_events": {stages.RELEASE: told}}
-stages.run_pymk = lambda *words: ran.append(words) or {}
-try:
-    stages.hand_over.function({"release_id": "R", "published": False, "said": "older"})
-except AirflowSkipException as skipped:
-    answer(skipped, ran, told.extra)
-for made in ({"release_id": "R", "published": True}, {"release_id": "R", "published": True, "served": "D"}):
-    stages.hand_over.function(made)
-    answer(*ran.pop(), told.extra["release_id"])
+def pymk(*words):
+    ran.append(" ".join(words))
+    return {"served": current[-1], "release_id": current[-1]}
+stages.run_pymk = pymk
+for now, made in (
+    ("R", {"release_id": "R", "published": False, "said": "older"}),
+    ("R", {"release_id": "R", "published": True}),
+    ("D", {"release_id": "R", "published": True, "served": "D"}),
+    ("S", {"release_id": "R", "published": True}),
+):
+    current.append(now)
+    try:
+        stages.hand_over.function(made)
+        answer(*ran, "|", told.extra["release_id"])
+    except AirflowSkipException as skipped:
+        answer(*ran, "|", skipped)
+    ran.clear()
 """
-    places = {"PYMK_STORE": "/store", "PYMK_LAKE": "/lake", "PYMK_API__TABLES": "redis://host:1/0"}
-    assert answers(run(code, tmp_path, **places)) == [
-        "R is not served: older [] None",
-        "release load R --store=/store R",
-        "release load D --store=/store D",
-    ]
-
-
-def test_a_failure_and_a_late_run_are_told_to_the_webhook(tmp_path: Path) -> None:
-    code = """
-from pymk_tasks import alerts
-ti = Namespace(dag_id="pymk_nightly", task_id="rank", run_id="manual__1", try_number=4, log_url="http://airflow/log")
-alerts.failed({"ti": ti, "exception": ValueError("no room. Free some")})
-late = {"dag_id": "pymk_nightly", "dag_run_id": "manual__1", "state": "running", "queued_at": "2026-01-02T02:00:00Z"}
-alerts.late({"dag_run": late})
-"""
-    with opened_inbox() as inbox:
-        done = run(code, tmp_path, PYMK_ALERT_WEBHOOK=inbox.url)
-    failed, late = inbox.posted
-    assert "pymk_nightly.rank failed: no room. Free some" in failed["text"]
-    assert failed["where"] == "run manual__1, try 4, log http://airflow/log"
-    assert "runbook" in failed["how_to_fix"]
-    assert "pymk_nightly is late" in late["what"]
-    assert "secret" not in done.stdout + done.stderr
-
-
-def test_a_webhook_that_is_away_fails_nothing(tmp_path: Path) -> None:
-    code = "from pymk_tasks import alerts; alerts.tell({'what': 'x'}); answer('went on')"
-    done = run(code, tmp_path, PYMK_ALERT_WEBHOOK="http://127.0.0.1:9/secret")
-    assert answers(done) == ["went on"]
-    assert "could not be posted" in done.stdout
-    assert "secret" not in done.stdout + done.stderr
-
-
-def test_a_deadline_is_of_a_dag_and_can_be_switched_off(tmp_path: Path) -> None:
-    code = """
-from pymk_tasks.alerts import deadline
-for dag, minutes in (("pymk_nightly", 240), ("pymk_weekly", 720), ("pymk_hourly", 50)):
-    alert = deadline(dag, minutes)
-    answer(dag, alert.interval.total_seconds() if alert else "never")
-"""
-    done = run(code, tmp_path, PYMK_LATE="pymk_nightly=0,pymk_hourly=0.5")
-    assert answers(done) == ["pymk_nightly never", "pymk_weekly 43200.0", "pymk_hourly 30.0"]
+PLACES = {"PYMK_STORE": "/store", "PYMK_LAKE": "/lake"}
 
 
 def test_a_release_that_the_form_names_is_published_as_it_was_made(tmp_path: Path) -> None:
@@ -227,6 +221,61 @@ stages.tell_release({"release_id": "N", "said": "older", "published": False, "se
         *("release N: carried", own, "what made D: https://store/releases/D/lineage.json"),
         *("release N: older", own),
     ]
+
+
+def test_what_is_served_is_loaded_where_tables_are_shared_and_told(tmp_path: Path) -> None:
+    assert answers(run(HAND_OVER, tmp_path, **PLACES, PYMK_API__TABLES="redis://host:1/0")) == [
+        "| R is not served: older",
+        "release load R --if-current --store=/store | R",
+        "release load D --if-current --store=/store | D",
+        "release load R --if-current --store=/store | R is not served any more: S is, and was or will be handed over",
+    ]
+
+
+def test_what_is_not_served_any_more_is_not_told(tmp_path: Path) -> None:
+    """A task of yesterday is cleared."""
+    assert answers(run(HAND_OVER, tmp_path, **PLACES))[1:] == [
+        "release show --store=/store | R",
+        "release show --store=/store | D",
+        "release show --store=/store | R is not served any more: S is, and was or will be handed over",
+    ]
+
+
+def test_a_failure_and_a_late_run_are_told_to_the_webhook(tmp_path: Path) -> None:
+    code = """
+from pymk_tasks import alerts
+ti = Namespace(dag_id="pymk_nightly", task_id="rank", run_id="manual__1", try_number=4, log_url="http://airflow/log")
+alerts.failed({"ti": ti, "exception": ValueError("no room. Free some")})
+late = {"dag_id": "pymk_nightly", "dag_run_id": "manual__1", "state": "running", "queued_at": "2026-01-02T02:00:00Z"}
+alerts.late({"dag_run": late})
+"""
+    with opened_inbox() as inbox:
+        done = run(code, tmp_path, PYMK_ALERT_WEBHOOK=inbox.url)
+    failed, late = inbox.posted
+    assert "pymk_nightly.rank failed: no room. Free some" in failed["text"]
+    assert failed["where"] == "run manual__1, try 4, log http://airflow/log"
+    assert "runbook" in failed["how_to_fix"]
+    assert "pymk_nightly is late" in late["what"]
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_webhook_that_is_away_fails_nothing(tmp_path: Path) -> None:
+    code = "from pymk_tasks import alerts; alerts.tell({'what': 'x'}); answer('went on')"
+    done = run(code, tmp_path, PYMK_ALERT_WEBHOOK="http://127.0.0.1:9/secret")
+    assert answers(done) == ["went on"]
+    assert "could not be posted" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_deadline_is_of_a_dag_and_can_be_switched_off(tmp_path: Path) -> None:
+    code = """
+from pymk_tasks.alerts import deadline
+for dag, minutes in (("pymk_nightly", 240), ("pymk_weekly", 720), ("pymk_hourly", 50)):
+    alert = deadline(dag, minutes)
+    answer(dag, alert.interval.total_seconds() if alert else "never")
+"""
+    done = run(code, tmp_path, PYMK_LATE="pymk_nightly=0,pymk_hourly=0.5")
+    assert answers(done) == ["pymk_nightly never", "pymk_weekly 43200.0", "pymk_hourly 30.0"]
 
 
 def test_cleaning_by_form_reads_the_settings_file_that_nights_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from infra.errors import Conflict, CorruptArtifact, NotFound, StoreError
 from infra.kv import RANKINGS, USERS, RowsHash
 from infra.loaded_releases import CURRENT, GRACE_S, Block, Loaded, LoadedReleases, State
-from infra.release_files import Release
+from infra.release_files import Pointer, Release
 from infra.table_hosts import TableHost, open_host
 from infra.times import format_time
 
@@ -118,6 +118,26 @@ def test_the_release_before_stays_for_rollback_and_older_ones_go(loaded: LoadedR
     assert (value_in(loaded, 2), value_in(loaded, 3)) == (b"\x02", b"\x03")
     with pytest.raises(NotFound):
         loaded.switch(ids[0])
+
+
+def test_a_switch_that_is_not_wanted_any_more_changes_nothing(loaded: LoadedReleases) -> None:
+    """Also where that turns out only as another switch comes first."""
+    for day in range(3):
+        load(loaded, day)
+    ids = [release_of(day).release_id for day in range(3)]
+    loaded.switch(ids[0])
+    assert not loaded.switch(ids[1], lambda: False)
+    asked = list[bool]()
+
+    def wanted() -> bool:
+        asked.append(not asked)
+        if asked[-1]:
+            loaded.switch(ids[2])
+        return asked[-1]
+
+    assert not loaded.switch(ids[1], wanted)
+    assert asked == [True, False]
+    assert loaded.pointer() == Pointer(ids[2], (ids[0],))
 
 
 def test_a_reader_of_a_release_that_went_is_told(loaded: LoadedReleases) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from infra.errors import CorruptArtifact, StoreError
 from infra.kv import SERVING_TABLES
 from infra.lmdb_tables import LmdbTables
 from infra.loaded_releases import LoadedReleases
-from infra.releases import Release
+from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore
 from infra.table_hosts import TableHost, open_host
 from jobs.release_load import SERVING, load_release
@@ -115,6 +116,30 @@ def test_the_release_before_stays_and_loading_it_again_only_goes_back_to_it(tmp_
     assert (back["loaded"], back["switched"], back["served"], back["removed"]) == (False, True, ids[1], [])
     apart = load(store, days[0], host, switch=False)
     assert (apart["loaded"], apart["served"], apart["removed"]) == (True, ids[1], [])
+
+
+def test_a_release_that_current_does_not_name_is_left_where_it_is(tmp_path: Path, redis_uri: str) -> None:
+    """The task that hands it over is cleared, or CURRENT goes back while it loads."""
+    store, host = new_store(tmp_path), open_host(redis_uri, 60)
+    first, second = (publish_day(store, day, USERS) for day in range(2))
+    old = load_release(store, first, host, 2, True, print, if_current=True)
+    assert (old["loaded"], old["switched"], old["served"]) == (False, False, None)
+    load(store, first, host)
+
+    blocks = LmdbTables.blocks
+
+    def withdrawn_meanwhile(tables: LmdbTables, table: str) -> Iterator[Any]:
+        if ReleaseStore(store).current_id() == second.release_id:
+            ReleaseStore(store).rollback()
+        return blocks(tables, table)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LmdbTables, "blocks", withdrawn_meanwhile)
+        late = load_release(store, second, host, 2, True, print, if_current=True)
+    assert (late["loaded"], late["switched"], late["served"]) == (True, False, first.release_id)
+    words = ["release", "load", first.release_id, "--if-current", f"--store={store.uri}", f"--into={redis_uri}"]
+    assert pymk_json(*words)["served"] == first.release_id
+    host.close()
 
 
 def test_the_command_loads_what_current_names_and_serves_it(tmp_path: Path, redis_uri: str) -> None:
