@@ -1,8 +1,9 @@
 """What a lake says that the base release does not know yet: who joined and left, and every fact dated since.
 
-Of users whom the base knows only facts dated within the window are new; a row that came late, with an older time, waits
-for the night. Of users who joined, all facts count, whatever their time: a profile and a school are older than the
-account.
+Of users whom the base knows only facts dated within the window are new, and what came late between people: joins,
+friendships, blocks and dismissals dated up to LATE_US before it, which the base has not seen where its graph was built
+earlier. What came later still, with an older time, waits for the night. Of users who joined, all facts count, whatever
+their time: a profile and a school are older than the account.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from jobs.delta_rows import ALWAYS_US, LakeRows, Rows, Window
 from jobs.graph_parts import rows_of_ids
 
 DAY_US = 86_400_000_000
+LATE_US = DAY_US
+"""A day: what deltas on the night before knew is not lost where this night takes their place."""
 OPPOSING = (("deactivated", "reactivated"), ("banned", "unbanned"), ("opted_out", "opted_in"))
 FINAL = "erased"
 PEOPLE = ("user_id", "other_id")
@@ -49,11 +52,11 @@ class PairFacts:
 class NewFacts:
     """joined, departed: ids, int64 ascending; everybody at the as-of is in `ids`.
 
-    connections, blocks, dismissals: every fact, of any time, of each pair that has one within the window or names
-    somebody who joined; `friends` and `kept_apart` int64 [n, 2] are those pairs. interactions, affiliations, profiles:
-    facts of the window, and all of those who joined.
+    connections, blocks, dismissals: every fact, of any time, of each pair that has one within the window, or late, or
+    names somebody who joined; `friends` and `kept_apart` int64 [n, 2] are those pairs. interactions, affiliations,
+    profiles: facts of the window, and all of those who joined.
 
-    inactive: ids of who left, and of inactive users who have a pair that changed within the window.
+    inactive: ids of who left, and of inactive users who have a pair that changed within the window, or late.
     barred int64 [n, 2]: whom each of them must not be shown, ascending.
     """
 
@@ -102,24 +105,25 @@ def find_new_facts(lake: LakeRows, known: Int64, erased: Int64, dismissal_days: 
 
 
 class _FirstLook:
-    """What one reading of every table tells. mentioned: ids that a fact of the window names. events: all there are.
-    friends, kept_apart int64 [n, 2]: ids of the pairs of whom something began or ended within the window."""
+    """What one reading of every table tells. mentioned: ids that a fact of the window names, or a late one. events: all
+    there are. friends, kept_apart int64 [n, 2]: ids of the pairs of whom something began or ended then."""
 
     def __init__(self, lake: LakeRows, dismissal_days: int) -> None:
         mentioned: list[Int64] = [np.zeros(0, np.int64)]
         pairs: dict[str, list[Int64]] = {CONNECTIONS.name: [], BLOCKS.name: [], DISMISSALS.name: []}
         events: list[Rows] = []
+        window = lake.window.widened(LATE_US)
         for name in lake.tables:
             for rows in lake.read(name):
-                begun = lake.window.holds(rows.start_us)
+                begun = window.holds(rows.start_us)
                 new = rows.where(begun)
                 mentioned += [np.unique(new.ids(key)) for key in PEOPLE if key in rows.batch.schema.names]
                 if name == USER_EVENTS.name:
                     events.append(rows)
                 if name in pairs:
-                    changed = begun | lake.window.holds(rows.end_us)
+                    changed = begun | window.holds(rows.end_us)
                     if name == DISMISSALS.name:
-                        changed |= expired_within(lake.window, rows.start_us, dismissal_days)
+                        changed |= expired_within(window, rows.start_us, dismissal_days)
                     some = rows.where(changed)
                     pairs[name].append(np.stack([some.ids("user_id"), some.ids("other_id")], axis=1))
         none = np.zeros((0, 2), np.int64)

@@ -53,6 +53,10 @@ class Window:
     def earlier(self, us: int) -> "Window":
         return Window(self.since_us - us, self.until_us - us)
 
+    def widened(self, us: int) -> "Window":
+        """Begins so much earlier."""
+        return Window(self.since_us - us, self.until_us)
+
 
 @dataclass(frozen=True)
 class Rows:

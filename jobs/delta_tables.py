@@ -116,7 +116,7 @@ def _merged(ctx: StageContext, base: Base) -> tuple[Merged, LakeRows, BarRows]:
     found = merged.changed
     ctx.progress(
         f"delta: {found['joined']:,} joined, {found['departed']:,} left, {found['touched']:,} users are touched; "
-        "a fact with an older time waits for the night"
+        "what came more than a day late waits for the night"
     )
     return merged, lake, BarRows.of(facts.barred[:, 0], facts.barred[:, 1], facts.inactive)
 

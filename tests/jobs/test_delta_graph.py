@@ -216,6 +216,34 @@ def test_a_fact_that_comes_late_waits_for_the_night(lake: Lake, hour: Hour, tmp_
     np.testing.assert_array_equal(again.graph.excluded.indices, hour.merged.graph.excluded.indices)
 
 
+def test_what_came_since_the_graph_was_built_counts_though_it_is_of_the_day_before(
+    lake: Lake, spark: SparkSession, hour: Hour, tmp_path: Path
+) -> None:
+    """As a night at that time would have it. What the night knew of that day touches nobody."""
+    copy, late, far = copied(lake.folder, tmp_path), NIGHT - timedelta(minutes=30), 9 * 10**12
+    a, b, c, d, e, f = lake.people[12:18]
+    known = zip(lake.people[20:40:2], lake.people[23:43:2], strict=True)
+    add(copy, "connections", [(*pair, late, None) for pair in known])
+    night = built(Lake(copy, []), spark, NIGHT, tmp_path / "night")
+    before = merged(copy, night, tmp_path / "night")
+    add(copy, "connections", [(a, c, late, None), (far, a, late, None), (a, b, BEFORE, late)])
+    add(copy, "blocks", [(d, e, late, None)])
+    add(copy, "dismissals", [(f, a, late, None)])
+    add(copy, "user_events", [(b, "deactivated", late)])
+    found, expected = merged(copy, night, tmp_path / "night"), built(Lake(copy, []), spark, HOUR, tmp_path / "hour")
+    np.testing.assert_array_equal(found.graph.ids, expected.ids)
+    for one, other in (
+        (found.graph.now.connections, expected.now.connections),
+        (found.graph.excluded, expected.excluded),
+    ):
+        np.testing.assert_array_equal(one.indptr, other.indptr)
+        np.testing.assert_array_equal(one.indices, other.indices)
+    touched, touched_before = (set(one.graph.ids[one.touched].tolist()) for one in (found, before))
+    assert {a, c, d, e, f, far} <= touched
+    assert touched - touched_before <= {a, c, d, e, f, far}
+    assert len(touched_before & {*lake.people[20:43]}) < 10
+
+
 def test_who_is_erased_is_nowhere(lake: Lake, hour: Hour) -> None:
     known, new = int(hour.night.ids[5]), 10**12
     found = merged(lake.folder, hour.night, hour.folder / "night", (known, new))
