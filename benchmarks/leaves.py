@@ -1,12 +1,15 @@
-"""Leaves: what trimming saves on the way to a leaf process, what lz4 costs, what scoring requests together gives.
+"""Leaves: what trimming saves on the way to a leaf process, what lz4 costs, what scoring requests together gives, what
+loads of other models cost a warm one, and what a model that ends its leaves does to the others.
 
-    python -m benchmarks.leaves [--requests 400] [--rows 1000] [--features FILE] [--part trimming|together|loads]
+    python -m benchmarks.leaves [--requests 400] [--rows 1000] [--features FILE] [--registered 1000] [--live 200]
+        [--versions 280] [--seconds 15] [--rounds 3] [--part trimming|together|loads|faults]
 
 Trimming: three models use 20, 60 and 60 of 200 columns, and every request asks all of them of one leaf process, in
 turns: trimmed, all columns, and both with lz4. Columns are random, or those of a Parquet file of a features artifact,
 repeated. Together: 16 callers of 16 rows each on one core, in the leaf's scorer and end to end, together and one by
-one. Loads: a model that stays warm while others are asked in turns of a leaf that has no room for all of them. Models
-are boosted trees, --trees of depth 6.
+one. Loads: every registered version is asked once, then one that stays warm, alone and while another process asks for
+the live ones in turns, of a leaf that has room for 50. Faults: eight leaves, two a version, under 30 % of the requests
+that they answer at most. Models are boosted trees, --trees of depth 6.
 """
 
 import argparse
@@ -15,40 +18,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow.parquet as pq
-import xgboost as xgb
 from prometheus_client import CollectorRegistry
 
+from benchmarks.leaf_faults import beside_a_crasher
+from benchmarks.leaf_loads import beside_loads
+from benchmarks.leaf_models import COLUMNS, SEED, columns_of, local, push, remote, soon
 from benchmarks.lookup import print_machine
-from infra.model_golden import Golden, write_golden
 from infra.model_routes import ModelRef
-from infra.model_spec import WEIGHTS, InputSpec, ModelSpec, Resources
-from infra.models import Registry
-from infra.serving_settings import LeafSettings
 from infra.store import ObjectStore, open_store
-from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.leaves.batches import Batches
-from lookup_api.leaves.leaf_metrics import HostMetrics, SenderMetrics
-from lookup_api.leaves.local_leaf import LocalLeaf
+from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.remote_leaf import RemoteLeaf
 from tests.suites.leaf_processes import leaves
 
-COLUMNS, USED = 200, (20, 60, 60)
-NAMES = tuple(f"c{at}" for at in range(COLUMNS))
-DEPTH, LEARN_ROWS = 6, 5000
+USED = (20, 60, 60)
 CALLERS, CALL_ROWS = 16, 16
-SEED, WARM_UP = 17, 20
-PARTS = ("trimming", "together", "loads")
-MODEL_BYTES, ROOM = 4 << 20, 50
-"""What each model says it takes, and for how many a leaf has room where models are loaded all the time."""
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WARM_UP = 20
+PARTS = ("trimming", "together", "loads", "faults")
 
 
 class Untrimmed(RemoteLeaf):
@@ -64,56 +56,27 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--trees", type=int, default=100)
     parser.add_argument("--features", type=Path, help="Parquet file of a features artifact; random columns without")
-    parser.add_argument("--models", type=int, default=200, help="that are asked in turns of a leaf with room for 50")
+    parser.add_argument("--registered", type=int, default=1000)
+    parser.add_argument("--live", type=int, default=200, help="of them, asked in turns of a leaf with room for 50")
+    parser.add_argument("--versions", type=int, default=280, help="on eight leaves")
+    parser.add_argument("--seconds", type=float, default=15, help="of each measurement of loads and of faults")
+    parser.add_argument("--rounds", type=int, default=3, help="of loads")
     parser.add_argument("--part", choices=PARTS, action="append")
     args = parser.parse_args()
     print_machine()
     print(", ".join(f"{name} {version(name)}" for name in ("pyarrow", "xgboost-cpu", "numpy")), f"seed {SEED}")
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder, create=True)
-        models = [push(store, str(at), used, args.trees) for at, used in enumerate(USED)]
         parts = args.part or PARTS
         if "trimming" in parts:
+            models = [push(store, f"used{at}", used, args.trees, number=at) for at, used in enumerate(USED)]
             trimming(store, models, columns_of(args.rows, args.features), args.requests)
         if "together" in parts:
             scored_together(store, push(store, "rows", 60, args.trees), args.requests)
         if "loads" in parts:
-            cold = [push(store, f"cold{at}", 60, args.trees) for at in range(args.models)]
-            beside_loads(store, push(store, "warm", 60, args.trees), cold, columns_of(args.rows, None), args.requests)
-
-
-def push(store: ObjectStore, name: str, used: int, trees: int) -> ModelRef:
-    """Boosted trees on `used` of the columns, drawn by the model's name."""
-    draw = np.random.default_rng([SEED, *name.encode()])
-    names = [NAMES[at] for at in np.sort(draw.choice(COLUMNS, used, replace=False))]
-    inputs = tuple(InputSpec(name=one) for one in names)
-    spec = ModelSpec(
-        name="bench", version=name, kind="xgboost", objective="befriend", inputs=inputs,
-        resources=Resources(memory_bytes=MODEL_BYTES),
-    )  # fmt: skip
-    x = draw.standard_normal((LEARN_ROWS, used), np.float32)
-    learnt = xgb.DMatrix(x, x[:, :5].sum(axis=1) + draw.standard_normal(LEARN_ROWS))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        (folder / WEIGHTS).mkdir(parents=True)
-        booster = xgb.train({"max_depth": DEPTH, "nthread": 1, "tree_method": "hist"}, learnt, trees)
-        booster.save_model(folder / WEIGHTS / "model.ubj")
-        (folder / "model.toml").write_text(spec.to_toml())
-        (folder / "card.md").write_text("# Bench\n")
-        write_golden(folder, spec, Golden(dict(zip(names, x[:10].T, strict=True)), booster.predict(learnt)[:10]))
-        Registry(store).push(folder, lambda folder, spec: {}, NOW, "bench")
-    return ModelRef(name=spec.name, version=name)
-
-
-def columns_of(rows: int, features: Path | None) -> dict[str, np.ndarray]:
-    """200 columns, float32 [rows] each; of a features artifact every column again from other rows."""
-    if features is None:
-        values = np.random.default_rng(SEED).standard_normal((COLUMNS, rows), np.float32)
-        return dict(zip(NAMES, values, strict=True))
-    table = pq.read_table(features)
-    real = [table[name].to_numpy().astype(np.float32) for name in table.schema.names[2:]]
-    starts = np.random.default_rng(SEED).integers(0, len(real[0]) - rows, COLUMNS)
-    return {name: real[at % len(real)][starts[at] :][:rows].copy() for at, name in enumerate(NAMES)}
+            beside_loads(store, args.registered, args.live, args.trees, args.seconds, args.rounds)
+        if "faults" in parts:
+            beside_a_crasher(store, args.versions, args.trees, args.seconds)
 
 
 def trimming(store: ObjectStore, models: list[ModelRef], columns: dict[str, np.ndarray], requests: int) -> None:
@@ -183,44 +146,6 @@ def scored_together(store: ObjectStore, model: ModelRef, requests: int) -> None:
         leaf.close()
 
 
-def beside_loads(
-    store: ObjectStore, warm: ModelRef, cold: list[ModelRef], columns: dict[str, np.ndarray], requests: int
-) -> None:
-    """The warm model asked in turns with nothing else to do, and while cold ones are loaded without a break."""
-    print(f"\n{len(cold)} models in turns, room for {ROOM}; beside them one that is warm, {len(columns['c0'])} rows")
-    print("| | p50 ms | p90 ms | p99 ms | loads a second | memory of the leaf, MiB |")
-    print("|---|---|---|---|---|---|")
-    with leaves(store, 1, f"leaves.memory_mib={ROOM * MODEL_BYTES >> 20}") as (process,):
-        told = psutil.Process(process.process.pid)
-        leaf, other = (remote(RemoteLeaf, process.address, False) for _ in range(2))
-        stop, loads = threading.Event(), 0
-
-        def load() -> None:
-            nonlocal loads
-            few = {name: column[:1] for name, column in columns.items()}
-            while not stop.is_set():
-                other.score(cold[loads % len(cold)], few, soon())
-                loads += 1
-
-        for name in ("alone", "beside loads", "alone, again"):
-            stop.clear()
-            loading = threading.Thread(target=load)
-            if name == "beside loads":
-                loading.start()
-            times, start, before = [], time.perf_counter(), loads
-            for _ in range(requests):
-                began = time.perf_counter()
-                leaf.score(warm, columns, soon())
-                times.append((time.perf_counter() - began) * 1e3)
-            spent = time.perf_counter() - start
-            stop.set()
-            if name == "beside loads":
-                loading.join()
-            p50, p90, p99 = np.percentile(times[WARM_UP:], (50, 90, 99))
-            memory = told.memory_info().rss / 2**20
-            print(f"| {name} | {p50:.2f} | {p90:.2f} | {p99:.2f} | {(loads - before) / spent:.0f} | {memory:.0f} |")
-
-
 def show(name: str, call: Callable[[int], object], requests: int) -> None:
     """A line of the table: `requests` calls of each caller, one after the other."""
     times: list[list[float]] = [[] for _ in range(CALLERS)]
@@ -244,23 +169,6 @@ def show(name: str, call: Callable[[int], object], requests: int) -> None:
     spent = time.perf_counter() - start
     p50, p99 = np.percentile(np.array(times) * 1e3, (50, 99))
     print(f"| {name} | {CALLERS * requests / spent:,.0f} | {p50:.2f} | {p99:.2f} |", flush=True)
-
-
-def local(store: ObjectStore) -> LocalLeaf:
-    return LocalLeaf(store.uri, LeafSettings(), HostMetrics(CollectorRegistry()), breaker)
-
-
-def remote(kind: type[RemoteLeaf], address: str, lz4: bool) -> RemoteLeaf:
-    settings = LeafSettings(lz4=lz4, timeout_ms=60_000)
-    return kind(address, settings, SenderMetrics(CollectorRegistry()), breaker(address))
-
-
-def breaker(name: str) -> Breaker:
-    return Breaker(name, 5, 1.0)
-
-
-def soon() -> Deadline:
-    return Deadline.after(60)
 
 
 if __name__ == "__main__":

@@ -129,12 +129,16 @@ class Registry:
     def open(self, name: str, version: str) -> tuple[ModelVersion, Path]:
         """A version and its folder on this machine, every file verified."""
         model = self.get(name, version)
+        return model, self.files_of(model)
+
+    def files_of(self, model: ModelVersion) -> Path:
+        """A version's folder on this machine, every file verified."""
         prefix = f"{model.prefix}/{model.folder}"
         folder = local_files(self.store, prefix, model.files)
-        verify_entries(folder, model.files, f"Push {name} again under another version, and route that.")
+        verify_entries(folder, model.files, f"Push {model.name} again under another version, and route that.")
         if self.store.local_folder(prefix) is None:
             FolderStore(copies_of(self.store.uri)).put(f"{model.prefix}/{MANIFEST}", model.to_json())
-        return model, folder
+        return folder
 
     def names(self) -> list[str]:
         return [name for name in self.store.folders(f"{FOLDER}/") if is_name(name)]

@@ -132,12 +132,13 @@ class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
         if asked.form == wire.TRIMMED:
             if asked.digest != resident.columns.digest:
                 return wire.encode_reply(Status.OTHER_LIST, why=f"{asked.model}: cut by another list of columns")
-            trimmed = wire.decode_trimmed(asked.body, self._schema(resident), resident.columns)
+            packed = wire.decode_trimmed(asked.body, self._schema(resident), resident.columns)
+            inputs = resident.columns.inputs_of_packed(packed)
         else:
             columns = wire.decode_all(asked.body)
-            trimmed = resident.columns.trimmed(columns)
+            inputs = resident.columns.inputs_of(resident.columns.trimmed(columns))
             discarded = _bytes_but_for(columns, resident)
-        scores = self._leaf.score_inputs(resident, resident.columns.inputs_of(trimmed), deadline)
+        scores = self._leaf.score_inputs(resident, inputs, deadline)
         return wire.encode_reply(Status.OK, scores, discarded=discarded)
 
     def _schema(self, resident: Resident) -> pa.Schema:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 NETWORK_SHARE = 0.05
 """Of the time that is left, what is kept for the way back."""
+MOST_LISTS = 1024
+"""Lists that are kept of a leaf; beyond that all are had anew as they are asked for."""
 LIST_WAIT_S = 10.0
 """Between tries to have the list of a version's columns, where it was corrupt."""
 CHANNEL = [
@@ -117,7 +119,7 @@ class RemoteLeaf:
             return None
         made = _List(columns, wire.schema_of(columns))
         with self._lock:
-            self._lists = {**self._lists, model: made}
+            self._lists = {**(self._lists if len(self._lists) < MOST_LISTS else {}), model: made}
             self._corrupt.pop(model, None)
         return made
 

@@ -148,18 +148,17 @@ class Residents:
 
     def _load(self, ref: ModelRef) -> Resident:
         registry, found = self._found(ref)
-        size = found.spec.resources.memory_bytes
+        spec = found.spec
+        size = spec.resources.memory_bytes
         self._reserve(ref, size)
         try:
-            model, folder = registry.open(ref.name, ref.version)
-            scorer = open_scorer(folder, model.spec)
-            scorer.score({one.name: one.defaults(WARM_UP_ROWS) for one in model.spec.inputs})
+            scorer = open_scorer(registry.files_of(found), spec)
+            scorer.score({one.name: one.defaults(WARM_UP_ROWS) for one in spec.inputs})
         except BaseException:
             with self._lock:
                 self._give_back(size)
             raise
-        columns = ColumnList.of(model.spec)
-        return Resident(ref, model.spec, columns, scorer, self._breaker(f"model {ref}"), self._clock())
+        return Resident(ref, spec, ColumnList.of(spec), scorer, self._breaker(f"model {ref}"), self._clock())
 
     def _found(self, ref: ModelRef) -> tuple[Registry, ModelVersion]:
         """In the store, or while it is away in the copy of it on this machine."""

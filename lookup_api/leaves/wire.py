@@ -83,10 +83,9 @@ def schema_of(columns: ColumnList) -> pa.Schema:
 
 def encode_trimmed(trimmed: Sequence[Array], schema: pa.Schema, lz4: bool) -> pa.Buffer:
     """A bare record batch of a list's columns, [n] or [n, width] each."""
-    packed = [
-        np.concatenate([column.reshape(-1) for column in trimmed if column.dtype.name == name]) for name in schema.names
+    lists = [
+        _packed([one for one in trimmed if one.dtype.name == name], schema.field(name).type) for name in schema.names
     ]
-    lists = [pa.ListArray.from_arrays(np.array([0, len(one)], np.int32), pa.array(one)) for one in packed]
     batch = pa.RecordBatch.from_arrays(lists, schema=schema)
     if not lz4:
         return batch.serialize()
@@ -94,8 +93,8 @@ def encode_trimmed(trimmed: Sequence[Array], schema: pa.Schema, lz4: bool) -> pa
     return written[schema.serialize().size : -END_BYTES]
 
 
-def decode_trimmed(body: pa.Buffer, schema: pa.Schema, columns: ColumnList) -> list[Array]:
-    """The columns of a list, [n] or [n, width] each. Raises WireError."""
+def decode_trimmed(body: pa.Buffer, schema: pa.Schema, columns: ColumnList) -> dict[str, Array]:
+    """The columns of each type one after the other, by type: [n * columns.widths]. Raises WireError."""
     try:
         batch = pa.ipc.read_record_batch(body, schema)
         batch.validate(full=True)
@@ -104,7 +103,11 @@ def decode_trimmed(body: pa.Buffer, schema: pa.Schema, columns: ColumnList) -> l
         packed = {name: _to_numpy(column.flatten()) for name, column in zip(schema.names, batch.columns, strict=True)}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise WireError(f"no record batch of the model's columns: {error}") from None
-    return _unpacked(packed, columns)
+    rows = columns.rows_of(packed)
+    for name, width in columns.widths.items():
+        if len(packed[name]) != rows * width:
+            raise WireError(f"{len(packed[name])} numbers of {name} are not {rows} rows of {width}")
+    return packed
 
 
 def encode_all(columns: Mapping[str, Array], lz4: bool) -> pa.Buffer:
@@ -186,18 +189,12 @@ def decode_list(data: bytes, model: ModelRef) -> ColumnList:
     return found
 
 
-def _unpacked(packed: Mapping[str, Array], columns: ColumnList) -> list[Array]:
-    """Cuts what is one array a type, [n * width of all its columns], into columns. Raises WireError."""
-    rows = len(packed[columns.inputs[0].type]) // columns.widths[columns.inputs[0].type]
-    for name, width in columns.widths.items():
-        if len(packed[name]) != rows * width:
-            raise WireError(f"{len(packed[name])} numbers of {name} are not {rows} rows of {width}")
-    found, at = [], dict.fromkeys(packed, 0)
-    for one in columns.inputs:
-        start, at[one.type] = at[one.type], at[one.type] + rows * one.width
-        column = packed[one.type][start : at[one.type]]
-        found.append(column if one.width == 1 else column.reshape(rows, one.width))
-    return found
+def _packed(columns: Sequence[Array], kind: pa.ListType) -> pa.Array:
+    """One value, of all the columns' numbers. Joined as bytes: numpy would let other threads run after each column."""
+    numbers = b"".join([np.ascontiguousarray(one).data for one in columns])
+    count = sum(one.size for one in columns)
+    values = pa.Array.from_buffers(kind.value_type, count, [None, pa.py_buffer(numbers)])
+    return pa.ListArray.from_arrays(np.array([0, count], np.int32), values)
 
 
 def _written(batch: pa.RecordBatch, lz4: bool) -> pa.Buffer:
