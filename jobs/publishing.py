@@ -4,13 +4,15 @@ A nightly knows less of the last hours than the delta that it replaces, and a de
 nightly that replaced its base: CURRENT then moves to a delta on the newer nightly, as of the later of the two times.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from infra.artifacts import Manifest
+from infra.audit import recorded as keep_deed
+from infra.audit import tries
 from infra.errors import Conflict, CorruptArtifact, GateRefused, NotFound, UsageError
 from infra.leases import Lease, Maker, take
 from infra.release_family import delta_kinds
@@ -27,6 +29,8 @@ Carry = Callable[[Release, datetime], Release]
 """Makes the delta on a nightly at an as-of."""
 
 LEASE = "publish"
+FORCED = "forced-publish"
+"""Kept in the folder audit of the store."""
 
 ATTEMPTS = 5
 """A rival publishes once a night: who loses more often is not up against one."""
@@ -47,15 +51,19 @@ def publish_release(
 
     CURRENT stays where a newer release is served or this one was withdrawn by a rollback, unless forced. Raises
     GateRefused naming every gate that refused. force passes the quality gates, never those of integrity; what it passed
-    is recorded beside the release, with the reason. Where another release is published meanwhile, the gates are checked
-    again; raises Conflict when that happens each of ATTEMPTS times, and for one that is not of CURRENT. One publishes
-    at a time: another waits, by the lease of infra.leases, and who lost it meanwhile is refused with Fenced.
+    is recorded beside the release, with the reason. A run of a scheduler forces once, and over what was served when it
+    first tried: its task may be tried again, or cleared later. Where another release is published meanwhile, the gates
+    are checked again; raises Conflict when that happens each of ATTEMPTS times, and for one that is not of CURRENT. One
+    publishes at a time: another waits, by the lease of infra.leases, and who lost it meanwhile is refused with Fenced.
 
     carry: makes the delta that CURRENT moves to where the release, or the one it replaces, would lose what the other
     knows; "served" is its id then. Without carry CURRENT stays, unless forced: then what the delta knew is lost.
     """
     refuse_reason_alone(force, reason)
-    with _one_at_a_time(releases, settings, tell, maker or this_run()) as lease:
+    with (
+        _one_at_a_time(releases, settings, tell, maker or this_run()) as lease,
+        _forcing(releases, release, force, reason, tell) as force,
+    ):
         asked = _Asked(releases, release, settings, tell, force, reason, carry, lease)
         for _ in range(ATTEMPTS - 1):
             seen = releases.look(repairing=force)
@@ -75,6 +83,25 @@ def _one_at_a_time(
     if not releases.store.conditional_puts:
         return nullcontext()  # CURRENT will not be moved there
     return take(releases.store, LEASE, maker, ttl_s=settings.store.lease_s, tell=tell) or nullcontext()
+
+
+@contextmanager
+def _forcing(releases: ReleaseStore, release: Release, force: bool, reason: str | None, tell: Tell) -> Iterator[bool]:
+    """Whether to force, and the record of it: a run of a scheduler forces once, over what was served at first."""
+    if not force:
+        yield False
+        return
+    pointer = releases.look(repairing=True).pointer
+    intended = {"release_id": release.release_id, "over": pointer and pointer.release_id}
+    before = [one for one in tries(releases.store, FORCED) if one.result["release_id"] == release.release_id]
+    if before and (before[0].result != intended or any(one.done for one in before)):
+        tell(
+            f"warning: {release.release_id} was forced by this run before, and is not again: trigger a new one for that"
+        )
+        yield False
+        return
+    with keep_deed(releases.store, FORCED, reason, intended):
+        yield True
 
 
 def refuse_reason_alone(force: bool, reason: str | None) -> None:

@@ -106,6 +106,10 @@ def test_force_passes_quality_and_is_recorded_with_its_reason(store: ObjectStore
     assert len(overrides(store, worse)) == 1, "nothing was passed over the second time"
 
 
+def failing(self: ReleaseStore, release: Release, **options: Any) -> bool:
+    raise StoreError("the network is gone")
+
+
 def test_an_override_changes_no_byte_of_the_release(store: ObjectStore) -> None:
     publish(store, make_night(store, 0))
     worse = make_night(store, 1, **WORSE)
@@ -122,7 +126,7 @@ def test_an_override_changes_no_byte_of_the_release(store: ObjectStore) -> None:
     assert [r.release_id for r in releases.list()][1:] == [worse.release_id], "a record is no release"
     publish(store, make_night(store, 2), force=True)
     publish(store, make_night(store, 3))
-    releases.clean(keep=1)
+    releases.clean(keep=1, grace_s=0)
     assert not list(store.list(f"releases/{worse.release_id}"))
 
 
@@ -146,11 +150,8 @@ def test_what_was_not_published_is_not_recorded_as_published(
     publish(store, make_night(store, 0))
     worse = make_night(store, 1, **WORSE)
 
-    def cut_off(self: ReleaseStore, release: Release, **options: Any) -> bool:
-        raise StoreError("the network is gone")
-
     with monkeypatch.context() as patched:
-        patched.setattr(ReleaseStore, "publish", cut_off)
+        patched.setattr(ReleaseStore, "publish", failing)
         with pytest.raises(StoreError, match="the network is gone"):
             publish(store, worse, force=True)
     assert [one.published for one in overrides(store, worse)] == [False]
