@@ -14,9 +14,12 @@ OUTCOMES = ("shown", "clicked", "invited", "accepted")
 PERSON_TYPES = ("deactivated", "reactivated", "banned", "unbanned", "opted_out", "opted_in")
 EVENT_TYPES = (*PAIR_TYPES, *PERSON_TYPES, *OUTCOMES)
 
-MOST_AHEAD = timedelta(days=1)
+LIFTING = frozenset(("disconnected", "unblocked", "reactivated", "unbanned", "opted_in"))
+"""What ends that people are kept apart, or that one is hidden."""
+MOST_AHEAD, LIFTING_AHEAD = timedelta(days=1), timedelta(minutes=5)
 """How far an event may be ahead of the server's clock, which may be wrong itself: a later event of the same kind lifts
-an earlier one, so one from the far future could never be lifted."""
+an earlier one, so one from the far future could never be lifted. One that lifts has less: until its time has come no
+block or ban is obeyed that says it is of now, and refusing it shows nobody to anybody."""
 
 FIELDS = ("event_id", "type", "user_id", "other_id", "at", "position", "model")
 MAX_POSITION = 2**31 - 1
@@ -90,8 +93,9 @@ def _parse_rest(value: Mapping[str, Any], event_id: str, kind: str, now_us: int)
     at_us = _time_us(value.get("at"))
     if at_us is None:
         return Refusal("invalid_at", f"at: {_shown(value.get('at'))} is not an RFC 3339 time since 1970.")
-    if at_us > now_us + MOST_AHEAD / timedelta(microseconds=1):
-        return Refusal("future_at", f"at: {_shown(value.get('at'))} is more than a day ahead.")
+    ahead, told = (LIFTING_AHEAD, "5 minutes") if kind in LIFTING else (MOST_AHEAD, "a day")
+    if at_us > now_us + ahead / timedelta(microseconds=1):
+        return Refusal("future_at", f"at: {_shown(value.get('at'))} is more than {told} ahead.")
     position = value.get("position")
     if position is not None and not (type(position) is int and 1 <= position <= MAX_POSITION and kind in OUTCOMES):
         return Refusal("invalid_position", f"position: {_shown(position)} is not the rank of somebody shown, from 1.")

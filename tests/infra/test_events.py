@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.events import EVENT_TYPES, FIELDS, OUTCOMES, PERSON_TYPES, Event, Refusal, parse_event
+from infra.events import EVENT_TYPES, FIELDS, OUTCOMES, PAIR_TYPES, PERSON_TYPES, Event, Refusal, parse_event
+from infra.live_records import RESTRICTING, changes_of
 
 NOW_US = int(datetime(2026, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000
 GOOD = {"event_id": "e-1", "type": "blocked", "user_id": "1", "other_id": "-2", "at": "2026-01-01T00:00:00.5+01:00"}
@@ -100,6 +101,20 @@ def test_what_is_wrong_is_named_by_a_code(changed: dict[str, Any], code: str) ->
     assert isinstance(found, Refusal)
     assert found.code == code
     assert found.detail
+
+
+def test_what_lifts_is_taken_up_to_five_minutes_ahead_and_what_restricts_up_to_a_day() -> None:
+    """Whoever stops being kept away by a time to come could not be kept away until then."""
+    lifting = {kind for kind, (_, hides) in RESTRICTING.items() if not hides}
+    lifting |= {kind for kind in PAIR_TYPES for change in changes_of(Event("1", kind, 1, 2, 5)) if not change.value}
+    for kind in EVENT_TYPES:
+        other = ... if kind in PERSON_TYPES else "2"
+        soon, later = (
+            judged(type=kind, other_id=other, at=at) for at in ("2026-01-02T00:05:00Z", "2026-01-02T00:05:01Z")
+        )
+        assert isinstance(soon, Event)
+        assert isinstance(later, Refusal if kind in lifting else Event)
+        assert not isinstance(later, Refusal) or later.code == "future_at"
 
 
 @pytest.mark.parametrize("at", ["2026-01-02T23:59:59Z", "2026-01-01t00:00:00z", "1970-01-01T00:00:00.123456789Z"])
