@@ -60,6 +60,11 @@ def is_cluster(uri: str) -> bool:
     return urlsplit(uri).scheme in CLUSTER_SCHEMES
 
 
+def names_redis(uri: str) -> bool:
+    """Whether the address names a Redis, alone or in a cluster."""
+    return is_redis(uri) or is_cluster(uri)
+
+
 def connect_cluster(uri: str, timeout_s: float) -> RedisCluster:
     """As `connect`, to `redis+cluster://host:port`, with CONNECTIONS to each node. Connects at once.
 

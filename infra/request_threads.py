@@ -1,6 +1,6 @@
 """How many requests a worker of the API has in hand at once."""
 
-from infra.redis_connection import is_redis
+from infra.redis_connection import names_redis
 from infra.settings import Settings
 
 ASKING = 4
@@ -16,5 +16,5 @@ def threads_of(settings: Settings) -> int:
     With two, every read hands Python's lock to and fro: a fifth fewer answers, and twice their p99.
     """
     own, ladder = settings.api, settings.ladder
-    asks = is_redis(own.facts) or own.tables or ladder.l2 or ladder.ann_shards
+    asks = names_redis(own.facts) or own.tables or ladder.l2 or ladder.ann_shards
     return own.threads or (ASKING if asks else 1)

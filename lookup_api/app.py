@@ -10,7 +10,7 @@ from infra.errors import UsageError
 from infra.key_ring import KeyRing
 from infra.live_facts import facts_uri
 from infra.queued_work import Bounds, open_queue
-from infra.redis_connection import is_redis
+from infra.redis_connection import names_redis
 from infra.request_threads import threads_of
 from infra.settings import Settings
 from lookup_api import logs, pages, problems
@@ -68,7 +68,7 @@ class Parts:
         self.key_limit = RateLimit(KEY, api.key_per_s) if api.key_per_s else None
         self.user_limit = RateLimit(USER, api.user_per_s) if api.user_per_s else None
         limits = [limit for limit in (self.key_limit, self.user_limit) if limit is not None]
-        redis = facts_at if is_redis(facts_at) else settings.ladder.l2
+        redis = facts_at if names_redis(facts_at) else settings.ladder.l2
         self.shared_rates = (
             SharedRates(redis, limits, settings.events.redis_timeout_ms / 1e3) if redis and limits else None
         )

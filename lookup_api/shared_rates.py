@@ -10,26 +10,31 @@ import threading
 from collections.abc import Sequence
 
 from infra.errors import StoreError
-from infra.redis_connection import connect, explained
+from infra.live_stream import Link
+from infra.redis_connection import explained, shown
 from lookup_api.rate_limits import RateLimit
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 0.1
 LONGEST_WAIT_S = 5.0
-PREFIX = "pymk:rate:"
+PREFIX = "{pymk:rate}:"
+"""One hash slot: a cluster keeps all on one shard."""
 CHUNK = 1000
 
 PAY = """
-local time = redis.call('TIME')
+local time, most, found = redis.call('TIME'), tonumber(ARGV[1]), {}
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-local paid = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + tonumber(ARGV[1])
-paid = math.min(paid, now + tonumber(ARGV[2]))
-redis.call('SET', KEYS[1], string.format('%.6f', paid), 'PX', math.ceil((paid - now) * 1000) + 1)
-return tostring(paid - now)
+for at, key in ipairs(KEYS) do
+  local paid = math.max(tonumber(redis.call('GET', key) or '0'), now) + tonumber(ARGV[at + 1])
+  paid = math.min(paid, now + most)
+  redis.call('SET', key, string.format('%.6f', paid), 'PX', math.ceil((paid - now) * 1000) + 1)
+  found[at] = tostring(paid - now)
+end
+return found
 """
-"""Adds what was spent (ARGV[1], seconds) to the time a name has paid for, at most ARGV[2] ahead, and returns how far
-ahead it is. The clock is Redis's own."""
+"""Adds what was spent (ARGV from the second, seconds) to the time that each name has paid for, at most ARGV[1] ahead,
+and returns how far ahead they are. The clock is Redis's own."""
 
 
 class SharedRates:
@@ -37,8 +42,7 @@ class SharedRates:
 
     def __init__(self, uri: str, limits: Sequence[RateLimit], timeout_s: float) -> None:
         self._limits = limits
-        self._redis = connect(uri, timeout_s, connections=1)
-        self._pay = self._redis.register_script(PAY)
+        self._link, self._shown = Link(uri, timeout_s), shown(uri)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shared-rates", daemon=True)
         self._failures = 0
@@ -52,7 +56,7 @@ class SharedRates:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._redis.close()
+        self._link.close()
 
     def step(self) -> None:
         """Tells and learns once. Raises StoreError; what was spent meanwhile is not told later."""
@@ -62,15 +66,12 @@ class SharedRates:
                 self._tell(limit, spent[start : start + CHUNK])
 
     def _tell(self, limit: RateLimit, spent: Sequence[tuple[str, int]]) -> None:
-        with explained("shared rate limits"), self._redis.pipeline(transaction=False) as pipeline:
-            for name, requests in spent:
-                self._pay(
-                    keys=[redis_key(limit.kind, name)],
-                    args=[requests / limit.per_s, 2 * limit.burst_s],
-                    client=pipeline,
-                )
-            for (name, _), ahead in zip(spent, pipeline.execute(), strict=True):
-                limit.learn(name, float(ahead))
+        keys = [redis_key(limit.kind, name) for name, _ in spent]
+        seconds = [requests / limit.per_s for _, requests in spent]
+        with explained(self._shown):
+            found = self._link.client.eval(PAY, len(keys), *keys, 2 * limit.burst_s, *seconds)
+        for (name, _), ahead in zip(spent, found, strict=True):
+            limit.learn(name, float(ahead))
 
     def _run(self) -> None:
         while not self._stop.wait(min(LONGEST_WAIT_S, EVERY_S * 2**self._failures)):

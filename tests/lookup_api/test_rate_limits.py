@@ -1,12 +1,15 @@
 """Rate limits: a rate on average and a second's worth at once, for one process and, through Redis, for a fleet."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import StoreError
+from infra.settings import ApiSettings
 from lookup_api import rate_limits
 from lookup_api.rate_limits import KEY, RateLimit
 from lookup_api.shared_rates import SharedRates, redis_key
@@ -74,16 +77,20 @@ def shared(uri: str, per_s: float) -> tuple[RateLimit, SharedRates]:
     return limit, SharedRates(uri, [limit], 1.0)
 
 
-def test_processes_count_together(redis_uri: str) -> None:
+@pytest.mark.parametrize("redis", ["redis_uri", "redis_cluster_uri"])
+def test_processes_count_together(redis: str, request: pytest.FixtureRequest) -> None:
     """Two of them: what one spends, the other knows after each has told."""
-    (one, of_one), (other, of_other) = shared(redis_uri, 100), shared(redis_uri, 100)
+    uri = request.getfixturevalue(redis)
+    (one, of_one), (other, of_other) = shared(uri, 100), shared(uri, 100)
     for limit in (one, other):  # twice what is allowed: who hears of it refuses for a second, not for 10 ms
         for _ in range(100):
             assert not limit.refuse("a"), "it has not heard yet"
+        assert not limit.refuse("c")
     of_one.step()
     of_other.step()
     assert other.refuse("a")
     assert not other.refuse("b")
+    assert not other.refuse("c")
     of_one.stop()
     of_other.stop()
 
@@ -110,3 +117,13 @@ def test_without_redis_each_process_goes_on_by_itself(tmp_path: Path) -> None:
     assert not limit.refuse("a")
     assert limit.refuse("a")
     rates.stop()
+
+
+@pytest.mark.parametrize("redis", ["redis_uri", "redis_cluster_uri"])
+def test_servers_whose_live_facts_are_in_redis_count_together(
+    serve: Callable[..., FlaskClient], redis: str, request: pytest.FixtureRequest
+) -> None:
+    client = serve(api=ApiSettings(poll_s=3600, facts=request.getfixturevalue(redis), user_per_s=5))
+    rates = client.application.extensions["pymk"].shared_rates
+    assert rates is not None
+    rates.step()
