@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import orjson
 
 from infra.errors import Conflict, CorruptArtifact, NotFound, StoreError, UsageError
+from infra.kept_copies import KeptCopy
 from infra.store import ObjectStore, StoredObject
 
 KEY = "erasures.json"
@@ -82,6 +83,20 @@ def parse_erasures(stored: StoredObject | None, where: str) -> dict[int, int]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         fix = "Put back a copy of it: without it the erased would be shown again."
         raise CorruptArtifact(f"{where}: not a record of erasures: {error}", fix) from error
+
+
+def copy_of_record(store_uri: str) -> KeptCopy:
+    """What this machine read of a store's record last."""
+    return KeptCopy("erasures", store_uri)
+
+
+def copied_erasures(copy: KeptCopy) -> dict[int, int]:
+    """The people of a copy; nobody where there is none that can be read."""
+    try:
+        data = copy.read()
+        return {} if data is None else parse_erasures(StoredObject(data, ""), str(copy.path))
+    except (OSError, CorruptArtifact):
+        return {}
 
 
 def _is_id(person: int) -> bool:

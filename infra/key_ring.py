@@ -4,15 +4,15 @@ import hashlib
 import hmac
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from infra.errors import CorruptArtifact, PymkError
+from infra.kept_copies import KeptCopy
 from infra.keys import FILE, ID_DIGITS, PREFIX, ApiKey, KeyStore, format_keys, parse_keys
 from infra.steady_time import latest_us
-from infra.store import ObjectStore, cache_folder, open_store
+from infra.store import ObjectStore, open_store
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,7 @@ class KeyRing:
         self._holders: dict[str, Holder] | None = None
         self._etag: str | None = None
         self._fresh = False
-        digest = hashlib.sha256(store_uri.encode()).hexdigest()[:16]
-        self._copy = cache_folder() / "keys" / f"{digest}.json"
+        self._copy = KeptCopy("keys", store_uri)
         self._taking = threading.Lock()
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="key-ring", daemon=True)
@@ -118,26 +117,14 @@ class KeyRing:
         with self._taking:
             self._holders = holders
         if self._store.local_folder(FILE) is None:
-            self._keep(format_keys(keys))
+            self._copy.keep(format_keys(keys))
         self._etag, self._fresh = etag, True  # a copy that could not be kept is written at the next look
-
-    def _keep(self, data: bytes) -> None:
-        """Writes the copy, for this user alone."""
-        path = self._copy
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        try:
-            with open(handle, "wb") as new:
-                new.write(data)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
 
     def _recall(self) -> None:
         """Takes what the copy holds, where there is one."""
         try:
-            keys = parse_keys(self._copy.read_bytes(), str(self._copy))
+            data = self._copy.read()
+            keys = [] if data is None else parse_keys(data, str(self._copy.path))
         except (OSError, CorruptArtifact):
             return
         if not keys:  # some may have been made since, and without any this machine is let in unasked

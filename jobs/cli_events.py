@@ -45,16 +45,19 @@ def erase(
 ) -> None:
     """Erase a person from live facts, caches and every answer at once, and from all that is built from now on."""
     from jobs.erasure import erase as erase_person
-    from jobs.erasure import refuse_unknown
+    from jobs.erasure import open_score_queue, refuse_unknown
 
     settings = load_settings(config, set_)
-    opened = open_store(store, writable=True)
-    with closing(open_live_facts(facts_uri(settings, store), settings)) as facts:
+    opened, facts_at = open_store(store, writable=True), facts_uri(settings, store)
+    with (
+        closing(open_live_facts(facts_at, settings)) as facts,
+        closing(open_score_queue(facts_at, settings)) as queue,
+    ):
         if not unknown:
             refuse_unknown(opened, facts, user, lake)
         if not yes and sys.stdin.isatty() and not typer.confirm(f"Erase {user}? There is no way back.", err=True):
             raise PymkError(f"{user}: nothing was erased")
-        made = erase_person(opened, facts, user, time.time_ns() // 1000, settings.ladder.l2, lake)
+        made = erase_person(opened, facts, user, time.time_ns() // 1000, settings.ladder.l2, lake, queue)
     output.show(made, json, lambda c: _print_erasure(c, made))
 
 
@@ -70,6 +73,7 @@ _LEFT = {
 def _print_erasure(c: Console, made: dict[str, Any]) -> None:
     touched = [(f"live facts: {what}", rows) for what, rows in made["live_facts"].items()]
     touched.append(("shared cache: lists, all of them", made["cached_lists"]))
+    touched.append(("requests to score later, all of them", made["queued_scores"]))
     touched += [(f"lake: {name}", rows) for name, rows in made["lake"].items()]
     c.print(table(f"erased {made['user_id']}", ["what", "rows removed"], touched))
     c.print(_LEFT[made["known"]].format(made["user_id"]), style="" if made["known"] else "yellow")

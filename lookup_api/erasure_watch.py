@@ -1,12 +1,13 @@
 """Follows the store's record of erasures, and brings it to live facts that do not know it.
 
-They may be new, restored from a copy, or of another machine than the one that `pymk erase` was run on.
+They may be new, restored from a copy, or of another machine than the one that `pymk erase` was run on. Where the record
+cannot be read it is what this machine read of it last.
 """
 
 import logging
 import threading
 
-from infra.erasures import KEY, parse_erasures
+from infra.erasures import KEY, copied_erasures, copy_of_record, parse_erasures
 from infra.errors import NotFound
 from infra.store import ObjectStore, open_store
 from lookup_api.facts_access import FactsAccess
@@ -28,6 +29,7 @@ class ErasureWatch:
         self._failures = metrics.erasures_failures
         self._failing = False
         self._store: ObjectStore | None = None
+        self._copy = copy_of_record(store_uri)
         self._etag: str | None = None
         self._people: dict[int, int] = {}
         self._stop = threading.Event()
@@ -47,6 +49,9 @@ class ErasureWatch:
         try:
             try:
                 self._read()
+            except Exception:
+                self._people = self._people or copied_erasures(self._copy)
+                raise
             finally:  # a record that cannot be read now does not undo what was read before
                 adopted = self._facts.adopt(self._people)
         except Exception as error:
@@ -68,7 +73,8 @@ class ErasureWatch:
             return
         if stored.etag != self._etag:
             self._people = parse_erasures(stored, f"{self._store.uri}/{KEY}")
-            self._etag = stored.etag
+            self._copy.keep(stored.data)
+            self._etag = stored.etag  # a copy that could not be kept is written at the next look
 
     def _follow(self) -> None:
         self.look()

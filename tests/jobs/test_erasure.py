@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from infra.live_facts import ERASED_PERSON, LiveStore, open_live_facts
 from infra.settings import Settings
 from infra.shared_cache import SharedCache
 from infra.store import ObjectStore, open_store
-from jobs.erasure import adopt_erasures, erase, hide_erased, refuse_erased, refuse_unknown
+from jobs.erasure import adopt_erasures, erase, hide_erased, open_score_queue, refuse_erased, refuse_unknown
 from jobs.transforms.erased import without_erased
 
 
@@ -51,6 +52,27 @@ def test_a_person_leaves_live_facts_the_shared_cache_and_the_lake(
     assert pq.read_table(lake / "user_events/erased.parquet")["user_id"].to_pylist() == [66]
     assert dict(facts.of(2).barred) == {3: "blocked"}
     cache.close()
+
+
+@pytest.mark.parametrize("at", ["folder", "redis"])
+def test_requests_to_score_later_and_their_results_are_dropped(
+    store: ObjectStore, facts: LiveStore, tmp_path: Path, at: str, request: pytest.FixtureRequest
+) -> None:
+    """Of a folder nothing is left in the file either, or beside it. What was being scored then keeps no result."""
+    where = str(tmp_path / "live") if at == "folder" else request.getfixturevalue("redis_uri")
+    (tmp_path / "live").mkdir()
+    person = 660_123_456_789
+    asked = b'{"user_id":%d,"candidate_ids":[2],"models":["release"]}' % person
+    with closing(open_score_queue(where, Settings())) as queue:
+        works = [queue.put(asked) for _ in range(3)]
+        queue.finish(queue.take()[0], asked)  # type: ignore[index]
+        taken = queue.take()
+        assert taken is not None
+        with closing(open_score_queue(where, Settings())) as opened:
+            assert erase(store, facts, person, 20, queue=opened)["queued_scores"] == 3
+        queue.finish(taken[0], asked)
+        assert [queue.get(work or "") for work in works] == [None] * 3
+        assert not any(str(person).encode() in path.read_bytes() for path in (tmp_path / "live").iterdir())
 
 
 def test_erasing_again_changes_nothing(store: ObjectStore, facts: LiveStore) -> None:
@@ -98,6 +120,22 @@ def test_live_facts_that_are_new_learn_who_was_erased_before_they_serve(store: O
     fresh = open_live_facts(f"{store.uri}/elsewhere", settings)
     assert fresh.of(1).hidden[66] == "erased"
     fresh.close()
+
+
+def test_what_is_queued_beside_live_facts_that_learn_of_an_erasure_goes_too(
+    store: ObjectStore, facts: LiveStore
+) -> None:
+    erase(store, facts, 66, 20)
+    settings = Settings.model_validate({"api": {"facts": f"{store.uri}/elsewhere"}})
+    with closing(open_score_queue(f"{store.uri}/elsewhere", settings)) as queue:
+        work = queue.put(b"66")
+        assert work is not None
+        adopt_erasures(store.uri, settings)
+        assert queue.get(work) is None
+        work = queue.put(b"67")
+        assert work is not None
+        adopt_erasures(store.uri, settings)
+        assert queue.get(work) is not None, "nobody was unknown"
 
 
 def test_a_record_that_cannot_be_read_is_logged_and_keeps_nobody_from_serving(
