@@ -6,7 +6,7 @@ infra.live_lmdb for the workers of one machine, infra.live_redis for a fleet. Of
 Facts only keep people out: what lifts one (unblocked, reactivated, …) brings back nobody whom a release left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +57,6 @@ class LiveFacts(Protocol):
 
         Returns the places of events that were refused. Raises StoreError (full, down), and then stored none of them.
         """
-        ...
-
-    def refresh_queue(self, most: int) -> list[int]:
-        """Users whose lists should be made anew, longest waiting first."""
-        ...
-
-    def refreshed(self, users: Iterable[int]) -> None:
-        """Takes users off the queue."""
         ...
 
     def close(self) -> None: ...
@@ -129,7 +121,7 @@ class Erasure(Protocol):
         ...
 
     def knows(self, user_id: int) -> bool:
-        """Whether anything here names the person: facts, state, queue, log or the record of erasures. A look at all."""
+        """Whether anything here names the person: facts, state, log or the record of erasures. A look at all."""
         ...
 
     def erased(self) -> Mapping[int, int]:

@@ -7,7 +7,7 @@ outlives a kill of the process or the machine, and every worker sees it at its n
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,9 +135,6 @@ class LmdbLiveFacts:
         for change in changes_of(event):
             if tables.merge(txn, change, self._expiry.fatigue_us):
                 self._note(tables, txn, number, change)
-        if event.type == "connected":
-            for user in (event.user_id, event.other_id):
-                _enqueue(tables, txn, number, user)
 
     def _note(self, tables: Tables, txn: Transaction, number: int, change: Change) -> None:
         """Lets readers know that there are records, and whether they bar."""
@@ -149,22 +146,6 @@ class LmdbLiveFacts:
         cursor = txn.cursor(tables.pairs)
         if cursor.set_key(key) and cursor.count() > MOST_RECORDS:
             _forget_shown(tables, txn, change.viewer)
-
-    def refresh_queue(self, most: int) -> list[int]:
-        tables = self._tables()
-        found: list[int] = []
-        with tables.reading() as txn:
-            for _, users in txn.cursor(tables.queue):
-                found += (unpack_id(users[at : at + 8]) for at in range(0, len(users), 8))
-                if len(found) >= most:
-                    break
-        return found[:most]
-
-    def refreshed(self, users: Iterable[int]) -> None:
-        tables = self._tables()
-        with tables.writing() as txn:
-            for user in users:
-                _dequeue(tables, txn, user)
 
     def unexported(self, most: int) -> LogBatch | None:
         tables = self._tables()
@@ -201,7 +182,8 @@ class LmdbLiveFacts:
                 txn.put(key, pack_number(at_us), db=tables.erased)
             tables.put_head(txn, head._replace(last=number))
             tables.put_hidden_head(txn, tables.hidden_head(txn)._replace(erased=number))
-            rows = {"state": forget_state(tables, txn, user_id), "refresh queue": _dequeue(tables, txn, user_id)}
+            rows = {"state": forget_state(tables, txn, user_id)}
+            tables.drop_earlier(txn)
         viewers = self._viewers_of(tables, user_id)
         with tables.writing() as txn:
             rows["own facts"] = _forget_viewer(tables, txn, key)
@@ -226,7 +208,7 @@ class LmdbLiveFacts:
     def knows(self, user_id: int) -> bool:
         tables, key = self._tables(), pack_id(user_id)
         with tables.reading() as txn:
-            own = (tables.erased, tables.people, tables.queued, tables.pairs)
+            own = (tables.erased, tables.people, tables.pairs)
             if any(txn.get(key, db=one) is not None for one in own):
                 return True
         return bool(self._viewers_of(tables, user_id)) or live_log.names_person(tables, user_id)
@@ -291,25 +273,6 @@ class LmdbLiveFacts:
                 self._opened = _Opened(Tables.open(self.folder, self._max_bytes), Hidden())
                 self._look_at_s = time.monotonic() + LOOK_S
             return self._opened
-
-
-def _enqueue(tables: Tables, txn: Transaction, number: int, user: int) -> None:
-    """Puts a user at the end of the queue, unless they wait already. One event may queue two."""
-    key, place = pack_id(user), pack_number(number)
-    if txn.put(key, place, db=tables.queued, overwrite=False):
-        txn.put(place, txn.get(place, b"", db=tables.queue) + key, db=tables.queue)
-
-
-def _dequeue(tables: Tables, txn: Transaction, user: int) -> int:
-    key = pack_id(user)
-    place = txn.pop(key, db=tables.queued)
-    if place is None:
-        return 0
-    users = txn.pop(place, db=tables.queue) or b""
-    left = b"".join(users[at : at + 8] for at in range(0, len(users), 8) if users[at : at + 8] != key)
-    if left:
-        txn.put(place, left, db=tables.queue)
-    return 1
 
 
 def _forget_viewer(tables: Tables, txn: Transaction, key: bytes) -> int:

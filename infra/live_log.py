@@ -1,7 +1,7 @@
 """The log of events in the LMDB of live facts: appended, exported in batches, and trimmed after its export."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 
 from infra.events import EVENT_TYPES, Event
@@ -60,10 +60,7 @@ def mark_exported(tables: Tables, last: int, now_us: int) -> None:
 
 
 def trim(tables: Tables, keep_days: int, now_us: int) -> int:
-    """Deletes the entries that were exported more than `keep_days` ago, their ids, and who waits because of them.
-
-    Nights since then have made new lists of those. Returns how many entries there were.
-    """
+    """Deletes the entries that were exported more than `keep_days` ago, and their ids; returns how many there were."""
     with tables.reading() as txn:
         old = [unpack_number(last) for last, at in txn.cursor(tables.exports)
                if unpack_number(at) <= now_us - keep_days * DAY_US]  # fmt: skip
@@ -75,10 +72,6 @@ def trim(tables: Tables, keep_days: int, now_us: int) -> int:
     with tables.writing() as txn:
         for last in old:
             txn.delete(pack_number(last), db=tables.exports)
-        for place, users in [*_waiting_since(tables, txn, old[-1])]:
-            txn.delete(place, db=tables.queue)
-            for at in range(0, len(users), 8):
-                txn.delete(users[at : at + 8], db=tables.queued)
     return gone
 
 
@@ -96,14 +89,6 @@ def _remove(tables: Tables, txn: Transaction, entries: Iterable[tuple[bytes, byt
         gone += txn.delete(key, db=tables.log)
         txn.delete(_ENTRY.unpack_from(entry)[-1], db=tables.ids)
     return gone
-
-
-def _waiting_since(tables: Tables, txn: Transaction, last: int) -> Iterator[tuple[bytes, bytes]]:
-    """Of the queue what events up to the last-th put there."""
-    for place, users in txn.cursor(tables.queue):
-        if unpack_number(place) > last:
-            return
-        yield place, users
 
 
 def names_person(tables: Tables, person: int) -> bool:

@@ -6,7 +6,7 @@ A request's events are one script, so that they are stored, known and logged at 
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from secrets import token_hex
@@ -39,7 +39,7 @@ from infra.live_records import (
     facts_of,
     hiding_rule,
 )
-from infra.live_scripts import BAR, FORGET_EXPIRED, PREFIX, QUEUE, RECORD
+from infra.live_scripts import BAR, FORGET_EXPIRED, PREFIX, RECORD
 from infra.live_stream import HEAD, EventStream, Link
 from infra.redis_connection import evicting_policy, explained, is_cluster, memory_of, shown
 from infra.settings import Settings
@@ -135,10 +135,9 @@ class RedisLiveFacts:
             people = self._client.zrangebyscore(CHANGED, self._seen[0] + 1, "+inf")
             states = self._client.hmget(PEOPLE, people) if people else ()
             for person, state in zip(map(int, people), states, strict=True):
-                rule = hiding_rule(orjson.loads(state)[1::2]) if state else None
-                if self._hidden.get(person) == ERASED:
+                if self._hidden.get(person) == ERASED or state is None:  # erased since: the next look finds it so
                     continue
-                if rule:
+                if rule := hiding_rule(orjson.loads(state)[1::2]):
                     self._hidden[person] = rule
                 else:
                     self._hidden.pop(person, None)
@@ -170,16 +169,6 @@ class RedisLiveFacts:
             raise StoreError(f"{self.where}: {copies} of {self._replicas} replicas have the events", fix)
         return answer
 
-    def refresh_queue(self, most: int) -> list[int]:
-        with self._explained():
-            return [int(user) for user in self._client.zrange(QUEUE, 0, most - 1)] if most > 0 else []
-
-    def refreshed(self, users: Iterable[int]) -> None:
-        names = [str(user) for user in users]
-        with self._explained():
-            if names:
-                self._client.zrem(QUEUE, *names)
-
     def unexported(self, most: int) -> LogBatch | None:
         with self._explained():
             return self._stream.unexported(most)
@@ -198,13 +187,13 @@ class RedisLiveFacts:
 
     def erase(self, user_id: int, at_us: int) -> Erased:
         with self._explained():
-            state, queued = self._patient.eval(BAR, 1, PREFIX, user_id, at_us, token_hex(8))
+            state = self._patient.eval(BAR, 1, PREFIX, user_id, at_us, token_hex(8))
             key = f"{VIEWER}{user_id}"
             own = self._patient.hlen(key) - self._patient.hexists(key, "v")
             self._patient.delete(key)
             viewers = self._forget(user_id)
             gone = self._stream.remove_person(user_id)
-        rows = {"state": state, "refresh queue": queued, "own facts": own}
+        rows = {"state": state, "own facts": own}
         return Erased(rows | {"facts of others": sum(viewers.values()), "events in the log": gone}, sorted(viewers))
 
     def _forget(self, person: int) -> dict[int, int]:
@@ -223,11 +212,10 @@ class RedisLiveFacts:
             pipe, key = self._patient.pipeline(transaction=False), f"{VIEWER}{user_id}"
             pipe.hexists(ERASED_KEY, str(user_id))
             pipe.hexists(PEOPLE, str(user_id))
-            pipe.zscore(QUEUE, str(user_id))
             pipe.hlen(key)
             pipe.hexists(key, "v")
-            erased, state, place, fields, version = pipe.execute()
-            own = erased or state or place is not None or fields > version
+            erased, state, fields, version = pipe.execute()
+            own = erased or state or fields > version
             return bool(own or self._is_in_facts_of_others(user_id) or self._stream.names_person(user_id))
 
     def _is_in_facts_of_others(self, person: int) -> bool:

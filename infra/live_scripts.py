@@ -14,7 +14,6 @@ hold exactly; ids stay text.
 | people | person -> for each state when it was last changed, and whether it holds |
 | changed | person by the number of the last change |
 | erased | person -> when |
-| queue | users who wait for a refresh, by number |
 | exports | last exported entry, by when it was exported |
 """
 
@@ -31,7 +30,6 @@ end
 """
 """Numbers ascend, and are no less than the time: a Redis that lost its latest events (restarted, or a replica that took
 over) gives none of theirs again, of which readers think that they know what it stands for."""
-QUEUE = f"{PREFIX}queue"
 
 RECORD = f"""{_NUMBER}
 local prefix, events, fatigue_us = KEYS[1], cjson.decode(ARGV[1]), tonumber(ARGV[2])
@@ -114,9 +112,6 @@ for index, event in ipairs(events) do
     local at = tonumber(event.at)
     for _, c in ipairs(event.changes) do change(number, c[1], c[2], c[3], at, c[4]) end
     if event.state then change_state(number, event.user, event.state[1], event.state[2], at) end
-    if event.type == 'connected' then
-      redis.call('ZADD', prefix .. 'queue', 'NX', number, event.user, number, event.other)
-    end
   end
 end
 return cjson.encode(refused)
@@ -134,11 +129,12 @@ local number = next_number(prefix)
 redis.call('HSET', prefix .. 'head', 'erased', number)
 local state = redis.call('HDEL', prefix .. 'people', person)
 redis.call('ZREM', prefix .. 'changed', person)
-return {{state, redis.call('ZREM', prefix .. 'queue', person)}}
+redis.call('DEL', prefix .. 'queue')  -- of earlier versions; nothing reads it
+return state
 """
 """KEYS: the prefix. ARGV: person, at, a random text. From here on nothing new of the person is stored.
 
-Returns the rows removed from people and queue.
+Returns the rows removed from people.
 """
 
 FORGET_EXPIRED = f"""

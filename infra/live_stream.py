@@ -11,7 +11,7 @@ import redis
 
 from infra.live_facts import LogBatch, LoggedEvent
 from infra.live_records import DAY_US
-from infra.live_scripts import PREFIX, QUEUE
+from infra.live_scripts import PREFIX
 from infra.redis_connection import connect, connect_cluster, is_cluster
 
 STREAM, EXPORTS, HEAD = f"{PREFIX}events", f"{PREFIX}exports", f"{PREFIX}head"
@@ -90,15 +90,11 @@ class EventStream:
         self._trim(batch.trusted_us(now_us) - keep_days * DAY_US if keep_days else now_us)
 
     def _trim(self, exported_before_us: int) -> None:
-        """Removes what was exported by then, the ids of those events, and whom they made wait for a refresh."""
+        """Removes what was exported by then, and the ids of those events."""
         marks = self._client.zrangebyscore(EXPORTS, "-inf", exported_before_us)
         if not marks:
             return
-        last = max(marks, key=_order_of)
-        newest = self._client.xrevrange(STREAM, last, "-", count=1)
-        if newest:
-            self._client.zremrangebyscore(QUEUE, "-inf", int(newest[0][1][b"number"]))
-        self._delete(lambda fields: True, last.decode())
+        self._delete(lambda fields: True, max(marks, key=_order_of).decode())
         self._client.zrem(EXPORTS, *marks)
 
     def remove_person(self, person: int) -> int:

@@ -10,7 +10,6 @@
 | versions | viewer -> number of the last event that may have changed whom they may see, 0 for none |
 | people, changed | person -> state; number of the change -> person |
 | erased | person -> when |
-| queue, queued | number -> user who waits for a refresh; user -> number |
 | exports | last exported number -> when it was exported |
 """
 
@@ -20,7 +19,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
@@ -33,7 +32,9 @@ from infra.live_records import DISMISSAL, SHOWN, Change, Record, merged
 from infra.live_turn import Turn
 
 FORMAT = b"1"
-TABLES = ("meta", "log", "ids", "versions", "people", "changed", "erased", "queue", "queued", "exports")
+TABLES = ("meta", "log", "ids", "versions", "people", "changed", "erased", "exports")
+EARLIER = (b"queue", b"queued")
+"""Tables of earlier versions, which nothing reads and which name people."""
 FILE = "live.lmdb"
 MAX_READERS = 2048
 """Reading transactions of all workers together."""
@@ -105,8 +106,8 @@ class Tables:
         with explained(path):
             path.parent.mkdir(exist_ok=True)  # not its parents: they may be a disk that is not mounted yet
             self.env = lmdb.open(
-                str(path), subdir=False, map_size=max_bytes, max_dbs=len(TABLES) + 1, max_readers=MAX_READERS,
-                max_spare_txns=16, mode=0o600,
+                str(path), subdir=False, map_size=max_bytes, max_dbs=1 + len(TABLES) + len(EARLIER),
+                max_readers=MAX_READERS, max_spare_txns=16, mode=0o600,
             )  # fmt: skip
             try:
                 self.env.reader_check()
@@ -123,8 +124,6 @@ class Tables:
     people: "lmdb._Database"
     changed: "lmdb._Database"
     erased: "lmdb._Database"
-    queue: "lmdb._Database"
-    queued: "lmdb._Database"
     exports: "lmdb._Database"
     salt: int
     """Of this file: it tells its versions from those of another in its place."""
@@ -208,6 +207,12 @@ class Tables:
         except lmdb.MapResizedError:  # another process opened it with a larger events.max_mib
             self.env.set_mapsize(0)
             return self.env.begin(write=write)
+
+    def drop_earlier(self, txn: Transaction) -> None:
+        """Removes tables that only earlier versions knew, where there are some."""
+        for name in EARLIER:
+            with suppress(lmdb.NotFoundError):
+                txn.drop(self.env.open_db(name, txn, create=False))
 
     def fill(self, txn: Transaction) -> float:
         """Share of the room that rows take; pages that were freed count as free, whatever the size of the file."""

@@ -14,7 +14,7 @@ from infra.errors import StoreError
 from infra.events import Event
 from infra.live_facts import LiveStore, open_live_facts
 from infra.live_lmdb import LmdbLiveFacts
-from infra.live_tables import FILE
+from infra.live_tables import EARLIER, FILE, pack_id
 from infra.settings import EventSettings, Settings
 from tests.suites.live_facts import NOW_US, SETTINGS, LiveFactsSuite, Reopen, event
 
@@ -301,10 +301,17 @@ def test_ids_are_remembered_as_long_as_the_log_keeps_its_events(reopen: Reopen) 
 
 
 def test_no_byte_of_an_erased_person_is_in_any_table_but_that_of_the_erased(tmp_path: Path, reopen: Reopen) -> None:
+    """Of an earlier version's either, whose tables are left in the file."""
     person = 0x0102030405060708
     facts = reopen()
+    assert isinstance(facts, LmdbLiveFacts)
     facts.record([event("connected", 1, person), event("shown", person, 3), event("banned", person)])
     facts.record([event("dismissed", 4, person), event("connected", 1, 4)])
+    tables = facts._tables()
+    with tables.writing() as txn:
+        for name in EARLIER:
+            txn.put(b"1", pack_id(person), db=tables.env.open_db(name, txn))
+    facts.erase(person, NOW_US)
     facts.erase(person, NOW_US)
     facts.close()
     forms = (person.to_bytes(8, "big", signed=True), (person + 2**63).to_bytes(8, "big"), str(person).encode())

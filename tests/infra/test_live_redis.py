@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,28 @@ def test_what_was_recorded_outlives_a_kill_of_redis_that_writes_always(tmp_path:
     assert dict(found.hidden) == {9: "banned"}
     facts.close()
     server.stop()
+
+
+def test_somebody_who_is_erased_while_a_reader_catches_up_is_hidden_throughout(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reader's two questions: who was changed, and how."""
+    facts, reader = reopen(), reopen()
+    facts.record([event("banned", 66)])
+    assert dict(reader.of(1).hidden) == {66: "banned"}
+    facts.record([event("banned", 66, at_us=NOW_US + 1), event("banned", 67)])
+    assert isinstance(reader, RedisLiveFacts)
+    changed_since = reader._client.zrangebyscore
+
+    def erased_meanwhile(*asked: Any) -> Any:
+        found = changed_since(*asked)
+        facts.erase(66, NOW_US)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reader._client, "zrangebyscore", erased_meanwhile)
+        assert dict(reader.of(1).hidden) == {66: "banned", 67: "banned"}
+    assert dict(reader.of(1).hidden) == {66: "erased", 67: "banned"}
 
 
 def test_a_redis_that_lost_its_facts_is_not_taken_for_one_without_any(tmp_path: Path) -> None:

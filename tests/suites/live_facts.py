@@ -212,30 +212,6 @@ class LiveFactsSuite:
             assert set(facts.of(person).barred) == set(ids) - {person}
         assert list(facts.of(1).hidden) == [2**53 + 3]
 
-    def test_friends_new_to_each_other_are_queued_for_refresh_once(self, reopen: Reopen) -> None:
-        facts = reopen()
-        facts.record([event("connected", 1, 2), event("connected", 3, 2), event("blocked", 4, 5)])
-        assert set(facts.refresh_queue(10)) == {1, 2, 3}
-        assert facts.refresh_queue(10)[-1] == 3
-        assert len(facts.refresh_queue(2)) == 2
-        facts.refreshed([2, 99])
-        assert facts.refresh_queue(10) == [1, 3]
-        facts.record([event("connected", 2, 6)])
-        assert set(facts.refresh_queue(10)) == {1, 2, 3, 6}
-
-    def test_who_waits_for_a_refresh_leaves_the_queue_with_the_events_that_are_old_news(self, reopen: Reopen) -> None:
-        facts = reopen()
-        facts.record([event("connected", 1, 2)])
-        batch = facts.unexported(10)
-        assert batch is not None
-        facts.exported(batch, keep_days=1)
-        assert facts.refresh_queue(10) == [1, 2]
-        facts.record([event("connected", 3, 4), event("connected", 2, 5)])
-        batch = facts.unexported(1)
-        assert batch is not None
-        facts.exported(batch, keep_days=0)
-        assert facts.refresh_queue(10) == [5]
-
     def test_the_log_hands_out_what_was_not_exported_in_order_until_it_is(self, reopen: Reopen) -> None:
         facts = reopen()
         sent = [Event(f"e{i}", "shown", 1, 10 + i, NOW_US + i, i + 1, "small@1") for i in range(5)]
@@ -296,7 +272,6 @@ class LiveFactsSuite:
             assert 66 not in facts.of(viewer).barred
             assert 66 not in facts.of(viewer).fatigue
         assert [(e.user_id, e.other_id) for e in all_logged(facts)] == [(1, 2)]
-        assert 66 not in facts.refresh_queue(10)
         assert facts.erased() == {66: NOW_US}
 
     def test_it_tells_of_whom_it_has_heard(self, reopen: Reopen) -> None:
@@ -309,7 +284,7 @@ class LiveFactsSuite:
         assert [person for person in everybody if facts.knows(person)] == [1, 2, 3, 4, 5, 6, 7, 8]
         facts.erase(1, NOW_US)
         assert facts.knows(1)
-        assert facts.knows(2), "it waits for a new list"
+        assert not facts.knows(2), "all that named them is gone"
 
     def test_nothing_new_of_an_erased_person_is_stored(self, reopen: Reopen) -> None:
         facts = reopen()
