@@ -1,10 +1,11 @@
 """What of a store may go: releases beyond the newest, artifacts that no release names, and what is left of both."""
 
+import logging
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from infra.artifacts import drop_cached, is_artifact_id, prefix_of
+from infra.artifacts import drop_cached, find_manifest, is_artifact_id, prefix_of
 from infra.errors import CorruptArtifact
 from infra.leases import FOLDER as LEASES
 from infra.leases import read_lease
@@ -12,6 +13,10 @@ from infra.process_life import is_gone
 from infra.release_files import Pointer, Release
 from infra.store import ObjectStore
 
+log = logging.getLogger(__name__)
+
+ENCODER, WARM_START = "encoder", "warm_start"
+"""A kind, and the name under which its manifest has the artifact that it was started from."""
 SILENT = 5.0
 """Lifetimes of a lease without a sign of life after which nobody is waited for, even if nobody took it over."""
 
@@ -53,15 +58,40 @@ def named_artifacts(releases: Iterable[Release]) -> set[tuple[str, str]]:
     return {(kind, entry.artifact_id) for release in releases for kind, entry in release.artifacts.items()}
 
 
+def ancestors(store: ObjectStore, artifacts: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Encoders that those among the artifacts were started from, one from another, and the graphs of all of them.
+
+    A night that starts from one of them holds its friendships against all those graphs.
+    """
+    found: set[tuple[str, str]] = set()
+    waiting = [artifact for kind, artifact in artifacts if kind == ENCODER]
+    while waiting:
+        try:
+            manifest = find_manifest(store, ENCODER, waiting.pop())
+        except CorruptArtifact as error:
+            log.warning("%s; what it was started from is not kept for it", error)
+            continue
+        parents = manifest.parents if manifest else {}
+        named = parents.get(WARM_START)
+        if named and (ENCODER, named) not in found:
+            waiting.append(named)
+            found.add((ENCODER, named))
+        if "graph" in parents:
+            found.add(("graph", parents["graph"]))
+    return found
+
+
 def remove_artifacts(
     store: ObjectStore, kept: Collection[tuple[str, str]], grace_s: float, now_s: float
 ) -> Iterator[str]:
     """Deletes artifacts that nobody needs and yields their paths.
 
-    They are not kept, nobody makes them nor makes another from them, and neither they nor their lease changed for
-    `grace_s` seconds: a run may be about to use what it found. now_s: by the store's clock.
+    They are neither kept nor ancestors of what is, nobody makes them or another from them, and neither they nor their
+    lease changed for `grace_s` seconds: a run may be about to use what it found. now_s: by the store's clock.
     """
     changed, at_work = _leases(store, now_s)
+    used = {(kind, artifact) for kind, _, artifact in (name.partition("/") for name in at_work)}
+    kept = {*kept, *ancestors(store, {*kept, *used})}
     for kind in store.folders(""):
         for artifact in store.folders(f"{kind}/"):
             name = f"{kind}/{artifact}"

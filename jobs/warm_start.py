@@ -1,7 +1,6 @@
 """The encoder that `encoder.warm_start` names, what training needs to know of it, and the leak that it may be."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,27 +20,32 @@ ENCODER, GRAPH = "warm_start", "warm_start_graph"
 """Names of the stage's inputs: the encoder, and the graph that it was trained on."""
 EARLIER = "warm_start_graph/"
 """Prefix of the names of further inputs: graphs, each by the encoder that the named one descends from."""
+SETTING = "encoder.warm_start"
+ANOTHER = "Name an encoder of a release that is kept (`pymk release show` prints its id), or leave the setting empty."
 
 
 def open_named(store: ObjectStore, named: str) -> dict[str, OpenArtifact]:
-    """The named encoder, its graph, and the graphs of the encoders it descends from, as far as the store has them.
+    """The named encoder, its graph, and the graphs of the encoders it descends from.
 
-    Raises UsageError where the store lacks the encoder or its graph.
+    Raises UsageError where the store lacks any of them: nobody could tell what the encoder has learnt.
     """
-    encoder = _open(store, "encoder", named, f"encoder.warm_start: {store.uri} has no finished encoder {named}")
+    encoder = _open(store, "encoder", named, f"{SETTING}: {store.uri} has no finished encoder {named}")
     graph = encoder.manifest.parents["graph"]
-    missing = f"encoder.warm_start: {store.uri} no longer has graph {graph}, on which encoder {named} was trained"
+    missing = f"{SETTING}: {store.uri} no longer has graph {graph}, on which encoder {named} was trained"
     return {ENCODER: encoder, GRAPH: _open(store, "graph", graph, missing)} | _earlier(store, encoder.manifest)
 
 
 def _earlier(store: ObjectStore, encoder: Manifest) -> dict[str, OpenArtifact]:
-    """Graphs of the encoders that this one was started from, one from another. What was cleaned away is left out."""
+    """Graphs of the encoders that this one was started from, one from another."""
     found = {}
-    at: Manifest | None = encoder
-    while at and (named := at.parents.get("warm_start")):
-        if at := find_manifest(store, "encoder", named):
-            with suppress(NotFound):
-                found[f"{EARLIER}{named}"] = open_artifact(store, "graph", at.parents["graph"])
+    at = encoder
+    while named := at.parents.get("warm_start"):
+        descends = f"{SETTING}: encoder {encoder.artifact_id} descends from {named}, of which {store.uri} no longer has"
+        earlier = find_manifest(store, "encoder", named)
+        if earlier is None:
+            raise UsageError(f"{descends} what it was trained on", ANOTHER)
+        at, graph = earlier, earlier.parents["graph"]
+        found[f"{EARLIER}{named}"] = _open(store, "graph", graph, f"{descends} graph {graph}")
     return found
 
 
@@ -75,7 +79,7 @@ def refuse_leak(named: str, before: Graph, now: Graph) -> None:
     if len(known):
         one, other = now.ids[now.held_out[known[0]]]
         raise GateRefused(
-            f"leak: encoder.warm_start: encoder {named} was trained on {len(known)} of the {len(now.held_out)} "
+            f"leak: {SETTING}: encoder {named} was trained on {len(known)} of the {len(now.held_out)} "
             f"friendships that this graph holds out, such as that of users {one} and {other}{_moved(before, now)}",
             "No force passes this gate. Name an encoder of an earlier as-of (of the same run.seed where connections "
             "have no times), or leave encoder.warm_start empty.",
@@ -120,5 +124,4 @@ def _open(store: ObjectStore, kind: str, wanted: str, missing: str) -> OpenArtif
     try:
         return open_artifact(store, kind, wanted)
     except NotFound:
-        fix = "`pymk release show` prints the artifact ids of a release."
-        raise UsageError(missing, fix) from None
+        raise UsageError(missing, ANOTHER) from None

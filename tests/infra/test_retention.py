@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.artifacts import artifact_id
+from infra.artifacts import Manifest, artifact_id, find_manifest
 from infra.errors import NotFound
 from infra.leases import Maker, key_of, lease_of, take, touch
 from infra.process_life import this_process
@@ -18,10 +18,11 @@ from infra.releases import Release, ReleaseStore, manifests_of
 from infra.retention import store_time
 from infra.store import ObjectStore, open_store
 from tests.infra.test_deltas import make_delta
-from tests.suites.release_family import DAY, make_artifact, make_release
+from tests.suites.release_family import DAY, make_artifact, make_family, make_release
 
 FAR = Maker("run", "far", "", "1")
 """One of whom this machine cannot tell whether it lives."""
+DAY_S = 86_400.0
 
 
 @pytest.fixture
@@ -71,6 +72,52 @@ def test_a_rollback_passes_over_releases_that_are_gone(store: ObjectStore) -> No
         releases.publish(night)
     store.delete(f"releases/{nights[2].release_id}.json")
     assert releases.rollback() == nights[1]
+
+
+class TestWarmStarts:
+    """Encoders that kept ones were started from, one from another, are there for the next night with their graphs."""
+
+    def test_they_stay_as_long_as_a_kept_encoder_descends_from_them(self, store: ObjectStore) -> None:
+        releases = ReleaseStore(store)
+        first, _ = make_warm(store, 0, None)
+        second, _ = make_warm(store, 1, first)
+        for day in range(2, 9):
+            releases.publish(make_warm(store, day, second)[1])
+            releases.clean(keep=2, grace_s=0)
+        kept = {one.artifact_id for one in (first, second)}
+        assert kept <= set(store.folders("encoder/"))
+        assert {one.parents["graph"] for one in (first, second)} <= set(store.folders("graph/"))
+        assert len(store.folders("encoder/")) == len(store.folders("graph/")) == 4
+        for day in (9, 10):
+            releases.publish(make_warm(store, day, None)[1])
+        releases.clean(keep=1, grace_s=0)  # and the one before, which a rollback goes to
+        assert not kept & set(store.folders("encoder/")), "nothing that is kept descends from them any more"
+
+    def test_they_stay_while_an_encoder_is_made_from_them(self, store: ObjectStore) -> None:
+        first, _ = make_warm(store, 0, None)
+        second, _ = make_warm(store, 1, first)
+        for release in ReleaseStore(store).list():
+            store.delete(f"releases/{release.release_id}.json")
+        wanted = artifact_id("encoder", {"warm_start": second.artifact_id}, {}, DAY, "1")
+        assert take(store, f"encoder/{wanted}", FAR, uses=(f"encoder/{second.artifact_id}",))
+        ReleaseStore(store).clean(keep=1, grace_s=0)
+        assert set(store.folders("encoder/")) == {first.artifact_id, second.artifact_id}
+        assert set(store.folders("graph/")) == {first.parents["graph"], second.parents["graph"]}
+
+    def test_a_damaged_one_stops_no_cleaning(self, store: ObjectStore) -> None:
+        first, release = make_warm(store, 0, None)
+        ReleaseStore(store).publish(release)
+        store.put(f"encoder/{first.artifact_id}/manifest.json", b"{")
+        old = make_artifact(store, "graph", DAY, {"lake": "x"}, b"old")
+        assert ReleaseStore(store).clean(keep=1, grace_s=0)["artifacts"] == [f"graph/{old.artifact_id}"]
+
+
+def make_warm(store: ObjectStore, day: int, start: Manifest | None) -> tuple[Manifest, Release]:
+    """An encoder that was started from another, and the release of its night."""
+    made, as_of = make_family(store, DAY + timedelta(days=day)), DAY + timedelta(days=day)
+    parents = {"graph": made["graph"].artifact_id} | ({"warm_start": start.artifact_id} if start else {})
+    encoder = make_artifact(store, "encoder", as_of, parents, b"encoder")
+    return encoder, ReleaseStore(store).make(made | {"encoder": encoder})
 
 
 class TestReaders:
@@ -208,16 +255,19 @@ def test_who_publishes_what_was_cleaned_away_just_now_puts_current_back(store: O
     assert store.get("CURRENT").data == before
 
 
-def serve_for(store: ObjectStore, days: int, keep: int, hourly: int = 0) -> int:
+def serve_for(store: ObjectStore, days: int, keep: int, hourly: int = 0, ages: bool = True) -> int:
     """A nightly a day, two deltas on it, each published, a clean a day, a rollback a month. Returns the most objects.
 
-    hourly: every so many days there is a delta an hour, 0 for never. A reader opens a release and has it for four days,
-    as a server does that cannot open a newer one.
+    Nights start from the encoder of the last month's first night, which is trained from scratch. hourly: every so many
+    days there is a delta an hour, 0 for never. A reader opens a release and has it for four days, as a server does that
+    cannot open a newer one. ages: a day passes between cleanings, which leave what is younger; of a folder.
     """
     releases, most = ReleaseStore(store), 0
     reader: tuple[Release, Reading] | None = None
+    start: Manifest | None = None
     for day in range(days):
-        night = make_release(store, day)
+        encoder, night = make_warm(store, day, start if day % 30 else None)
+        start = start if start and day % 30 else encoder
         assert releases.publish(night), day
         for hour in range(1, 24 if hourly and day % hourly == 0 else 3):
             assert releases.publish(make_delta(store, night, hour)), (day, hour)
@@ -229,20 +279,25 @@ def serve_for(store: ObjectStore, days: int, keep: int, hourly: int = 0) -> int:
             reader = (current, Reading(store, current.release_id))
         if day % 30 == 29:
             releases.rollback()
-        releases.clean(keep=keep, grace_s=0)
-        check_what_is_needed(releases, reader)
+        releases.clean(keep=keep, grace_s=DAY_S if ages else 0)
+        check_what_is_needed(releases, reader, start)
         most = max(most, sum(1 for _ in store.list("")))
+        if ages:
+            for folder in store.folders(""):
+                age(store, f"{folder}/", DAY_S if folder != "readers" else 0)
     return most
 
 
-def check_what_is_needed(releases: ReleaseStore, reader: tuple[Release, Reading] | None) -> None:
+def check_what_is_needed(releases: ReleaseStore, reader: tuple[Release, Reading] | None, start: Manifest) -> None:
     pointer = releases.pointer()
     assert pointer
     there = [r for r in pointer.history if releases.store.exists(f"releases/{r}.json")]
     for release_id in {pointer.release_id, *there[:1], *([reader[0].release_id] if reader else [])}:
         manifests_of(releases.store, releases.get(release_id))
     for release in releases.list():
-        assert set(manifests_of(releases.store, release)) >= {"graph", "rankings"}
+        assert set(manifests_of(releases.store, release)) >= {"graph", "encoder", "rankings"}
+    assert find_manifest(releases.store, "encoder", start.artifact_id), "tomorrow starts from it"
+    assert find_manifest(releases.store, "graph", start.parents["graph"])
 
 
 def test_two_months_of_nights_leave_a_store_of_some_nights(store: ObjectStore) -> None:
@@ -252,7 +307,7 @@ def test_two_months_of_nights_leave_a_store_of_some_nights(store: ObjectStore) -
 
 
 def test_the_same_in_a_bucket(s3_bucket: str) -> None:
-    assert serve_for(open_store(f"s3://{s3_bucket}/store", writable=True), 8, keep=3) < 120
+    assert serve_for(open_store(f"s3://{s3_bucket}/store", writable=True), 8, keep=3, ages=False) < 120
 
 
 @pytest.mark.slow

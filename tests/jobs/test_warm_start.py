@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from infra.artifacts import Manifest, write_artifact
-from infra.errors import GateRefused
+from infra.errors import GateRefused, UsageError
 from infra.graph import NO_DAY, Graph
 from infra.settings import EncoderSettings, RunSettings, Settings
 from infra.store import ObjectStore, open_store
@@ -154,7 +154,7 @@ def finished(store: ObjectStore, kind: str, number: int, parents: dict[str, str]
     return wanted
 
 
-def test_an_encoder_that_descends_from_one_that_knows_is_refused_while_the_store_tells(tmp_path: Path) -> None:
+def test_an_encoder_that_descends_from_one_that_knows_is_refused(tmp_path: Path) -> None:
     """The first of three knew the pairs; who they were was gone from the graphs of the others."""
     graph, store = planted_graph(), open_store(str(tmp_path / "store"), create=True)
     nobody = planted_graph(users=0)
@@ -163,17 +163,23 @@ def test_an_encoder_that_descends_from_one_that_knows_is_refused_while_the_store
     second = finished(store, "encoder", 2, {"graph": bare, "warm_start": first})
     named = finished(store, "encoder", 3, {"graph": bare, "warm_start": second})
     graph.save(tmp_path / "now")
-
-    def inputs() -> dict[str, Parent]:
-        opened = {
-            name: Parent(one.manifest.artifact_id, one.path, "", {}) for name, one in open_named(store, named).items()
-        }
-        return opened | {"graph": Parent("now", tmp_path / "now", "", {})}
-
+    opened = {
+        name: Parent(one.manifest.artifact_id, one.path, "", {}) for name, one in open_named(store, named).items()
+    }
     refuse_leak(named, nobody, graph)
     with pytest.raises(GateRefused, match=f"encoder {first}, from which {named} descends, was trained on"):
-        refuse_earlier_leaks(inputs())
-    store.delete_folder("graph/20260101T000000Z-0000000000000001/")
-    refuse_earlier_leaks(inputs())
-    store.delete_folder(f"encoder/{first}/")
-    refuse_earlier_leaks(inputs())
+        refuse_earlier_leaks(opened | {"graph": Parent("now", tmp_path / "now", "", {})})
+
+
+@pytest.mark.parametrize("gone", ["graph", "encoder"])
+def test_an_encoder_of_whose_ancestors_nobody_can_tell_is_refused(tmp_path: Path, gone: str) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    graph = finished(store, "graph", 1, {}, planted_graph(users=0))
+    first = finished(store, "encoder", 1, {"graph": graph})
+    other = finished(store, "graph", 2, {}, planted_graph(users=0))
+    second = finished(store, "encoder", 2, {"graph": other, "warm_start": first})
+    assert set(open_named(store, second)) == {"warm_start", "warm_start_graph", f"warm_start_graph/{first}"}
+    store.delete_folder(f"{gone}/{first if gone == 'encoder' else graph}/")
+    with pytest.raises(UsageError, match=f"encoder {second} descends from {first}") as refused:
+        open_named(store, second)
+    assert "leave the setting empty" in refused.value.fix
