@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.artifacts import Manifest
-from infra.errors import InputError, NotFound, PymkError
+from infra.errors import CorruptArtifact, InputError, NotFound, PymkError
 from infra.free_memory import available_memory
 from infra.lake import Lake, describe_file, open_lake
+from infra.release_records import withdrawn_releases
 from infra.releases import ReleaseStore, manifests_of
 from infra.schemas import CONNECTIONS, LAKE_TABLES, PROFILES
 from infra.settings import Settings
 from infra.store import open_store
-from infra.times import format_time
 
 GIB = 2**30
 BASE_BYTES, USER_BYTES, FRIENDSHIP_BYTES = 2 * GIB, 10 * 2**10, 200
@@ -31,7 +31,6 @@ DISK_BASE_BYTES, DISK_USER_BYTES = GIB // 2, 10 * 2**10
 """What it writes."""
 SPARE = 1.25
 """Room asked for beside what the night is expected to write: files are written beside what they replace."""
-"""Memory that a container may use, where it has a limit."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Before:
-    """The newest release of an earlier as-of."""
+    """The newest nightly release of an earlier as-of that was served, was not withdrawn and is whole."""
 
     release_id: str
     manifests: Mapping[str, Manifest]
@@ -91,11 +90,12 @@ def check(lake: str, store: str, as_of: datetime, settings: Settings) -> Preflig
     """Looks at everything a night needs. Raises InputError or StoreError where there is no lake or no table in it."""
     opened = open_lake(lake)
     rows, unreadable = count_rows(opened)
-    before = release_before(store, as_of)
+    before, passed_over = release_before(store, as_of)
     estimate = estimated(rows, before)
     obstacles = (
         *unfinished(opened),
         *unreadable,
+        *passed_over,
         *shrunk(rows, before, settings.gates.min_rows_share),
         *memory_short(estimate),
         *disk_short(estimate, store),
@@ -147,20 +147,36 @@ def shrunk(rows: Mapping[str, int], before: Before | None, least: float) -> Iter
             yield Obstacle("inputs", detail, "Wait for the rest of the table; lower the setting where it is right.")
 
 
-def release_before(store: str, as_of: datetime) -> Before | None:
-    """None where there is no store yet, no earlier release, or its files are gone."""
+def release_before(store: str, as_of: datetime) -> tuple[Before | None, list[Obstacle]]:
+    """What the night is held against, if there is such a release; and warnings of newer ones that are not whole."""
+    warnings: list[Obstacle] = []
     try:
         releases = ReleaseStore(open_store(store))
-        earlier = [release for release in releases.list() if release.as_of < format_time(as_of) and not release.delta]
-        if not earlier:
-            return None
-        return Before(earlier[-1].release_id, manifests_of(releases.store, earlier[-1]))
-    except NotFound:
-        return None
+        served = served_nights(releases)
+        for release in reversed(releases.list()):
+            if release.release_id in served and release.time < as_of:
+                try:
+                    return Before(release.release_id, manifests_of(releases.store, release)), warnings
+                except (NotFound, CorruptArtifact) as error:
+                    what = f"release {release.release_id} cannot be compared with: {error.what}"
+                    warnings.append(Obstacle("inputs", what, "An earlier one is, if there is one.", refuses=False))
     except PymkError:
         if _is_there(store):
             raise
-        return None
+    return None, warnings
+
+
+def served_nights(releases: ReleaseStore) -> set[str]:
+    """Nightly releases that were served, themselves or by a delta on them, but for those that were withdrawn.
+
+    A release names as its parent what was served when it was made, and CURRENT what it named before.
+    """
+    listed = releases.list()
+    pointer = releases.look(repairing=True).pointer
+    named = {parent for release in listed for parent in release.parents}
+    named |= {pointer.release_id, *pointer.history} if pointer else set()
+    nights = {release.nightly for release in listed if release.release_id in named}
+    return nights - withdrawn_releases(releases.store)
 
 
 def _is_there(store: str) -> bool:
@@ -189,12 +205,12 @@ def estimated(rows: Mapping[str, int], before: Before | None) -> Estimate:
 
 
 def memory_short(estimate: Estimate) -> Iterator[Obstacle]:
-    """Refuses what was measured and does not fit now, and what could not fit whoever measured; else warns."""
+    """Refuses what all memory cannot hold; warns of what does not fit now, as what else runs may end before."""
     free, all_ = available_memory()
     if estimate.memory_bytes > free:
         what = f"the largest stage takes about {_gib(estimate.memory_bytes)}, free are {_gib(free)} of {_gib(all_)}"
         fix = "End what else runs here, lower candidates.block and spark.memory, or take a larger machine."
-        yield Obstacle("memory", what, fix, estimate.measured or estimate.memory_bytes > all_)
+        yield Obstacle("memory", what, fix, refuses=estimate.memory_bytes > all_)
 
 
 def disk_short(estimate: Estimate, store: str) -> Iterator[Obstacle]:

@@ -6,16 +6,31 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from infra.errors import InputError
+from infra.releases import ReleaseStore
 from infra.settings import GateSettings, Settings
+from infra.store import open_store
 from jobs import preflight
-from jobs.preflight import Before, Estimate, Preflight, check, disk_short, estimated, memory_short, refuse, shrunk
+from jobs.preflight import (
+    Before,
+    Estimate,
+    Preflight,
+    check,
+    disk_short,
+    estimated,
+    memory_short,
+    refuse,
+    release_before,
+    shrunk,
+)
 from tests.conftest import SmallRelease
+from tests.jobs.test_publishing import make_night
 
 NIGHT = datetime(2026, 2, 1, tzinfo=UTC)
 MIB = 2**20
@@ -47,6 +62,34 @@ def test_the_first_night_and_a_backfill_before_all_have_nothing_to_be_held_again
     assert check(str(lake), str(tmp_path / "none"), NIGHT, Settings()).before is None
     assert not (tmp_path / "none").exists()
     assert check(str(lake), small_release.store, datetime(2025, 6, 1, tzinfo=UTC), Settings()).before is None
+
+
+def test_a_night_is_held_against_the_newest_release_that_was_served_and_is_whole(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), create=True)
+    releases, nights = ReleaseStore(store), [make_night(store, day) for day in range(5)]
+    for night in (*nights[:3], nights[4]):
+        assert releases.publish(night)
+    releases.rollback()  # of the newest two one was never served, and the other was withdrawn
+    before, warnings = release_before(store.uri, NIGHT)
+    assert before is not None
+    assert (before.release_id, warnings) == (nights[2].release_id, [])
+    assert release_before(store.uri, nights[1].time)[0] == Before(nights[0].release_id, ANY)
+
+    store.delete_folder(f"index/{nights[2].artifacts['index'].artifact_id}/")
+    before, (warning,) = release_before(store.uri, NIGHT)
+    assert before is not None
+    assert before.release_id == nights[1].release_id
+    assert f"release {nights[2].release_id} cannot be compared with" in warning.detail
+    assert not warning.refuses
+
+
+def test_a_release_that_only_a_later_one_remembers_as_served_counts(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), create=True)
+    first = make_night(store, 0)
+    ReleaseStore(store).publish(first)
+    make_night(store, 1)
+    store.delete("CURRENT")
+    assert release_before(store.uri, NIGHT)[0] == Before(first.release_id, ANY)
 
 
 def test_a_table_that_came_in_part_stops_the_night(small_release: SmallRelease, lake: Path) -> None:
@@ -88,11 +131,10 @@ def test_an_estimate_follows_the_lake_as_it_grows() -> None:
     assert known.memory_bytes == pytest.approx(4.77 * 2**30, rel=0.2), "docs/performance.md: 4.7 GiB"
 
 
-@pytest.mark.parametrize(
-    ("measured", "needed", "refuses"), [(True, 5, [True]), (False, 5, [False]), (False, 9, [True]), (True, 3, [])]
-)
-def test_memory_refuses_what_was_measured_and_what_can_never_fit(
-    measured: bool, needed: int, refuses: list[bool], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("needed", "refuses"), [(3, []), (5, [False]), (9, [True])])
+@pytest.mark.parametrize("measured", [True, False])
+def test_memory_refuses_what_can_never_fit_and_warns_of_what_does_not_fit_beside_other_runs(
+    needed: int, refuses: list[bool], measured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "available_memory", lambda: (4 * 2**30, 8 * 2**30))
     found = memory_short(Estimate(1.0, needed * 2**30, 0, measured))
