@@ -30,7 +30,8 @@ LINEAGE_VERSION = 1
 class Lineage:
     """What made a release. run_id: of the command; dag_run: of the scheduler's run, if it was in one. at: RFC 3339 UTC.
 
-    settings_digest: sha256 over the settings that decide the content. lake: {"uri", "files": {key: size in bytes}},
+    settings: by section, those that decide the content, as resolved for that machine; empty in records of before they
+    were kept. settings_digest: sha256 over them. lake: {"uri", "files": {key: size in bytes}},
     empty where nobody knows. artifacts: of each kind {"artifact_id", "parents"} and, as far as is known, who made it:
     "run_id", "dag_run", "host", "token", "since", "code_version". base: of a delta. parents: the release served then.
     commit: that the code is of, None where it is in no checkout of git.
@@ -47,6 +48,7 @@ class Lineage:
     base: str | None = None
     parents: tuple[str, ...] = ()
     commit: str | None = None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         values = asdict(self) | {"schema_version": LINEAGE_VERSION}

@@ -45,11 +45,15 @@ def files_of(lake: str) -> dict[str, Any]:
     return {"uri": lake, "files": {info.key: info.size_bytes for files in tables.values() for info in files}}
 
 
+def deciding(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The settings that decide what a release holds, by section. settings: as resolved for this machine."""
+    names = sorted({"run", *(section for stage in STAGES for section in stage.sections)})
+    return {name: settings.section(name) for name in names}
+
+
 def settings_digest(settings: Settings) -> str:
     """sha256 over the settings that decide what a release holds. settings: as resolved for this machine."""
-    names = sorted({"run", *(section for stage in STAGES for section in stage.sections)})
-    values = {name: settings.section(name) for name in names}
-    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(orjson.dumps(deciding(settings), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def record_lineage(
@@ -77,6 +81,7 @@ def record_lineage(
         base=release.base,
         parents=release.parents,
         commit=commit(),
+        settings=deciding(settings),
     )
     return keep_lineage(store, release.release_id, lineage)
 

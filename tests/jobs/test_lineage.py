@@ -29,6 +29,9 @@ def test_release_show_tells_the_run_the_code_the_files_and_the_parents(small_rel
     assert told["host"] == socket.gethostname()
     assert told["code_version"] == VERSION
     assert len(told["settings_digest"]) == 64
+    assert told["settings"]["encoder"]["max_steps"] == int(small_release.flags["encoder.max_steps"])
+    assert told["settings"]["encoder"]["device"] != "auto", "as resolved for this machine"
+    assert not {"api", "events", "store", "spark"} & set(told["settings"]), "what a release does not depend on"
     assert told["lake"]["uri"] == small_release.lake
     lake = Path(small_release.lake)
     assert told["lake"]["files"] == {
