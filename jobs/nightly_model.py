@@ -20,6 +20,8 @@ from infra.models import CARD, ModelVersion, Registry
 from infra.releases import Release
 from infra.store import ObjectStore
 from jobs.hourly import open_files
+from jobs.nightly_blend import NAME as NIGHTLY_BLEND
+from jobs.nightly_blend import RANKINGS, push_nightly_blend
 from jobs.scoring import Pairs
 from lookup_api.ranking.features import FEATURES, PAIR_FEATURES, USER_FEATURES, assemble
 from lookup_api.ranking.live import STALE_DEFAULTS, newcomer_features
@@ -66,12 +68,20 @@ def push_nightly(store: ObjectStore, release: Release, life_days: float) -> Mode
 
 
 def try_push(store: ObjectStore, release: Release, life_days: float, tell: Callable[[str], None]) -> None:
-    """`push_nightly`, where a failure is told and no more: the release ranks by its own artifact, not by the model."""
+    """`push_nightly` and `push_nightly_blend`, where a failure is told and no more: the release ranks by its own
+    artifacts, not by the models."""
+    _tried("the ranker", lambda: push_nightly(store, release, life_days), tell)
+    _tried("the blend", lambda: push_nightly_blend(store, release), tell)
+
+
+def _tried(what: str, push: Callable[[], ModelVersion | None], tell: Callable[[str], None]) -> None:
     try:
-        model = push_nightly(store, release, life_days)
-        tell(f"model {model.name}@{model.version}: {model.checks['rows']:,} golden rows")
+        model = push()
     except (PymkError, OSError) as error:
-        tell(f"warning: the ranker could not be pushed as a model: {error}")
+        tell(f"warning: {what} could not be pushed as a model: {error}")
+        return
+    if model is not None:
+        tell(f"model {model.name}@{model.version}: {model.checks['rows']:,} golden rows")
 
 
 def clean_nightly(store: ObjectStore) -> list[str]:
@@ -85,9 +95,10 @@ def clean_nightly(store: ObjectStore) -> list[str]:
         return []
     gone = [
         model
-        for model in registry.list(NAME)
+        for name, kind in ((NAME, RANKER), (NIGHTLY_BLEND, RANKINGS))
+        for model in registry.list(name)
         if ModelRef(name=model.name, version=model.version) not in routed
-        and find_manifest(store, RANKER, model.version) is None
+        and find_manifest(store, kind, model.version) is None
     ]
     for model in gone:
         registry.remove(model.name, model.version)

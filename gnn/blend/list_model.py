@@ -9,6 +9,7 @@ from gnn.blend.spaced_spectrum import SpacedSpectrum
 from gnn.blend.utility import WeightedUtility
 
 EMBEDDING, ATTRIBUTES = "embedding", "attributes"
+ADJUSTED = "adjusted"
 PICKS = 50
 """First places that are blended; the others follow by utility."""
 
@@ -38,3 +39,14 @@ class ListModel(nn.Module):
         utility = self.utility.utility(values[:, :, 0], values[:, :, 1:], valid)[0]  # [n]
         picked = self.blend(utility, columns[EMBEDDING].float(), columns[ATTRIBUTES], self.picks)
         return torch.where(picked > 0, picked, utility - utility.max())
+
+
+class LessPrices(ListModel):
+    """Of the ranker's score less the price alone, which is how the night orders lists before it blends them."""
+
+    def __init__(self, blend: SpacedSpectrum, picks: int = PICKS) -> None:
+        super().__init__({ADJUSTED: 1.0}, blend, picks)
+
+    def forward(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """As ListModel's, of the columns score and price."""
+        return super().forward({**columns, ADJUSTED: columns["score"] - columns["price"]})
