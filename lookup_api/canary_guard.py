@@ -46,6 +46,7 @@ class Guard:
         self._edges = np.unique(np.quantile(golden, np.linspace(0, 1, TENTHS + 1)[1:-1]))
         self._usual = self._counted(golden)
         self._lock = threading.Lock()
+        self._ended = False
         self._begin()
 
     def scored(self, ms: float, scores: Float32) -> None:
@@ -63,9 +64,15 @@ class Guard:
             self._requests += 1
             self._failures += 1
 
+    def ended(self) -> None:
+        """Notes a request with which what scored it went."""
+        self._ended = True
+
     def verdict(self) -> str | None:
         """What is out of bounds in this window; None where nothing is, or too little is known."""
         bounds = self._bounds
+        if self._ended:
+            return "it ended the leaves that scored by it"
         with self._lock:
             requests, failures, times, found = self._requests, self._failures, list(self._times), self._found.copy()
             if self._clock() - self._since > bounds.window_s and requests >= bounds.requests:

@@ -18,6 +18,7 @@ from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, NoFacts, Offer, Query, RankedBy, Spared
 from lookup_api.ladder_metrics import ANSWERED, FAILED, LadderMetrics
+from lookup_api.leaf_ranks import LeafRanks
 from lookup_api.live_list import KEPT, LiveList, LiveRanker
 from lookup_api.live_parts import LiveParts
 from lookup_api.load import FULL, NO_LIVE
@@ -92,7 +93,8 @@ def _name(ask: Ask, by: str) -> str:
 def _asked(chosen: Chosen) -> ScoresGathered:
     """With defaults of its own for what is missing."""
     model = chosen.model.model
-    return OfMatrix(chosen.name, chosen.model, model.scorer.spec if isinstance(model, OfFeatures) else None)
+    spec = model.spec if isinstance(model, LeafRanks) else None
+    return OfMatrix(chosen.name, chosen.model, model.scorer.spec if isinstance(model, OfFeatures) else spec)
 
 
 def nobody_chosen(user_id: int) -> None:

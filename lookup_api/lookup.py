@@ -19,10 +19,10 @@ from lookup_api.live_rung import Live, LiveCaches, no_shadows, nobody_chosen
 from lookup_api.load import FULL
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.rules import caps_of
-from lookup_api.root.opened import open_root, open_shadows
+from lookup_api.root.opened import on_leaves, open_root, open_shadows
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import Root
-from lookup_api.routed_models import RoutedModels
+from lookup_api.routed_models import RoutedModels, in_process
 from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale, none_listed
 from lookup_api.served_release import ServedRelease
 from lookup_api.shadow_metrics import ShadowMetrics
@@ -90,7 +90,8 @@ class Lookup:
         last_good: BoundedCache[Kept] = BoundedCache(own.last_good_mib * MIB, LAST_GOOD_LIFE_S)
         asked = RootMetrics(metrics.registry)
         root = open_root(store_uri, settings, asked, metrics.registry) if store_uri else None
-        models = RoutedModels(store_uri, settings.api.poll_s, counts, breaker) if root else None
+        opened = on_leaves(root, settings) if root and settings.leaves.addresses else in_process
+        models = RoutedModels(store_uri, settings.api.poll_s, counts, breaker, opened=opened) if root else None
         shadows = open_shadows(store_uri, settings, root, ShadowMetrics(metrics.registry)) if root else None
         unseen = LookupShadows(shadows, models) if shadows and models else no_shadows
         chosen = models.chosen if models else nobody_chosen

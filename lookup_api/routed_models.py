@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from infra.artifacts import local_copy
 from infra.errors import PymkError
 from infra.model_golden import read_golden
 from infra.model_routes import CANARY, FILE, LOOKUP, STABLE, ModelRef, Route, RouteStore, without_canary
+from infra.model_spec import ModelSpec
 from infra.models import Registry
-from infra.store import ObjectStore, open_store
+from infra.store import ObjectStore, cache_folder, open_store
 from infra.store_folder import FolderStore
 from infra.stored_files import copies_of
 from infra.times import format_time
@@ -29,6 +31,8 @@ from lookup_api.breaker import Breaker
 from lookup_api.canary_guard import Guard
 from lookup_api.ladder import RankedBy
 from lookup_api.ladder_metrics import FAILED, LadderMetrics
+from lookup_api.leaves.protocol import LeafAway, LeafLost, ModelLoading
+from lookup_api.model_marks import Mark, Marks, NoMark
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.routed import OfFeatures
 from lookup_api.ranking.scorers import Float32
@@ -45,24 +49,36 @@ LONGEST_WAIT_S = 60.0
 WARM_UP_ROWS = 16
 
 
+Opened = Callable[[ModelRef, ModelSpec, Path], RanksPairs]
+"""Has a model, whose folder is given, rank. Raises whatever it dies of."""
+
+
 class ModelFailed(PymkError):
     """A routed model did not score; another may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A routed model whose every failure is ModelFailed, a score that is no finite number too; its guard is told."""
+    """A routed model whose every failure is ModelFailed, a score that is no finite number too; its guard is told, but
+    not of leaves that are away or load it, which is no fault of its own. mark: tells others where this process ends."""
 
     model: RanksPairs
     guard: Guard
+    mark: Mark = field(default_factory=NoMark)
 
     def score(self, matrix: Float32) -> Float32:
         """As RanksPairs. Raises ModelFailed."""
         start = time.perf_counter()
         try:
-            scores = self.model.score(matrix)
+            with self.mark:
+                scores = self.model.score(matrix)
             if scores.shape != (len(matrix),) or not np.isfinite(scores).all():
                 raise ModelFailed(f"scores {list(scores.shape)} of {len(matrix)} rows, or some that are not finite")
+        except LeafLost as error:
+            self.guard.ended()
+            raise ModelFailed(str(error)) from error
+        except (LeafAway, ModelLoading) as error:
+            raise ModelFailed(str(error)) from error
         except Exception as error:  # whatever a model dies of, the request goes on
             self.guard.failed()
             raise ModelFailed(str(error)) from error
@@ -103,6 +119,15 @@ def _chosen(variant: str, ref: ModelRef | None, opened: tuple[Guarded, Breaker] 
 _NOBODY = _Open(Route(), 0, None, None)
 
 
+def in_process(ref: ModelRef, spec: ModelSpec, folder: Path) -> RanksPairs:
+    return OfFeatures.open(folder, spec)
+
+
+def marks_of(store_uri: str) -> Path:
+    """Where processes of this machine that serve a store mark what they score by."""
+    return cache_folder() / "scoring" / copies_of(store_uri).name
+
+
 class RoutedModels:
     """Safe to use from any thread. Until the first look, and where nothing is routed, the release ranks."""
 
@@ -114,14 +139,17 @@ class RoutedModels:
         breaker: Callable[[str], Breaker],
         surface: str = LOOKUP,
         clock: Callable[[], float] = time.monotonic,
+        opened: Opened = in_process,
     ) -> None:
-        """breaker: makes one, by name."""
+        """breaker: makes one, by name. opened: has a model of the registry rank, here or elsewhere."""
         self._store_uri = store_uri
         self._poll_s = poll_s
         self._counts = counts
         self._breaker = breaker
         self._surface = surface
         self._clock = clock
+        self._opened = opened
+        self._marks = Marks(marks_of(store_uri))
         self._store: ObjectStore | None = None
         self._seen: tuple[bool, str | None] = (False, None)
         self._models: dict[ModelRef, tuple[Guarded, Breaker]] = {}
@@ -209,9 +237,7 @@ class RoutedModels:
         """Takes a canary off that is out of bounds: here at once, and then for everybody, as soon as the store can be
         written."""
         canary = self._open.canary
-        if canary is not None and (why := canary.model.guard.verdict()):
-            log.error("canary %s is taken off: %s", canary.name, why)
-            self._counts.canaries_stopped.labels(canary.name).inc()
+        if canary is not None and (why := self._stopped(canary.ref, canary.model.guard)):
             self._off[canary.ref] = why
             del self._models[canary.ref]  # whoever routes to it again counts anew
             self._open = replace(self._open, canary=None, stamp=self._open.stamp + 1)
@@ -220,6 +246,17 @@ class RoutedModels:
             routes = RouteStore(open_store(self._store_uri, writable=True))
             routes.change(self._surface, without_canary(ref, why, at), at, f"a server on {socket.gethostname()}")
             del self._off[ref]
+            self._marks.forget()
+
+    def _stopped(self, ref: ModelRef, guard: Guard | None = None) -> str | None:
+        """Why a canary is taken off, logged and counted; None where nothing is against it."""
+        why = guard.verdict() if guard else None
+        if why is None and str(ref) in self._marks.left():
+            why = f"a server on {socket.gethostname()} ended while it scored"
+        if why is not None:
+            log.error("canary %s is taken off: %s", ref, why)
+            self._counts.canaries_stopped.labels(str(ref)).inc()
+        return why
 
     def _look_for_lists(self) -> None:
         opened = self._open
@@ -235,6 +272,9 @@ class RoutedModels:
         before = self._open
         named = {one for one in (route.stable, route.canary.model if route.canary else None) if one}
         self._off = {ref: why for ref, why in self._off.items() if ref in named}
+        canaries = [route.canary.model] if route.canary else []
+        self._marks.forget(*(str(ref) for ref in canaries))
+        self._off |= {ref: why for ref in canaries if ref not in self._off and (why := self._stopped(ref))}
         wanted = route.canary.model if route.canary and route.canary.model not in self._off else None
         stable, canary = self._model(store, route.stable), self._model(store, wanted)
         lost = stable is None and route.stable is not None
@@ -257,9 +297,11 @@ class RoutedModels:
             return None
         try:
             model, folder = Registry(store).open(ref.name, ref.version)
-            ranks = OfFeatures.open(folder, model.spec)
-            ranks.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
-            opened = Guarded(ranks, Guard(read_golden(folder, model.spec).scores))
+            mark = self._marks.of(str(ref)) if self._opened is in_process else NoMark()
+            with mark:
+                ranks = self._opened(ref, model.spec, folder)
+                ranks.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
+            opened = Guarded(ranks, Guard(read_golden(folder, model.spec).scores), mark)
         except Exception as error:  # whatever a model dies of, others rank
             wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, 10))
             self._failed[ref] = (failures + 1, self._clock() + wait)

@@ -208,7 +208,10 @@ class Shadows:
         start = time.perf_counter()
         try:
             deadline = Deadline.after(TIME_S)
-            inputs, _ = gathered.columns_of(self._spec(ref, deadline))
+            spec = self._spec(ref, deadline)
+            if spec.unit != "row":
+                raise PymkError("scores lists, of which nobody is shadowed")
+            inputs, _ = gathered.columns_of(spec)
             scores = self._leaf.score(ref, inputs, deadline)
             if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
                 raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")
@@ -219,7 +222,8 @@ class Shadows:
         self._counts.asked(name, outcome)
         if outcome == ANSWERED:
             self._counts.seconds.labels(name).observe(seconds)
-        return Row(ref.name, ref.version, SHADOW, outcome, seconds * 1e3, scores, inputs)
+        kept = {one: np.array(column, np.float32) for one, column in inputs.items()}  # of its own, not of all columns
+        return Row(ref.name, ref.version, SHADOW, outcome, seconds * 1e3, scores, kept)
 
     def _start(self) -> None:
         with self._lock:

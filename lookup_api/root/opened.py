@@ -4,11 +4,13 @@ from prometheus_client import CollectorRegistry
 
 from infra.settings import Settings
 from lookup_api.breaker import Breaker
+from lookup_api.leaf_ranks import LeafRanks
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
 from lookup_api.root.catalog import Catalog
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import Root
+from lookup_api.routed_models import Opened
 from lookup_api.shadow_metrics import ShadowMetrics
 from lookup_api.shadows import Shadows
 
@@ -24,6 +26,12 @@ def open_root(store_uri: str, settings: Settings, counts: RootMetrics, registry:
 
         return Root(catalog, open_leaf(store_uri, settings, registry), counts, AT_ONCE)
     return Root(catalog, _local(store_uri, settings, HostMetrics(registry)), counts)
+
+
+def on_leaves(root: Root, settings: Settings) -> Opened:
+    """Has routed models rank on leaf processes."""
+    budget_s, leaves = settings.ladder.live_budget_ms / 1e3, settings.leaves.shard_size
+    return lambda ref, spec, folder: LeafRanks.open(ref, spec, root.leaf, budget_s, leaves)
 
 
 def open_shadows(store_uri: str, settings: Settings, root: Root, counts: ShadowMetrics) -> Shadows:

@@ -1,0 +1,112 @@
+"""Which models this process scores by at the moment, in files that outlive it: native code that crashes ends a process
+without a word, and the process that comes after it, or one beside it, reads here which model it had in hand.
+
+A file a process and model: one byte that counts requests in hand, then who wrote it. A kill from outside at that very
+moment looks the same.
+"""
+
+import json
+import logging
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from infra.process_life import is_gone, this_process
+
+log = logging.getLogger(__name__)
+
+MOST = 255
+
+
+class Mark(Protocol):
+    """A block around each request that a model scores. Safe to use from any thread."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _FileMark:
+    """Costs a request two bytes of shared memory."""
+
+    def __init__(self, path: Path, process: str, model: str) -> None:
+        path.write_bytes(b"\0" + json.dumps([process, model]).encode())
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 1)
+        self._in_hand = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._add(1)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._add(-1)
+
+    def _add(self, change: int) -> None:
+        with self._lock:
+            self._in_hand += change
+            self._map[0] = min(self._in_hand, MOST)
+
+
+class NoMark:
+    """Where no file can be kept."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Marks:
+    """folder: of this machine, and of one store."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = this_process()
+
+    def of(self, model: str) -> Mark:
+        """A new mark of a model, `name@version`, in place of the one it had."""
+        if not self._process:  # a system that does not tell which processes are gone
+            return NoMark()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{os.getpid()}-{model}"
+            path.unlink(missing_ok=True)
+            return _FileMark(path, self._process, model)
+        except (OSError, ValueError) as error:
+            log.warning("a crash of model %s will not be known as its own: %s", model, error)
+            return NoMark()
+
+    def left(self) -> set[str]:
+        """Models that processes which are gone had in hand."""
+        return {model for _, model in self._left()}
+
+    def forget(self, *but: str) -> None:
+        """Removes what processes that are gone left behind, but for some models."""
+        for path, model in list(self._left()):
+            if model not in but:
+                path.unlink(missing_ok=True)
+
+    def _left(self) -> Iterator[tuple[Path, str]]:
+        """Files of gone processes with requests in hand; those without go."""
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            try:
+                data = path.read_bytes()
+                process, model = json.loads(data[1:])
+            except (OSError, ValueError):  # being written, or gone meanwhile
+                continue
+            if not is_gone(process):
+                continue
+            if data[0]:
+                yield path, model
+            else:
+                path.unlink(missing_ok=True)

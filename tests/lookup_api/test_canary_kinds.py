@@ -1,0 +1,261 @@
+"""A canary that returns NaN, one that is slow, one that is biased and one that crashes: each is stopped by the first
+look that knows enough, at most its share of users is touched, and everybody is answered."""
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from infra.model_golden import Golden
+from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
+from infra.model_spec import InputSpec
+from infra.models import Registry
+from infra.releases import ReleaseStore
+from infra.settings import LadderSettings, LeafSettings, Settings
+from infra.store import ObjectStore, open_store
+from lookup_api import routed_models
+from lookup_api.deadline import Deadline
+from lookup_api.ladder import Ask, Offer, Query
+from lookup_api.live_rung import Live
+from lookup_api.lookup import NO_FACTS, Lookup
+from lookup_api.metrics import Metrics
+from lookup_api.ranking.model_check import check_model
+from lookup_api.served_release import ServedRelease
+from tests.infra.test_models import NOW
+from tests.lookup_api.ranking.test_scorers import onnx_weights
+from tests.lookup_api.test_routed_models import models_of, route
+from tests.suites.crashing_leaf import CRASHES
+from tests.suites.leaf_processes import LeafProcess
+from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
+from tests.suites.model_folders import small_spec, write_folder
+
+SHARE = 0.3
+LOOK_EVERY = 4
+"""Requests between two looks of the worker."""
+MOST = 20 + LOOK_EVERY
+"""Lists of a canary that is slow or biased: so many must be seen first."""
+
+NODES: dict[str, list[tuple[str, list[str], str]]] = {
+    "sound": [("Identity", ["candidate_degree"], "score")],
+    "slow": [("Identity", ["candidate_degree"], "score")],
+    CRASHES: [("Identity", ["candidate_degree"], "score")],
+    "nan": [("Neg", ["viewer_degree"], "no"), ("Sqrt", ["no"], "root"), ("Add", ["candidate_degree", "root"], "score")],
+    "biased": [("Mul", ["viewer_degree", "much"], "bias"), ("Add", ["candidate_degree", "bias"], "score")],
+}
+"""What each does; as long as the viewer has no friends, as in the golden batch, all are sound."""
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
+    folder = tmp_path_factory.mktemp("kinds")
+    store = open_store(str(folder / "store"), create=True)
+    publish_live(store, live_artifacts(folder / "made", guarded_graph()))
+    return store
+
+
+@pytest.fixture(scope="module")
+def release(night: ObjectStore) -> Iterator[ServedRelease]:
+    current = ReleaseStore(night).current()
+    assert current is not None
+    opened = ServedRelease.open(night, current, LadderSettings())
+    yield opened
+    opened.give_back()
+
+
+def users() -> list[int]:
+    return [int(user) for user in guarded_graph().ids]
+
+
+def pushed(store: ObjectStore, release: ServedRelease, folder: Path, kind: str) -> ModelRef:
+    from onnx import TensorProto, helper
+
+    names = ("candidate_degree", "viewer_degree")
+    spec = small_spec(name=kind, version="1", kind="onnx", inputs=tuple(InputSpec(name=name) for name in names))
+    ref = ModelRef(name=kind, version="1")
+    if ref.version in {one.version for one in Registry(store).list(kind)}:
+        return ref
+    degrees = release.users(users()).features[:, 0]
+    weights = onnx_weights(
+        [(name, TensorProto.FLOAT, ["n"]) for name in names],
+        [helper.make_node(op, inputs, [output]) for op, inputs, output in NODES[kind]],
+        **({"much": np.float32(50)} if kind == "biased" else {}),
+    )
+    golden = Golden({"candidate_degree": degrees, "viewer_degree": np.zeros_like(degrees)}, degrees)
+    Registry(store).push(write_folder(folder, spec, weights, golden), check_model, NOW, "a")
+    return ref
+
+
+def lookup_on(store: ObjectStore, *addresses: str) -> Lookup:
+    ladder = LadderSettings(live_budget_ms=60_000, ann_budget_ms=60_000, l1_mib=0, breaker_failures=1000)
+    leaves = LeafSettings(addresses=addresses, timeout_ms=60_000)
+    values = LIVE_SETTINGS.model_copy(update={"ladder": ladder, "leaves": leaves})
+    lookup = Lookup.of(Settings.model_validate(values.model_dump()), Metrics(), store.uri)
+    assert lookup.models is not None
+    lookup.models.look()
+    return lookup
+
+
+def offered(lookup: Lookup, release: ServedRelease, user: int) -> Offer:
+    rung = next(rung for rung in lookup.ladder.rungs if isinstance(rung, Live))
+    offer = rung.offer(Ask(Query(user, 100, frozenset(), False), release, NO_FACTS, Deadline.after(60)))
+    assert offer is not None
+    return offer
+
+
+def stopped(store: ObjectStore) -> str | None:
+    surface = RouteStore(store).read().of(LOOKUP)
+    return surface.stopped[0].why if surface.route.canary is None else None
+
+
+class Seen:
+    """What users were shown while a canary was routed: who had it, and by whom it was tried for."""
+
+    def __init__(self, lookup: Lookup, release: ServedRelease, own: dict[int, bytes], ref: ModelRef) -> None:
+        self.shown: list[int] = []
+        self.fell_back: list[int] = []
+        canary = Canary(model=ref, share=SHARE)
+        for number, user in enumerate(own):
+            assert lookup.models is not None
+            tried = lookup.models.chosen(user) is not None
+            offer = offered(lookup, release, user)
+            if offer.by is not None:
+                assert offer.by == (str(ref), "canary")
+                self.shown.append(user)
+            else:
+                assert (offer.blob, offer.degraded) == (own[user], False), "as if there were no canary"
+                self.fell_back += [user] * tried
+            if number % LOOK_EVERY == 0:
+                lookup.models.look()
+        touched = np.array([*self.shown, *self.fell_back], np.int64)
+        assert canary.has_each(LOOKUP, touched).all(), "nobody outside of its share"
+
+
+@pytest.fixture(scope="module")
+def own(night: ObjectStore, release: ServedRelease) -> dict[int, bytes]:
+    """Everybody's list by the ranker of the release."""
+    lookup = lookup_on(night)
+    return {user: offered(lookup, release, user).blob for user in users()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "why", "most_shown", "most_tried"),
+    [
+        ("sound", None, 240, 0),
+        ("nan", "requests failed", 0, 3 + LOOK_EVERY),
+        ("slow", "p95 of scoring", MOST, 0),
+        ("biased", "stability index", MOST, 0),
+    ],
+)
+def test_a_bad_canary_is_stopped_and_nobody_is_left_without_an_answer(
+    kind: str,
+    why: str | None,
+    most_shown: int,
+    most_tried: int,
+    night: ObjectStore,
+    release: ServedRelease,
+    own: dict[int, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ref = pushed(night, release, tmp_path / "model", kind)
+    route(night, canary=Canary(model=ref, share=SHARE))
+    lookup = lookup_on(night)
+    if kind == "slow":  # the clock of whoever times it goes on by 60 ms each time it is looked at
+        ticks = itertools.count()
+        slow = SimpleNamespace(perf_counter=lambda: next(ticks) * 0.06, monotonic=routed_models.time.monotonic)
+        monkeypatch.setattr(routed_models, "time", slow)
+    seen = Seen(lookup, release, own, ref)
+    said = stopped(night)
+    assert (said is None) == (why is None)
+    assert why is None or why in str(said)
+    assert len(seen.shown) <= most_shown
+    assert len(seen.fell_back) <= most_tried
+    assert len(seen.shown) >= 20 or kind == "nan"
+    RouteStore(night).change(LOOKUP, routed(Route(), force=True), "2026-01-01T00:00:00Z", "a")
+
+
+class CrashingLeaf(LeafProcess):
+    def __init__(self, store_uri: str) -> None:
+        super().__init__(store_uri)
+
+    def start(self) -> None:
+        self._command = ["tests.suites.crashing_leaf" if one == "jobs.cli" else one for one in self._command]
+        super().start()
+
+
+def test_a_canary_that_ends_its_leaves_is_stopped_by_its_first_request(
+    night: ObjectStore, release: ServedRelease, own: dict[int, bytes], tmp_path: Path
+) -> None:
+    ref = pushed(night, release, tmp_path / "model", CRASHES)
+    started = [CrashingLeaf(night.uri) for _ in range(2)]
+    try:
+        for leaf in started:
+            leaf.wait_until_ready()
+        route(night, canary=Canary(model=ref, share=SHARE))
+        lookup = lookup_on(night, *(leaf.address for leaf in started))
+        assert lookup.models is not None
+        assert any(lookup.models.chosen(user) for user in own)
+        seen = Seen(lookup, release, dict(list(own.items())[:60]), ref)
+        assert (seen.shown, len(seen.fell_back) <= LOOK_EVERY) == ([], True)
+        assert stopped(night) == "it ended the leaves that scored by it"
+        assert [leaf.process.wait() for leaf in started] == [-11, -11], "its own pair, and no worker"
+    finally:
+        for leaf in started:
+            leaf.kill()
+    RouteStore(night).change(LOOKUP, routed(Route(), force=True), "2026-01-01T00:00:00Z", "a")
+
+
+CRASHING_WORKER = """
+import ctypes, os, sys
+import numpy as np
+from infra.store import open_store
+from lookup_api.ranking.features import FEATURES
+from lookup_api.ranking.routed import OfFeatures
+from tests.lookup_api.test_routed_models import models_of
+
+models = models_of(open_store(sys.argv[1]))
+models.look()
+OfFeatures.score = lambda self, matrix: ctypes.string_at(0)
+models.chosen(1).model.score(np.ones((3, len(FEATURES)), np.float32))
+"""
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_canary_that_ends_a_server_process_is_stopped_by_the_next_or_by_one_beside_it(
+    beside: bool, night: ObjectStore, release: ServedRelease, tmp_path: Path
+) -> None:
+    ref = pushed(night, release, tmp_path / "model", "sound")
+    route(night, canary=Canary(model=ref, share=1))
+    other = models_of(night)
+    if beside:
+        other.look()
+        assert other.chosen(1) is not None
+    done = subprocess.run([sys.executable, "-c", CRASHING_WORKER, night.uri], check=False)
+    assert done.returncode == -11
+    other.look()
+    assert other.chosen(1) is None
+    assert "ended while it scored" in str(stopped(night))
+    RouteStore(night).change(LOOKUP, routed(Route(canary=Canary(model=ref, share=1)), force=True), "2026", "a")
+    other.look()
+    assert other.chosen(1) is not None, "what was known against it is forgotten"
+    RouteStore(night).change(LOOKUP, routed(Route(), force=True), "2026", "a")
+
+
+def test_a_process_that_ends_between_requests_is_held_against_nobody(
+    night: ObjectStore, release: ServedRelease, tmp_path: Path
+) -> None:
+    ref = pushed(night, release, tmp_path / "model", "sound")
+    route(night, canary=Canary(model=ref, share=1))
+    quiet = CRASHING_WORKER.replace("OfFeatures.score", "_").replace(
+        "models.chosen(1)", "os.kill(os.getpid(), 9) or models.chosen(1)"
+    )
+    assert subprocess.run([sys.executable, "-c", quiet, night.uri], check=False).returncode == -9
+    other = models_of(night)
+    other.look()
+    assert other.chosen(1) is not None
+    RouteStore(night).change(LOOKUP, routed(Route(), force=True), "2026", "a")
