@@ -82,7 +82,8 @@ def test_the_metrics_of_the_docs_are_those_that_are_printed() -> None:
         if page.name != "airflow.md"  # its names of this kind are of DAGs and pools
         for name in re.findall(r"`(pymk_\w+)(?=[`{])", page.read_text())
     }
-    assert named == printed_metrics()
+    dags = {path.stem for path in (README.parent / "dags").glob("pymk_*.py")}
+    assert named - dags == printed_metrics()
 
 
 @pytest.mark.parametrize("feature", [*PAIR_FEATURES, *USER_FEATURES])
