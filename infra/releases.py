@@ -248,8 +248,8 @@ class ReleaseStore:
         """Deletes old releases and artifacts that no kept release names.
 
         Kept is what infra.retention names: the newest `keep` nightlies and as many deltas, what CURRENT and a rollback
-        need, what somebody has open, what is being made or made from, and every artifact younger than `grace_s` seconds
-        (a run may be about to use it). Folders that are no artifacts are never touched.
+        need, what somebody has open, what is being made or made from, and every release and artifact younger than
+        `grace_s` seconds (a run may be about to publish or use it). Folders that are no artifacts are never touched.
         Returns {"releases": [...], "artifacts": [...]}, what was deleted. Raises CorruptArtifact, with nothing deleted,
         where CURRENT or the file of a release is damaged: nobody knows what artifacts it names.
         """
@@ -258,7 +258,8 @@ class ReleaseStore:
         if pointer:
             self.get(pointer.release_id)
         now_s = store_time(self.store)
-        kept_ids = kept_releases(releases, pointer, keep, open_releases(self.store, now_s))
+        in_use = open_releases(self.store, now_s) | self._changed_since(now_s - grace_s)
+        kept_ids = kept_releases(releases, pointer, keep, in_use)
         named_lists(self.store, [r.release_id for r in releases])  # raises of a damaged one before anything is deleted
         doomed = [r for r in releases if r.release_id not in kept_ids and self._remove(r)]
         left = self._sound()  # with those that were made meanwhile
@@ -266,6 +267,11 @@ class ReleaseStore:
         removed = list(remove_artifacts(self.store, kept, grace_s, now_s))
         self.store.clean_scratch(grace_s)
         return {"releases": [r.release_id for r in doomed], "artifacts": removed}
+
+    def _changed_since(self, time_s: float) -> set[str]:
+        """Ids of the releases of which something was written since."""
+        keys = (info.key for info in self.store.list(f"{FOLDER}/") if info.modified_s > time_s)
+        return {key.split("/")[1].removesuffix(".json") for key in keys}
 
     def _sound(self) -> builtins.list[Release]:
         """All releases, oldest first. Raises where the file of one is damaged."""

@@ -68,7 +68,7 @@ def test_withdrawn_releases_of_an_earlier_current_are_marked_when_it_moves(store
     store.put("CURRENT", orjson.dumps({"release_id": first.release_id, "withdrawn": [bad.release_id]}))
     releases.publish(third)
     assert withdrawn_releases(store) == {bad.release_id}
-    releases.clean(keep=1)
+    releases.clean(keep=1, grace_s=0)
     assert withdrawn_releases(store) == set()
 
 

@@ -10,6 +10,8 @@ from infra.artifacts import find_manifest
 from infra.errors import CorruptArtifact, NotFound, PymkError
 from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore, open_store
+from tests.infra.test_deltas import make_delta
+from tests.infra.test_retention import age
 from tests.suites.release_family import DAY, make_artifact, make_family, make_release, with_values
 
 
@@ -118,6 +120,19 @@ def test_clean_never_touches_folders_that_are_no_artifacts(store: ObjectStore) -
     assert store.exists("notes/2026/readme")
 
 
+def test_clean_keeps_what_a_run_may_be_about_to_publish(store: ObjectStore) -> None:
+    """As of long ago, as a backfill makes it, and with the base of a delta."""
+    releases = ReleaseStore(store)
+    served = [make_release(store, days) for days in (20, 21)]
+    for release in served:
+        releases.publish(release)
+    old, base = make_release(store), make_release(store, days=1)
+    age(store, "releases/", 90_000)
+    young = [make_release(store, days=2), make_delta(store, base, 1)]
+    assert releases.clean(keep=1)["releases"] == [old.release_id]
+    assert {r.release_id for r in releases.list()} == {r.release_id for r in (*served, *young, base)}
+
+
 def test_clean_keeps_the_newest_current_and_the_one_before(store: ObjectStore) -> None:
     releases = ReleaseStore(store)
     made = [make_release(store, days) for days in range(6)]
@@ -125,6 +140,7 @@ def test_clean_keeps_the_newest_current_and_the_one_before(store: ObjectStore) -
         releases.publish(release)
     releases.rollback(made[1].release_id)
     unfinished = make_family(store, DAY + timedelta(days=30))["graph"]
+    age(store, "releases/", 90_000)
     removed = releases.clean(keep=2)
     assert [r.release_id for r in releases.list()] == [made[i].release_id for i in (0, 1, 4, 5)]
     assert set(removed["releases"]) == {made[i].release_id for i in (2, 3)}
