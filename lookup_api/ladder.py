@@ -87,9 +87,9 @@ class Offer:
     """What a rung would show, before the rules.
 
     blob: the ranking as it is stored, empty where it is `decoded` already. page: its first page, where it has one.
-    bars: people this rung knows must not be shown. degraded: made without a part, named in `without`. evidence: what
-    explain tells, where the rung knows more than the release's tables. by: the routed model that ranked, and which
-    variant it is.
+    bars: people this rung knows must not be shown. degraded: made without a part, named in `without`. passing: made
+    with less than there is, or not by whom it was to be, and so not to be kept. evidence: what explain tells, where the
+    rung knows more than the release's tables. by: the routed model that ranked, and which variant it is.
     """
 
     blob: bytes
@@ -97,6 +97,7 @@ class Offer:
     bars: tuple[Bar, ...] = ()
     cache: str = NO_CACHE
     degraded: bool = False
+    passing: bool = False
     without: tuple[str, ...] = ()
     evidence: Evidence | None = None
     decoded: Ranking | None = None

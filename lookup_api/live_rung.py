@@ -138,12 +138,14 @@ class Live:
         ranked, as_chosen = self._ranked(ask, viewer, deadline, chosen)
         if ranked is None:
             return None
-        if ask.level == FULL and not ranked.without and as_chosen:
+        passing = ask.level != FULL or not as_chosen
+        if not passing and not ranked.without:
             self.caches.put(ask, ranked.blob, by)
         self.shadow(ask, ranked, ranked_by if as_chosen else None)
         return Offer(
             ranked.blob,
             degraded=bool(ranked.without),
+            passing=passing,
             without=ranked.without,
             evidence=ranked.evidence,
             by=ranked_by if as_chosen else None,

@@ -163,7 +163,7 @@ class Lookup:
         query, release = ask.query, ask.release
         if outcome.source == "live" or (outcome.source == "precomputed" and not release.mapped):
             self.last_good.put(query.user_id, Kept(release.release_id, offer.blob), len(offer.blob))
-        if self.answers and not (query.exclude or query.explain or ask.facts.fatigue):
+        if self.answers and not (offer.passing or query.exclude or query.explain or ask.facts.fatigue):
             items = outcome.shown.items
             made_of = (release.release_id, ask.facts.version, stamp)
             answered = Answered(made_of, outcome.source, items, mark, offer.by)

@@ -78,6 +78,12 @@ def offered(
     return live_rung(lookup_with(**ladder)).offer(ask)
 
 
+def outdating(graph: Graph, row: int) -> NoFacts:
+    """As many friends made since as outdate the nightly list."""
+    strangers = [person for person in graph.ids.tolist() if person not in unseen(graph, row)]
+    return NoFacts(barred=dict.fromkeys(strangers[:3], "connected"))
+
+
 def unseen(graph: Graph, row: int) -> set[int]:
     rows = np.union1d(graph.now.connections.row(row), graph.excluded.row(row))
     return {int(graph.ids[row]), *graph.ids[rows].tolist()}
@@ -178,6 +184,10 @@ def test_a_busy_worker_looks_at_fewer_people_and_keeps_no_such_list(graph: Graph
     assert full is not None
     assert fewer is not None
     assert len(fewer.ranking) <= 30 < len(full.ranking)
+    lookup, facts = lookup_with(live_candidates=120), outdating(graph, 7)
+    answers = [told(lookup, release, user_id, facts, level) for level in (FEWER, FEWER, FULL, FULL, FEWER)]
+    assert {(answer["source"], answer["degraded"]) for answer in answers} == {("live", False)}
+    assert [answer["cache"] for answer in answers] == ["none", "none", "none", "l1", "l1"]
 
 
 def test_breakers_of_parts_are_told_apart(release: ServedRelease) -> None:

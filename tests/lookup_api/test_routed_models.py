@@ -32,6 +32,7 @@ from lookup_api.routed_models import RoutedModels
 from lookup_api.served_release import ServedRelease
 from tests.infra.test_models import NOW
 from tests.lookup_api.ranking.test_scorers import above_mean, onnx_weights
+from tests.lookup_api.test_live import outdating
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
 from tests.suites.model_folders import columns_of, small_spec, write_folder
 
@@ -261,6 +262,9 @@ def test_where_a_routed_model_fails_the_releases_own_ranks_and_the_list_is_not_k
         assert (offer.cache, scores(offer)) == ("none", own)
     failed = lookup.counts.models.labels("small@nan", "canary", "failed")._value.get()
     assert failed == 3, "then its breaker is open"
+    query, facts = Query(user, 10, frozenset(), False), outdating(guarded_graph(), 1)
+    answers = [lookup.answer(query, release, facts, Deadline.after(60)).values for _ in range(2)]
+    assert [(answer["source"], answer["cache"]) for answer in answers] == [("live", "none")] * 2
     route(night)
 
 
