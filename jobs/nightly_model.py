@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from infra.artifacts import OpenArtifact, find_manifest, open_artifact
 from infra.audit import who
-from infra.errors import CorruptArtifact, NotFound, PymkError
+from infra.errors import CorruptArtifact, NotFound
 from infra.graph import open_array
 from infra.model_golden import Golden, write_golden
 from infra.model_routes import ModelRef, RouteStore
@@ -77,7 +77,7 @@ def try_push(store: ObjectStore, release: Release, life_days: float, tell: Calla
 def _tried(what: str, push: Callable[[], ModelVersion | None], tell: Callable[[str], None]) -> None:
     try:
         model = push()
-    except (PymkError, OSError) as error:
+    except Exception as error:  # whatever a push dies of, the night goes on
         tell(f"warning: {what} could not be pushed as a model: {error}")
         return
     if model is not None:

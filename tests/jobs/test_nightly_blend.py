@@ -72,6 +72,19 @@ def test_it_is_pushed_once_and_goes_with_its_rankings(made: dict[str, Parent], t
     assert clean_nightly(store) == [f"{NAME}@{version}"]
 
 
+def test_a_blend_that_cannot_be_exported_is_told_and_the_night_goes_on(
+    made: dict[str, Parent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("gnn.blend.list_export.export_list", broken)
+    store = open_store(str(tmp_path / "store"), create=True)
+    told = list[str]()
+    try_push(store, release_of(store, made, "spacing"), 0, told.append)
+    assert told[1] == "warning: the blend could not be pushed as a model: no such operator"
+
+
 @pytest.mark.parametrize("blend", ["none", *sorted(BLENDS.keys() - EXPORTED)])
 def test_other_nights_push_none(blend: str, made: dict[str, Parent], tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"), create=True)
