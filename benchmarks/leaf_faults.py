@@ -13,13 +13,14 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from benchmarks.leaf_models import columns_of, push
-from benchmarks.leaf_process import CRASHER, BenchedLeaf, benched_leaves
+from benchmarks.leaf_process import CRASHER, BenchedLeaf
 from infra.errors import PymkError
 from infra.model_routes import ModelRef
 from infra.settings import load
 from infra.store import ObjectStore
 from lookup_api.deadline import Deadline
 from lookup_api.leaves.fleet import LeafFleet, open_leaf
+from tests.suites.leaf_processes import LeafProcess, leaves
 
 LEAVES, SHARD = 8, 2
 SHARE = 0.3
@@ -43,7 +44,7 @@ class Seen:
 def beside_a_crasher(store: ObjectStore, versions: int, trees: int, seconds: float) -> None:
     models = [push(store, f"fleet{at}", USED, trees, number=at) for at in range(versions)]
     crasher = push(store, "crasher", USED, trees, kind=CRASHER)
-    with benched_leaves(store, LEAVES, "leaves.memory_mib=4096") as processes:
+    with leaves(store, LEAVES, "leaves.memory_mib=4096", kind=BenchedLeaf) as processes:
         fleet = fleet_of(store, processes)
         columns = columns_of(ROWS)
         for model in models:
@@ -66,8 +67,9 @@ def beside_a_crasher(store: ObjectStore, versions: int, trees: int, seconds: flo
         fleet.close()
 
 
-def fleet_of(store: ObjectStore, processes: Sequence[BenchedLeaf]) -> LeafFleet:
-    flags = {"leaves.addresses": ",".join(one.address for one in processes), "leaves.shard_size": str(SHARD)}
+def fleet_of(store: ObjectStore, processes: Sequence[LeafProcess]) -> LeafFleet:
+    addresses = ",".join(one.address for one in processes)
+    flags = {"leaves.addresses": addresses, "leaves.shard_size": str(SHARD), "leaves.timeout_ms": "60000"}
     made = open_leaf(store.uri, load(None, flags, {})[0], CollectorRegistry())
     assert isinstance(made, LeafFleet)
     return made

@@ -5,13 +5,10 @@ python -m benchmarks.leaf_process leaf --store STORE --port PORT
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.model_spec import ModelSpec
-from infra.store import ObjectStore
 from jobs.cli import main
 from lookup_api.ranking.scorers import KINDS, Float32, Scorer
 from tests.suites.leaf_processes import LeafProcess
@@ -39,19 +36,6 @@ class BenchedLeaf(LeafProcess):
     def start(self) -> None:
         self._command = [one.replace("jobs.cli", "benchmarks.leaf_process") for one in self._command]
         super().start()
-
-
-@contextmanager
-def benched_leaves(store: ObjectStore, count: int, *settings: str) -> Iterator[list[BenchedLeaf]]:
-    """So many leaves of a store, ready."""
-    started = [BenchedLeaf(store.uri, *settings) for _ in range(count)]
-    try:
-        for leaf in started:
-            leaf.wait_until_ready()
-        yield started
-    finally:
-        for leaf in started:
-            leaf.kill()
 
 
 if __name__ == "__main__":

@@ -60,9 +60,11 @@ class LeafProcess:
 
 
 @contextmanager
-def leaves(store: ObjectStore, count: int = 1, *settings: str) -> Iterator[list[LeafProcess]]:
+def leaves(
+    store: ObjectStore, count: int = 1, *settings: str, kind: type[LeafProcess] = LeafProcess
+) -> Iterator[list[LeafProcess]]:
     """So many leaves of a store, ready."""
-    started = [LeafProcess(store.uri, *settings) for _ in range(count)]
+    started = [kind(store.uri, *settings) for _ in range(count)]
     try:
         for leaf in started:
             leaf.wait_until_ready()
