@@ -6,13 +6,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from infra.artifacts import DATA, Manifest, OpenArtifact, artifact_id, find_manifest, open_artifact, write_artifact
+from infra.artifacts import DATA, Manifest, OpenArtifact, find_manifest, open_artifact, write_artifact
 from infra.cost import CostMeter
-from infra.erasures import digest_of, erased_people
 from infra.errors import CorruptArtifact, InputError, NotFound, PymkError, UsageError
 from infra.file_lock import held, lock_of
 from infra.leases import FOUND, Lease, Maker, take, touch
@@ -20,8 +18,10 @@ from infra.releases import Release, ReleaseStore
 from infra.settings import Settings
 from infra.store import ObjectStore
 from infra.times import format_time
+from jobs.artifact_names import ArtifactNames
 from jobs.context import Parent, StageContext, StageResult
 from jobs.lineage import files_of, record_lineage, this_run
+from jobs.spark_holder import SparkHolder
 from jobs.stages import PUBLISH, STAGE_NAMES, STAGES, Stage, stage_named, stage_of
 from jobs.version import VERSION
 from jobs.work_folder import work_folder
@@ -29,41 +29,11 @@ from jobs.work_folder import work_folder
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.spark_cluster import SharedFiles
-
 log = logging.getLogger(__name__)
 
 
-class SparkHolder:
-    """The run's one Spark session, started when a stage first asks and stopped at the end."""
-
-    def __init__(self, settings: Settings, store: ObjectStore, lake: str) -> None:
-        self._settings, self._store, self._lake = settings, store, lake
-        self._session: SparkSession | None = None
-        self._shared: SharedFiles | None = None
-
-    def __call__(self) -> "SparkSession":
-        if self._session is None:
-            from jobs.spark import start_session
-            from jobs.spark_cluster import SharedFiles
-
-            self._session = start_session(self._settings)
-            self._shared = SharedFiles(self._store, self._lake)
-            self._shared.show(self._session)
-        return self._session
-
-    def stop(self) -> None:
-        if self._session is not None:
-            from jobs.spark import stop_session
-
-            stop_session(self._session)
-            self._session = None
-        if self._shared is not None:
-            self._shared.hide()
-
-
 @dataclass
-class Pipeline:
+class Pipeline(ArtifactNames):
     """One run: a lake, a store, an as-of and settings.
 
     graph_id: pins a graph built earlier from this lake. shared_spark: a session that outlives the run; without one
@@ -186,48 +156,6 @@ class Pipeline:
         record_lineage(self.store, release, self.maker, self._resolved)
         try_push(self.store, release, self.settings.ladder.features_life_days, self.progress)
         return release
-
-    def artifact_id(self, kind: str) -> str:
-        return self._identity(stage_of(kind), None)[1]
-
-    def _identity(self, stage: Stage, shard: int | None) -> tuple[str, str]:
-        """The kind and id of what the stage makes."""
-        if stage.kind == "graph" and self.graph_id:
-            return stage.kind, self.graph_id
-        kind = stage.kind if shard is None else f"{stage.kind}_shard"
-        settings = self._settings_of(stage) | ({"shard": shard} if shard is not None else {})
-        return kind, artifact_id(kind, self._parent_ids(stage), settings, self.as_of, VERSION)
-
-    def _parent_ids(self, stage: Stage) -> dict[str, str]:
-        if not stage.parents:
-            erased = {"erased": digest_of(self._erased)} if self._erased else {}
-            return {"lake": self._lake_fingerprint} | erased
-        return {kind: self.artifact_id(kind) for kind in stage.parents} | self._named_parents(stage)
-
-    def _named_parents(self, stage: Stage) -> dict[str, str]:
-        """The artifact that a setting names: input -> artifact id."""
-        named = self.settings.encoder.warm_start if stage.kind == "encoder" else ""
-        return {"warm_start": named} if named else {}
-
-    @cached_property
-    def _lake_fingerprint(self) -> str:
-        from infra.lake import lake_fingerprint
-
-        return lake_fingerprint(self.lake)
-
-    @cached_property
-    def _erased(self) -> dict[int, int]:
-        return erased_people(self.store)
-
-    def _settings_of(self, stage: Stage) -> dict[str, Any]:
-        return {name: self._resolved.section(name) for name in ("run", *stage.sections)}
-
-    @cached_property
-    def _resolved(self) -> Settings:
-        """The settings with what `auto` means on this machine: an id names one content."""
-        from jobs.hardware import resolved
-
-        return resolved(self.settings)
 
     def _finished(self, kind: str, wanted: str, mending: bool = False) -> Manifest | None:
         """The manifest of a finished artifact; None for a damaged one too. mending: such a one is removed."""
