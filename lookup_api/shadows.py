@@ -53,6 +53,8 @@ PATIENCE_S, MOMENT_S = 0.05, 0.001
 """For how long a shadow lets the requests that the worker has in hand go first, and how often it looks."""
 TIME_S = 10.0
 """That a model may take for a request, be it to be opened for it."""
+CALM_S = 2.0
+"""For which a worker that was busy is left alone."""
 LOOK_S = 1.0
 ENDING_S = 5.0
 """For which a worker that ends waits for its last file."""
@@ -105,6 +107,7 @@ class Shadows:
         self._waiting: deque[_Waiting] = deque()
         self._dropped: Counter[tuple[str, str, str]] = Counter()
         self._spent = self._ends = False
+        self._calm_s = 0.0
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -175,7 +178,11 @@ class Shadows:
         return FULL if len(self._waiting) >= self._settings.queue else None
 
     def _is_busy(self) -> bool:
-        return self.load is not None and self.load.share >= self._settings.drop_at and self.load.in_hand > 0
+        """Whether the worker is, or was a moment ago: too much comes in waves, as some of it is turned away."""
+        load, now = self.load, time.monotonic()
+        if load is not None and load.in_hand and load.share >= self._settings.drop_at:
+            self._calm_s = now + CALM_S
+        return now < self._calm_s
 
     def _drop(self, surface: str, shadows: Sequence[ModelRef], why: str) -> None:
         with self._lock:

@@ -187,6 +187,19 @@ def test_shadows_are_dropped_before_answers_get_worse(
     assert (counted(shadows, "answered"), counted(shadows, "busy")) == (scored, 1 - scored)
 
 
+def test_a_worker_that_was_busy_is_left_alone_for_a_moment(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("lookup_api.shadows.time.monotonic", lambda: now[0])
+    shadows = shadows_of(store, QuickLeaf())
+    shadows._start = lambda: None  # type: ignore[method-assign]
+    found = []
+    for share, later in ((0.1, 0.0), (0.9, 0.0), (0.1, 1.0), (0.1, 1.5)):
+        now[0] += later
+        shadows.load = Busy(share)
+        found.append(shadows._why_not(FULL))
+    assert found == [None, "busy", "busy", None]
+
+
 def test_what_waits_when_the_worker_gets_busy_is_dropped(store: ObjectStore) -> None:
     leaf = HeldLeaf()
     shadows = shadows_of(store, leaf)
