@@ -10,13 +10,20 @@ APT := $(shell command -v apt-get)
 # Of what pip says: large files and the last steps.
 TELLING := /(Downloading|Using cached) .*[0-9] [MG]B/ || /^(Building|Installing)/
 
-.PHONY: setup run test test-all bench check docs clean
+.PHONY: setup promtool run test test-all bench check docs clean
 
 setup: $(STAMP)
 	@command -v java >/dev/null || { $(if $(APT),echo "installing Java 17" && apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless,false) ; } \
 	  || { echo "Java 17 is missing: install a JRE (Debian: openjdk-17-jre-headless, macOS: brew install openjdk@17)" >&2; exit 1; }
 	@command -v redis-server >/dev/null || { $(if $(APT),echo "installing redis-server" && apt-get update -qq && apt-get install -y -qq redis-server,false) ; } \
 	  || echo "redis-server is missing, so tests of serving from Redis are skipped: install it (macOS: brew install redis)" >&2
+
+# Of Debian's package, whose installation would start a server, this one program.
+promtool: setup
+	@command -v promtool >/dev/null || [ -x $(BIN)/promtool ] || { $(if $(APT),echo "fetching promtool: 19 MB" && apt-get update -qq \
+	  && cd $(VENV) && apt-get download -qq -o APT::Sandbox::User=root prometheus \
+	  && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -C bin --strip-components=3 ./usr/bin/promtool && rm prometheus_*.deb,false) ; } \
+	  || echo "promtool is missing, so tests of alerts are skipped: install Prometheus (macOS: brew install prometheus)" >&2
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name one with PYTHON=" >&2; exit 1; }
@@ -34,10 +41,10 @@ $(STAMP): pyproject.toml constraints.txt
 run: setup
 	$(BIN)/python -m jobs.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: setup check
+test: setup promtool check
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: setup check
+test-all: setup promtool check
 	$(BIN)/python -m pytest
 
 bench: setup

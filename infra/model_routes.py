@@ -25,6 +25,8 @@ HISTORY = 20
 """Earlier routes of a surface that are remembered, and canaries that were stopped."""
 RELEASE = "release"
 """In place of a model: the ranker of the release that is served, whichever it is."""
+NIGHTLY = "nightly"
+"""The model that every night pushes its ranker as a version of, named as the artifact."""
 STABLE, CANARY, SHADOW = "stable", "canary", "shadow"
 VARIANTS = (STABLE, CANARY)
 LOOKUP = "recommendations"

@@ -20,6 +20,7 @@ import orjson
 from infra.artifacts import MANIFEST, check_name, is_name
 from infra.errors import Conflict, CorruptArtifact, NotFound, PymkError, UsageError
 from infra.model_golden import FILE as GOLDEN
+from infra.model_reference import FILE as REFERENCE
 from infra.model_spec import FILE as SPEC
 from infra.model_spec import WEIGHTS, ModelSpec, check_model_name, parse_spec, read_spec
 from infra.store import ObjectStore
@@ -140,6 +141,18 @@ class Registry:
             FolderStore(copies_of(self.store.uri)).put(f"{model.prefix}/{MANIFEST}", model.to_json())
         return folder
 
+    def read(self, model: ModelVersion, path: str) -> bytes | None:
+        """One file of a version, verified; None where it has none of that name. Raises CorruptArtifact, StoreError."""
+        entry = next((one for one in model.files if one.path == path), None)
+        if entry is None:
+            return None
+        key = f"{model.prefix}/{model.folder}/{path}"
+        data = self.store.get(key).data
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            fix = f"Push {model.name} again under another version, and route that."
+            raise CorruptArtifact(f"{self.store.uri}/{key}: is not what its manifest says", fix)
+        return data
+
     def names(self) -> list[str]:
         return [name for name in self.store.folders(f"{FOLDER}/") if is_name(name)]
 
@@ -215,5 +228,5 @@ def _refuse_strangers(folder: Path) -> None:
             raise UsageError(
                 f"{path}: may hold code that runs when it is opened", "Save weights as ONNX, JSON, text or safetensors."
             )
-        if name not in (SPEC, CARD, GOLDEN, WEIGHTS) and not name.startswith(f"{WEIGHTS}/"):
+        if name not in (SPEC, CARD, GOLDEN, REFERENCE, WEIGHTS) and not name.startswith(f"{WEIGHTS}/"):
             raise UsageError(f"{path}: is no part of a model", f"Put what its kind reads into {WEIGHTS}/.")

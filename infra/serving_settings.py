@@ -1,4 +1,4 @@
-"""Settings of serving: the tables it reads, rules for a list, the lookup API, its ladder of answers and its events."""
+"""Settings of serving: the tables it reads, rules for a list, the lookup API, its ladder of answers, events, models."""
 
 from typing import Literal
 
@@ -200,4 +200,34 @@ class ShadowSettings(Section):
     )
     keep_days: int = Field(
         14, ge=1, le=3650, description="Days for which `pymk release clean` leaves what shadows scored."
+    )
+
+
+class ModelSettings(Section):
+    canary_window_s: float = Field(
+        10, gt=0, le=86_400, description="Seconds after which what a canary does is counted anew."
+    )
+    canary_requests: int = Field(
+        20, ge=1, le=4096, description="Requests of a window before a canary's time and scores are judged."
+    )
+    canary_failures: int = Field(
+        3, ge=1, le=1_000_000, description="Failed requests of a window from which a canary may be taken off."
+    )
+    canary_failed_share: float = Field(
+        0.05, ge=0, le=1, description="Share of its requests above which that many failures take it off."
+    )
+    canary_p95_ms: float = Field(
+        50, gt=0, le=600_000, description="95th percentile of a canary's time to score above which it is taken off."
+    )
+    canary_drift: float = Field(
+        2.0,
+        gt=0,
+        le=1000,
+        description="Stability index of a canary's scores beside its golden batch above which it is taken off.",
+    )
+    drift_every: int = Field(
+        10, ge=0, le=1_000_000, description="One in so many requests to a model is counted for drift; 0 for none."
+    )
+    drift_window: int = Field(
+        1000, ge=100, le=1_000_000, description="Counted requests that drift is told of, half of them or more."
     )

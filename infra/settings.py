@@ -35,6 +35,7 @@ from infra.serving_settings import (
     EventSettings,
     LadderSettings,
     LeafSettings,
+    ModelSettings,
     RulesSettings,
     ServingSettings,
     ShadowSettings,
@@ -56,6 +57,7 @@ __all__ = [
     "IndexSettings",
     "LadderSettings",
     "LeafSettings",
+    "ModelSettings",
     "NewcomerSettings",
     "RankSettings",
     "RankerSettings",
@@ -99,6 +101,7 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     ladder: LadderSettings = LadderSettings()
     leaves: LeafSettings = LeafSettings()
+    models: ModelSettings = ModelSettings()
     shadows: ShadowSettings = ShadowSettings()
     events: EventSettings = EventSettings()
     store: StoreSettings = StoreSettings()

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from infra.artifacts import OpenArtifact, find_manifest, open_artifact
 from infra.audit import who
 from infra.errors import CorruptArtifact, NotFound
-from infra.graph import open_array
+from infra.graph import ViewName, open_array
 from infra.model_golden import Golden, write_golden
-from infra.model_routes import ModelRef, RouteStore
+from infra.model_reference import write_reference
+from infra.model_routes import NIGHTLY, ModelRef, RouteStore
 from infra.model_spec import WEIGHTS, InputSpec, ModelSpec, Resources
 from infra.models import CARD, ModelVersion, Registry
 from infra.releases import Release
@@ -31,9 +32,11 @@ from lookup_api.ranking.scoring import RankingModel
 
 log = logging.getLogger(__name__)
 
-NAME = "nightly"
+NAME = NIGHTLY
 RANKER, FEATURE_TABLE = "ranker", "features"
 GOLDEN_ROWS = 256
+REFERENCE_ROWS, REFERENCE_BLOCKS = 16_384, 4
+"""Pairs of the past view that serving is held against, at most, and blocks of users that they are of."""
 DAY_S = 86_400
 LOADED = 3
 """Times its files that a ranker takes in memory, at most; and what a small one does, in bytes."""
@@ -59,9 +62,11 @@ def push_nightly(store: ObjectStore, release: Release, life_days: float) -> Mode
         spec = spec_of(version, ranker, life_days)
         (folder / "model.toml").write_text(spec.to_toml())
         (folder / CARD).write_text(card_of(release, ranker))
-        rows = golden_rows(store, release.artifacts[FEATURE_TABLE].artifact_id)
-        columns = dict(zip(FEATURES, rows.T, strict=True))
-        write_golden(folder, spec, Golden(columns, RankingModel.open(ranker.path).score(rows)))
+        model, features = RankingModel.open(ranker.path), release.artifacts[FEATURE_TABLE].artifact_id
+        rows, learnt = golden_rows(store, features), learnt_rows(store, features)
+        write_golden(folder, spec, Golden(_columns(rows), model.score(rows)))
+        if len(learnt):
+            write_reference(folder, spec, _columns(learnt), model.score(learnt))
         return registry.push(folder, check_model, datetime.now(UTC).replace(microsecond=0), who())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -149,17 +154,41 @@ def golden_rows(store: ObjectStore, features: str) -> Float32:
     """Rows of the ranker's input, float32 [n, F], spread over the first block of pairs of the now view that has any;
     one row of zeros where there are none."""
     users = open_array(_file_of(store, features, "now/user_features.npy"))
-    manifest = find_manifest(store, FEATURE_TABLE, features)
-    parts = [entry.path for entry in manifest.files if entry.path.startswith("now/part-")] if manifest else []
-    for part in sorted(parts):
-        path = _file_of(store, features, part)
-        if not pq.read_metadata(path).num_rows:
-            continue
-        pairs = Pairs.read(path)
-        some = pairs.take(np.unique(np.linspace(0, len(pairs) - 1, GOLDEN_ROWS).astype(np.int64)))
-        return assemble(some.features, users[some.user], users[some.candidate])
+    for part in _parts(store, features, "now"):
+        if len(rows := _spread(_file_of(store, features, part), users, GOLDEN_ROWS)):
+            return rows
     none = np.zeros((1, len(USER_FEATURES)), np.float32)
     return assemble(np.zeros((1, len(PAIR_FEATURES)), np.float16), none, none)
+
+
+def learnt_rows(store: ObjectStore, features: str) -> Float32:
+    """Rows of the ranker's input, float32 [n, F], spread over pairs of the past view, which it learnt on; none where
+    there are none."""
+    parts = _parts(store, features, "past")
+    some = np.unique(np.linspace(0, len(parts) - 1, REFERENCE_BLOCKS).astype(np.int64)) if parts else ()
+    if not len(some):
+        return np.zeros((0, len(FEATURES)), np.float32)
+    users, most = open_array(_file_of(store, features, "past/user_features.npy")), REFERENCE_ROWS // len(some)
+    return np.concatenate([_spread(_file_of(store, features, parts[at]), users, most) for at in some])
+
+
+def _spread(part: Path, users: Float32, most: int) -> Float32:
+    """Rows of the ranker's input, float32 [n, F], of pairs spread evenly over a part. users float32 [N, U]."""
+    if not pq.read_metadata(part).num_rows:
+        return np.zeros((0, len(FEATURES)), np.float32)
+    pairs = Pairs.read(part)
+    some = pairs.take(np.unique(np.linspace(0, len(pairs) - 1, most).astype(np.int64)))
+    return assemble(some.features, users[some.user], users[some.candidate])
+
+
+def _columns(rows: Float32) -> dict[str, Float32]:
+    return dict(zip(FEATURES, rows.T, strict=True))
+
+
+def _parts(store: ObjectStore, features: str, view: ViewName) -> list[str]:
+    manifest = find_manifest(store, FEATURE_TABLE, features)
+    files = manifest.files if manifest else ()
+    return sorted(entry.path for entry in files if entry.path.startswith(f"{view}/part-"))
 
 
 def _file_of(store: ObjectStore, features: str, path: str) -> Path:

@@ -47,7 +47,7 @@ LOOPBACK = "127.0.0.1"
 HEADERS_WITHIN_MS = 10_000
 """Time a caller has to send its headers: connections that send nothing must not pile up."""
 
-SECTIONS = ("api", "ladder", "leaves", "shadows", "events", "rules", "store", "graph")
+SECTIONS = ("api", "ladder", "leaves", "models", "shadows", "events", "rules", "store", "graph")
 """Of the settings: what workers read, of the last when a dismissal expires."""
 
 

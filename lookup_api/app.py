@@ -23,6 +23,7 @@ from lookup_api.lean_flask import LeanFlask
 from lookup_api.load import Load
 from lookup_api.lookup import Lookup
 from lookup_api.metrics import Metrics
+from lookup_api.model_routes import ModelRoutes
 from lookup_api.parameters import MAX_LIMIT
 from lookup_api.ranking.pages import shown
 from lookup_api.ranking.rules import pick
@@ -31,6 +32,8 @@ from lookup_api.release_list import ReleaseList
 from lookup_api.release_source import source_of
 from lookup_api.release_watch import ReleaseWatch
 from lookup_api.request_ids import RequestIds
+from lookup_api.root.drift import Drift
+from lookup_api.root.references import References
 from lookup_api.routes import Limits, Routes
 from lookup_api.score_routes import ScoreRoutes
 from lookup_api.scores import Scoring
@@ -77,6 +80,8 @@ class Parts:
         assert self.shadows is not None
         self.shadows.load, self.shadows.is_ending = self.load, is_draining
         self.scoring = Scoring(self.lookup.root, self.lookup.counts, settings.ladder, api.retry_after_s, self.shadows)
+        assert self.lookup.asked is not None
+        self.drift = Drift(settings.models, self.lookup.asked, References(store_uri, self.watch.hold))
         self.later = self._later(facts_at, settings) if api.score_queue else None
         self.settings = settings
         self.store_uri = store_uri
@@ -98,6 +103,7 @@ class Parts:
         if self.lookup.models:
             self.lookup.models.follow_lists(self.watch.hold)
             self.lookup.models.start()
+        self.drift.start()
         self.erasures.start()
         if self.later:
             self.later.start()
@@ -110,6 +116,7 @@ class Parts:
         self.watch.stop()
         if self.lookup.models:
             self.lookup.models.stop()
+        self.drift.stop()
         self.spare.stop()
         self.keys.stop()
         if self.shared_rates:
@@ -160,6 +167,11 @@ class Parts:
             api.retry_after_s,
         )
 
+    def model_routes(self) -> ModelRoutes:
+        settings = self.settings
+        deadline_s, retry_after_s = settings.ladder.deadline_ms / 1e3, settings.api.retry_after_s
+        return ModelRoutes(self.scoring.root.catalog, self.metrics, self.request_ids, deadline_s, retry_after_s)
+
     def door(self, app: LeanFlask) -> Door:
         api = self.settings.api
         return Door(
@@ -197,6 +209,7 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     problems.register(app, parts.metrics.failed, parts.request_ids, known.api.retry_after_s)
     parts.routes().register(app)
     parts.score_routes().register(app)
+    parts.model_routes().register(app)
     pages.register(app, known.events.batch, known.api.score_candidates, parts.request_ids)
     app.extensions |= {"pymk": parts, "release_watch": parts.watch}
     parts.start()

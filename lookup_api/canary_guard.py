@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infra.settings import ModelSettings
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.stability import stability_index
 
@@ -17,7 +18,8 @@ MOST_TIMES = 4096
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a canary must keep to. window_s: after which counts begin anew, but not before `requests` of them.
+    """What a canary must keep to (settings models.canary_*). window_s: after which counts begin anew, but not before
+    `requests` of them.
 
     failed: share of requests that may fail, where `failures` did. p95_ms: of scoring a request's rows. drift: stability
     index of its scores beside those of its golden batch; a shift of one standard deviation is about 1.
@@ -30,6 +32,20 @@ class Bounds:
     p95_ms: float = 50.0
     drift: float = 2.0
 
+    @classmethod
+    def of(cls, settings: ModelSettings) -> "Bounds":
+        return cls(
+            settings.canary_window_s,
+            settings.canary_requests,
+            settings.canary_failures,
+            settings.canary_failed_share,
+            settings.canary_p95_ms,
+            settings.canary_drift,
+        )
+
+
+USUAL = Bounds()
+
 
 class Guard:
     """Counts what a model does, from any thread, in one window after the other."""
@@ -37,7 +53,7 @@ class Guard:
     def __init__(
         self,
         golden: Float32,
-        bounds: Bounds = Bounds(),
+        bounds: Bounds = USUAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """golden float32 [n]: scores that are as usual."""

@@ -11,7 +11,8 @@ Json = dict[str, Any]
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><link rel="stylesheet" href="/assets/page.css"><link rel="icon" href="/assets/icon.svg"></head>
-<body><header><h1>{title}</h1><nav aria-label="Pages"><a href="/">Explorer</a> <a href="/releases">Releases</a>
+<body><header><h1>{title}</h1><nav aria-label="Pages"><a href="/">Explorer</a> <a href="/models">Models</a>
+<a href="/releases">Releases</a>
 <a href="/docs" aria-current="page">API</a></nav></header><main>
 <p>{description}</p><p><a href="/openapi.json">The same as OpenAPI 3.1</a>, version {version}.</p>
 """

@@ -62,6 +62,12 @@ class LiveParts:
         return RANKER in self._release.artifacts and self._settings.live_candidates > 0
 
     @property
+    def ranker_id(self) -> str | None:
+        """Of the release's ranker artifact, open or not."""
+        entry = self._release.artifacts.get(RANKER)
+        return entry.artifact_id if entry else None
+
+    @property
     def has_index(self) -> bool:
         """Whether the release has one, open or not."""
         return INDEX in self._release.artifacts

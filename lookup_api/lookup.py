@@ -11,6 +11,7 @@ from infra.settings import Settings
 from infra.shared_cache import SharedCache
 from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker
+from lookup_api.canary_guard import Bounds
 from lookup_api.deadline import Deadline
 from lookup_api.explain import add_explanations
 from lookup_api.ladder import NO_CACHE, NOBODY, NOTHING, Ask, Facts, Ladder, NoFacts, Offer, Outcome, Query, RankedBy
@@ -74,6 +75,7 @@ class Lookup:
     models: RoutedModels | None = None
     root: Root | None = None
     shadows: Shadows | None = None
+    asked: RootMetrics | None = None
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics, store_uri: str = "") -> "Lookup":
@@ -91,7 +93,8 @@ class Lookup:
         asked = RootMetrics(metrics.registry)
         root = open_root(store_uri, settings, asked, metrics.registry) if store_uri else None
         opened = on_leaves(root, settings) if root and settings.leaves.addresses else in_process
-        models = RoutedModels(store_uri, settings.api.poll_s, counts, breaker, opened=opened) if root else None
+        every_s, bounds = settings.api.poll_s, Bounds.of(settings.models)
+        models = RoutedModels(store_uri, every_s, counts, breaker, opened=opened, bounds=bounds) if root else None
         shadows = open_shadows(store_uri, settings, root, ShadowMetrics(metrics.registry)) if root else None
         unseen = LookupShadows(shadows, models) if shadows and models else no_shadows
         chosen = models.chosen if models else nobody_chosen
@@ -107,7 +110,7 @@ class Lookup:
         breakers = (*(rung.breaker for rung in rungs), caches.l2_breaker)
         counts.watch(breakers)
         answers: BoundedCache[Answered] = BoundedCache(l1_bytes * 3 // 4, own.l1_life_s)
-        return cls(ladder, metrics, counts, answers, last_good, caches, breakers, models, root, shadows)
+        return cls(ladder, metrics, counts, answers, last_good, caches, breakers, models, root, shadows, asked)
 
     def answer(
         self, query: Query, release: ServedRelease, facts: Facts | None, deadline: Deadline, level: int = FULL

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     generate_latest,
     multiprocess,
 )
@@ -62,6 +64,10 @@ class Metrics:
             "pymk_release_age_seconds", "Now minus the as-of of the release that is served.",
             multiprocess_mode="livemostrecent", registry=own,  # of the worker that is asked: the others' is of old
         )  # fmt: skip
+        self.nightly_age = Gauge(
+            "pymk_nightly_age_seconds", "Now minus the as-of of the night that the served release is of.",
+            multiprocess_mode="livemostrecent", registry=own,
+        )  # fmt: skip
         self.tables_locked = Gauge(
             "pymk_tables_locked_bytes", "Of the served release's files, those locked in memory (api.lock_tables).",
             multiprocess_mode="livemin", registry=own,
@@ -69,7 +75,7 @@ class Metrics:
         self._answered = {
             source: (self.requests.labels(source, "200"), self.seconds.labels(source)) for source in SOURCES
         }
-        self._as_of_s: float | None = None
+        self._as_of_s: tuple[float, float] | None = None
 
     def answered(self, source: str, seconds: float) -> None:
         """Counts one 200."""
@@ -88,24 +94,33 @@ class Metrics:
         """Counts one request that was answered with a problem."""
         self.requests.labels(NO_LIST, str(status)).inc()
 
-    def serving(self, release_id: str, as_of_s: float, before: str | None) -> None:
-        """Notes a swap from the release `before`. as_of_s: seconds since 1970."""
+    def serving(self, release_id: str, as_of_s: float, before: str | None, night_s: float | None = None) -> None:
+        """Notes a swap from the release `before`. as_of_s: seconds since 1970; night_s: of the night of a delta."""
         self.swaps.inc()
         if before is not None and before != release_id:
             self.release.labels(before).set(0)
         self.release.labels(release_id).set(1)
-        self._as_of_s = as_of_s
+        self._as_of_s = (as_of_s, as_of_s if night_s is None else night_s)
 
     def exposition(self) -> bytes:
         """All metrics as text. With several workers it is the sum over all of them."""
+        return generate_latest(self._whole())
+
+    def collected(self) -> Iterable[Metric]:
+        """The same as values."""
+        return self._whole().collect()
+
+    def _whole(self) -> CollectorRegistry:
         if self._as_of_s is not None:
-            self.release_age.set(time.time() - self._as_of_s)
+            now = time.time()
+            self.release_age.set(now - self._as_of_s[0])
+            self.nightly_age.set(now - self._as_of_s[1])
         if FOLDER_VARIABLE not in os.environ:
-            return generate_latest(self.registry)
+            return self.registry
         forget_dead_workers(Path(os.environ[FOLDER_VARIABLE]))
         together = CollectorRegistry()
         multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        return together
 
 
 def forget_dead_workers(folder: Path) -> None:

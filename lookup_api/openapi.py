@@ -4,6 +4,7 @@ from infra.events import EVENT_TYPES, MAX_POSITION
 from infra.keys import ADMIN, EVENTS, READ
 from infra.model_routes import VARIANTS
 from lookup_api.metrics import SOURCES
+from lookup_api.openapi_models import model_paths, model_schemas
 from lookup_api.openapi_parts import (
     COUNT,
     NAME_OR_NULL,
@@ -44,7 +45,7 @@ def int64_pattern() -> str:
 
 def document(version: str, most_events: int, most_candidates: int = 1000) -> Json:
     """most_events, most_candidates: in one request, of events and of scores."""
-    found = _paths(most_events) | score_paths(most_candidates)
+    found = _paths(most_events) | score_paths(most_candidates) | model_paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -57,7 +58,7 @@ def document(version: str, most_events: int, most_candidates: int = 1000) -> Jso
         "servers": [{"url": "/"}],
         "paths": {path: _only(methods) for path, methods in found.items()},
         "components": {
-            "schemas": _schemas() | score_schemas(),
+            "schemas": _schemas() | score_schemas() | model_schemas(),
             "responses": {name: problem(says, headers) for name, (says, headers) in PROBLEMS.items()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "A key made by `pymk key create`."},

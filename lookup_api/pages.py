@@ -22,9 +22,11 @@ TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=u
          ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}  # fmt: skip
 FILES = {
     "/": "explorer.html",
+    "/models": "models.html",
     "/releases": "releases.html",
     "/assets/explorer.js": "explorer.js",
     "/assets/graph.js": "graph.js",
+    "/assets/models.js": "models.js",
     "/assets/releases.js": "releases.js",
     "/assets/door.js": "door.js",
     "/assets/page.css": "page.css",

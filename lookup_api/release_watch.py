@@ -173,7 +173,8 @@ class ReleaseWatch:
                 return False
             before, self._served = self._served, opened
         if opened is not None:
-            self._metrics.serving(opened.release_id, opened.as_of_s, before.release_id if before else None)
+            was = before.release_id if before else None
+            self._metrics.serving(opened.release_id, opened.as_of_s, was, opened.night_s)
             log.info("serving release %s as of %s", opened.release_id, opened.as_of)
         if before is not None:
             before.give_back()

@@ -28,7 +28,7 @@ from infra.store_folder import FolderStore
 from infra.stored_files import copies_of
 from infra.times import format_time
 from lookup_api.breaker import Breaker
-from lookup_api.canary_guard import Guard
+from lookup_api.canary_guard import USUAL, Bounds, Guard
 from lookup_api.ladder import RankedBy
 from lookup_api.ladder_metrics import FAILED, LadderMetrics
 from lookup_api.leaves.protocol import LeafAway, LeafLost, ModelLoading
@@ -140,8 +140,10 @@ class RoutedModels:
         surface: str = LOOKUP,
         clock: Callable[[], float] = time.monotonic,
         opened: Opened = in_process,
+        bounds: Bounds = USUAL,
     ) -> None:
-        """breaker: makes one, by name. opened: has a model of the registry rank, here or elsewhere."""
+        """breaker: makes one, by name. opened: has a model of the registry rank, here or elsewhere. bounds: of
+        canaries."""
         self._store_uri = store_uri
         self._poll_s = poll_s
         self._counts = counts
@@ -150,6 +152,7 @@ class RoutedModels:
         self._clock = clock
         self._opened = opened
         self._marks = Marks(marks_of(store_uri))
+        self._bounds = bounds
         self._store: ObjectStore | None = None
         self._seen: tuple[bool, str | None] = (False, None)
         self._models: dict[ModelRef, tuple[Guarded, Breaker]] = {}
@@ -301,7 +304,8 @@ class RoutedModels:
             with mark:
                 ranks = self._opened(ref, model.spec, folder)
                 ranks.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
-            opened = Guarded(ranks, Guard(read_golden(folder, model.spec).scores), mark)
+            guard = Guard(read_golden(folder, model.spec).scores, self._bounds)
+            opened = Guarded(ranks, guard, mark)
         except Exception as error:  # whatever a model dies of, others rank
             wait = min(LONGEST_WAIT_S, self._poll_s * 2 ** min(failures, 10))
             self._failed[ref] = (failures + 1, self._clock() + wait)

@@ -25,7 +25,8 @@ SERVING = "serving_tables"
 
 
 class ServedRelease:
-    """Immutable but for its count of users. as_of_s: seconds since 1970. popular: the popular list, decoded once.
+    """Immutable but for its count of users. as_of_s: seconds since 1970; night_s: of the night that it is, or is on.
+    popular: the popular list, decoded once.
 
     group_rules: the cap of each company and school, a byte a group. live: what ranks live, where the release has it.
     departed: who left since the night that a delta is built on, whom other people's rows may still name. files: of this
@@ -35,7 +36,7 @@ class ServedRelease:
     def __init__(self, release_id: str, as_of: str, tables: KeyValueReader, live: LiveParts | None = None) -> None:
         self.release_id = release_id
         self.as_of = as_of
-        self.as_of_s = datetime.fromisoformat(as_of).timestamp()
+        self.as_of_s = self.night_s = datetime.fromisoformat(as_of).timestamp()
         self.tables = tables
         self.head = ServingHead.from_json(tables.get(META, HEAD_KEY))
         self.popular = _popular(tables)
@@ -70,10 +71,12 @@ class ServedRelease:
     def of(cls, release: Release, tables: KeyValueReader, ladder: LadderSettings | None = None) -> "ServedRelease":
         """A release whose tables are open, which it closes; what ranks live is opened by `mend`."""
         try:
-            return cls(release.release_id, release.as_of, tables, LiveParts(release, ladder) if ladder else None)
+            opened = cls(release.release_id, release.as_of, tables, LiveParts(release, ladder) if ladder else None)
         except BaseException:
             tables.close()
             raise
+        opened.night_s = datetime.fromisoformat(release.base_as_of or release.as_of).timestamp()
+        return opened
 
     @property
     def ranks_live(self) -> bool:

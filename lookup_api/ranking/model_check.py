@@ -9,6 +9,7 @@ import numpy as np
 
 from infra.errors import GateRefused, UsageError
 from infra.model_golden import Golden, read_golden
+from infra.model_reference import read_reference
 from infra.model_spec import WEIGHTS, ModelSpec
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.scorers import KINDS, Float32, Scorer, open_scorer
@@ -22,8 +23,9 @@ and what lists are made diverse by."""
 def check_model(folder: Path, spec: ModelSpec, columns: Collection[str] = FEATURES) -> dict[str, Any]:
     """Rows of the golden batch and the largest difference from its scores, as a share of the largest score.
 
-    columns: of the feature tables. Raises UsageError for what model.toml should say otherwise, CorruptArtifact for
-    weights that do not open, and GateRefused for scores that are not those of the golden batch.
+    columns: of the feature tables. Raises UsageError for what model.toml should say otherwise and for a reference that
+    is none, CorruptArtifact for weights that do not open, and GateRefused for scores that are not those of the golden
+    batch.
     """
     if spec.kind not in KINDS:
         raise UsageError(f"kind: {spec.kind!r}: no such kind of model ({folder})", f"Kinds: {', '.join(KINDS)}.")
@@ -32,7 +34,7 @@ def check_model(folder: Path, spec: ModelSpec, columns: Collection[str] = FEATUR
     if size > spec.resources.memory_bytes:
         what = f"resources.memory_bytes: {spec.resources.memory_bytes:,} is less than the {size:,} bytes of its weights"
         raise UsageError(f"{what} ({folder})", "Say what the model takes once it is loaded.")
-    golden = read_golden(folder, spec)
+    golden, _ = read_golden(folder, spec), read_reference(folder, spec)
     scorer = open_scorer(folder, spec)
     difference = _difference(scorer.score(golden.columns), golden.scores, spec)
     if spec.unit == "row":

@@ -1,5 +1,6 @@
 """Models as the root asks them: the ranker of the release, a routed one of this process, one on a leaf."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from lookup_api.deadline import Deadline
 from lookup_api.leaves.protocol import Leaf
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.model_check import ATTRIBUTES, EMBEDDING, refuse_unknown
-from lookup_api.ranking.scorers import Float32
+from lookup_api.ranking.scorers import Array, Float32
 from lookup_api.ranking.scoring import RanksPairs
 from lookup_api.root.gathered import Defaulted, Gathered
 from lookup_api.root.listed import Listed
@@ -30,6 +31,10 @@ class ScoresGathered(Protocol):
         """Scores float32 [n] and what took defaults. Raises whatever a model may die of."""
         ...
 
+    def given(self, gathered: Gathered) -> Mapping[str, Array]:
+        """What it scores, by name of the input, [n] each."""
+        ...
+
 
 @dataclass(frozen=True)
 class OwnRanker:
@@ -43,6 +48,9 @@ class OwnRanker:
             raise StoreError("the ranking model of the release could not be opened yet")
         return self.ranker.score(gathered.matrix), NOTHING_DEFAULTED
 
+    def given(self, gathered: Gathered) -> Mapping[str, Array]:
+        return dict(zip(FEATURES, gathered.matrix.T, strict=True))
+
 
 @dataclass(frozen=True)
 class OfMatrix:
@@ -55,6 +63,11 @@ class OfMatrix:
     def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
         matrix, defaulted = (gathered.matrix, NOTHING_DEFAULTED) if self.spec is None else gathered.matrix_of(self.spec)
         return self.ranker.score(matrix), defaulted
+
+    def given(self, gathered: Gathered) -> Mapping[str, Array]:
+        matrix = gathered.matrix if self.spec is None else gathered.matrix_of(self.spec)[0]
+        named = FEATURES if self.spec is None else self.spec.columns
+        return {name: column for name, column in zip(FEATURES, matrix.T, strict=True) if name in named}
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,9 @@ class OnLeaf:
     def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
         columns, defaulted = gathered.columns_of(self.spec)
         return self.leaf.score(self.ref, columns, deadline), defaulted
+
+    def given(self, gathered: Gathered) -> Mapping[str, Array]:
+        return _whole(gathered.columns_of(self.spec)[0], self.spec, len(gathered))
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,10 @@ class ListOnLeaf:
         columns, defaulted = Listed(gathered, self.scores, self.prices).columns_of(self.spec)
         return self.leaf.score(self.ref, columns, deadline), defaulted
 
+    def given(self, gathered: Gathered) -> Mapping[str, Array]:
+        columns, _ = Listed(gathered, self.scores, self.prices).columns_of(self.spec)
+        return _whole(columns, self.spec, len(gathered))
+
 
 def refuse_unreadable(spec: ModelSpec) -> None:
     """Raises UsageError for inputs that the root does not have, or not as so many columns."""
@@ -100,3 +120,8 @@ def refuse_unreadable(spec: ModelSpec) -> None:
     for one in spec.inputs:
         if one.width > 1 and one.name not in WIDE:
             raise UsageError(f"{spec.name}: takes {one.name} as {one.width} columns, which is one", "Take it as one.")
+
+
+def _whole(columns: Mapping[str, Array], spec: ModelSpec, rows: int) -> dict[str, Array]:
+    """All columns of a model, those of defaults alone among them."""
+    return {one.name: columns[one.name] if one.name in columns else one.defaults(rows) for one in spec.inputs}

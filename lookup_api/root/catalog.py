@@ -83,6 +83,10 @@ class Catalog:
         found = self._specs.get(ref)
         return found or self._reads.read(f"the model {ref}", lambda: self._read_spec(ref), deadline)
 
+    def routes(self, deadline: Deadline) -> Routes:
+        """Of all surfaces. Raises StoreError, CorruptArtifact and TooLate as `named` does."""
+        return self._routes or self._reads.read("the routes of models", self._first_routes, deadline)
+
     def stop(self) -> None:
         """Without waiting for a store that hangs."""
         self._stop.set()
@@ -115,7 +119,7 @@ class Catalog:
         """Of a surface; None for what is none."""
         if asked == RELEASE or "@" in asked:
             return None
-        routes = self._routes or self._reads.read("the routes of models", self._first_routes, deadline)
+        routes = self.routes(deadline)
         return routes.of(asked).route if asked == LOOKUP or asked in routes.surfaces else None
 
     def _ref(self, asked: str, deadline: Deadline) -> ModelRef | None:

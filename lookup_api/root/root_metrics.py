@@ -1,11 +1,14 @@
-"""Metrics of models, by name and version: requests, time, what became of them, and how many values took defaults."""
+"""Metrics of models, by name and version: requests, time, what became of them, defaults, and drift."""
 
+from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lookup_api.metrics import SECONDS
-from lookup_api.root.gathered import Defaulted
+from lookup_api.ranking.scorers import Float32
+from lookup_api.root.asked_models import ScoresGathered
+from lookup_api.root.gathered import Defaulted, Gathered
 
 ANSWERED, FAILED, LATE, UNKNOWN = "answered", "failed", "late", "unknown"
 """What becomes of asking a model. unknown: there is none of that name."""
@@ -14,7 +17,8 @@ NO_MODEL = "none"
 
 
 class RootMetrics:
-    """Children are looked up once: a name of a model comes again and again."""
+    """Children are looked up once: a name of a model comes again and again. saw: told of every request that was scored,
+    where somebody wants to know (lookup_api.root.drift)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -27,6 +31,18 @@ class RootMetrics:
         self.defaulted = Counter(
             "pymk_model_defaulted", "Of them, those that took the model's default.", ["model", "why"], registry=registry
         )
+        self.drift_requests = Counter(
+            "pymk_model_drift_requests", "Requests that were counted for drift.", ["model"], registry=registry
+        )
+        self.score_drift = Gauge(
+            "pymk_model_score_psi", "Stability index of a model's scores beside those where it learnt.",
+            ["model"], multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self.input_drift = Gauge(
+            "pymk_model_input_psi", "Stability index of what a model is given beside where it learnt.",
+            ["model", "input"], multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self.saw: Callable[[ScoresGathered, Gathered, Float32], None] | None = None
         self._of: dict[str, tuple[Any, Any, Any]] = {}
 
     def answered(self, model: str, seconds: float, defaulted: Defaulted) -> None:

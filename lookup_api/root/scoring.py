@@ -154,6 +154,8 @@ def scored(
         counts.failed(model.name, outcome_of(error))
         raise ModelFailed(f"{model.name}: {error}") from error
     counts.answered(model.name, time.perf_counter() - start, defaulted)
+    if counts.saw is not None:
+        counts.saw(model, gathered, scores)
     return scores, defaulted
 
 

@@ -164,7 +164,7 @@ def test_a_form_refuses_what_is_no_such_value(found: Any, field: str, good: list
 
 def test_a_form_changes_what_a_release_holds_but_not_where_things_are_or_run(found: Any) -> None:
     pattern = found["dags"]["pymk_nightly"]["params"]["settings"]["items"]["pattern"]
-    places = {"spark", "api", "events", "ladder", "leaves", "shadows", "store"}
+    places = {"spark", "api", "events", "ladder", "leaves", "models", "shadows", "store"}
     for section in Settings.model_fields:
         assert bool(re.search(pattern, f"{section}.key=1")) == (section not in places), section
     assert not re.search(pattern, "--lake=/etc")

@@ -47,6 +47,16 @@ def test_what_was_pushed_is_read_back_whole(store: ObjectStore, tmp_path: Path) 
     assert model.size_bytes == sum(path.stat().st_size for path in (tmp_path / "a").rglob("*") if path.is_file())
 
 
+def test_one_file_is_read_and_verified(store: ObjectStore, tmp_path: Path) -> None:
+    model = push(store, any_folder(tmp_path / "a"))
+    registry = Registry(store)
+    assert registry.read(model, "card.md") == (tmp_path / "a" / "card.md").read_bytes()
+    assert registry.read(model, "reference.json") is None
+    store.put(f"{model.prefix}/{model.folder}/card.md", b"other")
+    with pytest.raises(CorruptArtifact, match=r"card\.md: is not what its manifest says"):
+        registry.read(model, "card.md")
+
+
 def test_the_same_files_again_are_the_version_that_is_there(store: ObjectStore, tmp_path: Path) -> None:
     first = push(store, any_folder(tmp_path / "a"))
     assert push(store, tmp_path / "a", NOW + timedelta(days=1)) == first

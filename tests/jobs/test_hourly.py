@@ -119,6 +119,11 @@ def served(hour: Hour) -> Iterator[dict[str, ServedRelease]]:
         one.give_back()
 
 
+def test_a_delta_that_is_served_knows_when_its_night_was(served: dict[str, ServedRelease]) -> None:
+    night, delta = served["night"], served["delta"]
+    assert delta.night_s == night.night_s == night.as_of_s < delta.as_of_s
+
+
 def test_it_is_published_on_its_night_and_found_again(hour: Hour) -> None:
     assert hour.made["published"]
     assert ReleaseStore(hour.store).current_id() == hour.delta.release_id

@@ -1,24 +1,39 @@
 """The night's ranker is a model like any other: checked, routed to, scoring as the release does, cleaned with it."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from infra.graph import Graph
 from infra.model_golden import read_golden
-from infra.model_routes import LOOKUP, Route, RouteStore
+from infra.model_reference import Reference
+from infra.model_routes import LOOKUP, ModelRef, Route, RouteStore
 from infra.models import Registry
 from infra.releases import Release, ReleaseStore
+from infra.settings import LadderSettings, ModelSettings
 from infra.store import ObjectStore, open_store
 from jobs.context import Parent
 from jobs.model_rollout import RouteChange, change_route, roll_back
-from jobs.nightly_model import GOLDEN_ROWS, NAME, clean_nightly, push_nightly, try_push
+from jobs.nightly_model import (
+    GOLDEN_ROWS,
+    NAME,
+    REFERENCE_ROWS,
+    clean_nightly,
+    push_nightly,
+    try_push,
+)
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.routed import OfFeatures
 from lookup_api.ranking.scoring import RankingModel
+from lookup_api.root.drift import LEAST, Drift
+from lookup_api.root.references import References
+from lookup_api.served_release import ServedRelease
 from tests.conftest import SmallRelease
+from tests.lookup_api.test_scores import asked, scoring_on, stored_of
 from tests.suites.live_store import SERVED, guarded_graph, live_artifacts, publish_live
 
 KINDS = (*SERVED, "features")
@@ -59,6 +74,59 @@ def test_it_scores_as_the_release_does(store: ObjectStore, release: Release, mad
     np.testing.assert_array_equal(golden.scores, own.score(rows))
     assert "recall_at_20" not in (folder / "card.md").read_text(), "tests' manifests hold no metrics"
     assert release.release_id in (folder / "card.md").read_text()
+
+
+def reference_of(store: ObjectStore, release: Release) -> Reference:
+    model = push_nightly(store, release, 0)
+    told = References(store.uri, lambda: nullcontext(None)).read(ModelRef(name=NAME, version=model.version))
+    assert told is not None
+    return told
+
+
+def test_it_tells_of_some_of_what_it_learnt_on(store: ObjectStore, release: Release) -> None:
+    told = reference_of(store, release)
+    assert 1000 < sum(told.scores.counts) <= REFERENCE_ROWS
+    assert {sum(one.counts) for one in told.inputs.values()} == {sum(told.scores.counts)}
+
+
+def test_what_it_tells_is_what_the_pairs_of_the_past_were(
+    store: ObjectStore, release: Release, made: dict[str, Parent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.nightly_model.REFERENCE_ROWS", 10**8)
+    monkeypatch.setattr("jobs.nightly_model.REFERENCE_BLOCKS", 100)
+    told = reference_of(store, release)
+    assert set(told.inputs) == set(FEATURES)
+    past = made["features"].path / "past"
+    parts = [pq.read_table(part) for part in sorted(past.glob("part-*.parquet"))]
+    assert sum(told.scores.counts) == sum(part.num_rows for part in parts)
+    shared = np.concatenate([part["common_neighbours"].to_numpy() for part in parts])
+    found = told.inputs["common_neighbours"]
+    assert found.counts[:-2] == tuple(np.histogram(shared, [-np.inf, *np.nextafter(found.edges, np.inf)])[0])
+
+
+def test_the_ranker_of_the_release_is_held_against_it(graph: Graph, store: ObjectStore, release: Release) -> None:
+    push_nightly(store, release, 0)
+    opened, scoring = ServedRelease.open(store, release, LadderSettings()), scoring_on(store)
+    counts = scoring.root._counts
+    drift = Drift(ModelSettings(drift_every=1), counts, References(store.uri, lambda: nullcontext(opened)))
+    counts.saw = drift.saw
+    viewers = [int(user) for user in graph.ids[:LEAST]]
+    asked_of = [viewer for viewer in viewers if stored_of(opened, viewer).ids]
+    for viewer in asked_of * 2:
+        asked(scoring, opened, viewer, list(stored_of(opened, viewer).ids))
+        drift.count(drift._waiting.get_nowait())  # type: ignore[arg-type]
+    found = [
+        sample.value
+        for family in counts.score_drift.collect()
+        for sample in family.samples
+        if sample.labels == {"model": "release"}
+    ]
+    assert len(found) == 1
+    assert 0 <= found[0] < 3
+    told = {sample.labels["input"] for family in counts.input_drift.collect() for sample in family.samples}
+    assert told == set(FEATURES)
+    opened.give_back()
+    scoring.root.close()
 
 
 def test_defaults_are_what_is_known_of_nobody_and_ages_those_after_which_they_stand(

@@ -7,11 +7,14 @@ import pytest
 
 from infra.errors import StoreError
 from infra.model_routes import LOOKUP, Canary, Route, RouteStore, routed
+from infra.settings import ModelSettings
 from infra.store import ObjectStore, open_store
 from lookup_api.canary_guard import Bounds, Guard
+from lookup_api.ladder_metrics import LadderMetrics
+from lookup_api.metrics import Metrics
 from lookup_api.ranking.features import FEATURES
 from lookup_api.routed_models import ModelFailed, RoutedModels
-from tests.lookup_api.test_routed_models import models_of, push, route
+from tests.lookup_api.test_routed_models import breaker, models_of, push, route
 
 GOLDEN = np.random.default_rng(1).normal(size=500).astype(np.float32)
 USUAL = np.random.default_rng(2).normal(size=(200, 50)).astype(np.float32)
@@ -93,6 +96,19 @@ def test_counts_begin_anew_after_each_window_but_not_before_enough_requests() ->
     assert guard.verdict() is None
 
 
+def test_bounds_are_settings() -> None:
+    assert Bounds.of(ModelSettings()) == Bounds()
+    told = ModelSettings(
+        canary_window_s=1,
+        canary_requests=2,
+        canary_failures=3,
+        canary_failed_share=0.4,
+        canary_p95_ms=5,
+        canary_drift=6,
+    )
+    assert Bounds.of(told) == Bounds(window_s=1, requests=2, failures=3, failed=0.4, p95_ms=5, drift=6)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     return open_store(str(tmp_path / "store"), create=True)
@@ -131,6 +147,15 @@ def test_what_one_worker_sees_stops_the_canary_for_all(store: ObjectStore, tmp_p
     assert surface.by.startswith("a server on ")
     other.look()
     assert other.chosen(1) is None
+
+
+def test_a_worker_judges_by_its_bounds(store: ObjectStore, tmp_path: Path) -> None:
+    canary_on(store, tmp_path / "1")
+    worker = RoutedModels(store.uri, 3600, LadderMetrics(Metrics().registry), breaker, bounds=Bounds(failures=1))
+    worker.look()
+    fail(worker, 1)
+    worker.look()
+    assert worker.chosen(1) is None
 
 
 def test_a_stopped_canary_that_is_forced_back_is_judged_anew(store: ObjectStore, tmp_path: Path) -> None:

@@ -2,20 +2,33 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from onnx import TensorProto, helper
 
 from benchmarks.servers import served
 from benchmarks.serving_rows import FIRST_ID, STEP
 from infra.blobs import decode_neighbours
 from infra.keys import SCOPES, KeyStore, utc_now
 from infra.kv import NEIGHBOURS
-from infra.settings import ApiSettings, Settings
+from infra.model_golden import Golden
+from infra.model_reference import write_reference
+from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
+from infra.model_spec import InputSpec
+from infra.models import Registry
+from infra.settings import ApiSettings, ModelSettings, Settings
 from jobs.serve import APP, worker_environment
 from lookup_api.pages import PATHS
+from lookup_api.ranking.model_check import check_model
+from lookup_api.root.drift import LEAST
+from tests.infra.test_models import NOW
+from tests.lookup_api.ranking.test_scorers import onnx_weights
 from tests.suites.browser import needs_chromium, opened_browser
+from tests.suites.model_folders import columns_of, small_spec, write_folder
 from tests.suites.served_store import new_store, publish_day
 
 pytestmark = needs_chromium
@@ -28,11 +41,28 @@ class Site:
     store: Any
 
 
+def push(store: Any, folder: Path, version: str) -> ModelRef:
+    """A model of how well friendship factors fit, which learnt where that was between 0 and 1."""
+    spec = small_spec(version=version, kind="onnx", inputs=(InputSpec(name="factors", default=7),))
+    columns = columns_of(spec)
+    learnt = np.random.default_rng(1).random(10_000)
+    golden = Golden(columns, columns["factors"])
+    same = [helper.make_node("Identity", ["factors"], ["score"])]
+    weights = onnx_weights([("factors", TensorProto.FLOAT, ["n"])], same)
+    made = write_folder(folder / "model", spec, weights, golden)
+    write_reference(made, spec, {"factors": learnt}, learnt)
+    Registry(store).push(made, check_model, NOW, "a tester")
+    return ModelRef(name=spec.name, version=version)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store = new_store(tmp_path_factory.mktemp("explorer"))
     publish_day(store, 1)
-    settings = Settings(api=ApiSettings(poll_s=0.2))
+    small, two, three = (push(store, tmp_path_factory.mktemp("model"), version) for version in ("1", "2", "3"))
+    route = Route(stable=small, canary=Canary(model=two, share=0.25), shadows=(three,))
+    RouteStore(store).change(LOOKUP, routed(route), "2026-01-01T00:00:00Z", "a tester")
+    settings = Settings(api=ApiSettings(poll_s=0.2), models=ModelSettings(drift_every=1))
     with served(APP, worker_environment(store.uri, settings)) as server:
         yield Site(server.url, store)
 
@@ -184,7 +214,45 @@ def test_releases_are_listed_with_their_state(page: Any, site: Site) -> None:
     assert told(page).startswith("1 release; this server serves ")
 
 
-@pytest.mark.parametrize("path", ["/", "/releases", "/docs"])
+def row_of(page: Any, model: str) -> str:
+    return str(page.locator(f"tr[data-model='{model}']").inner_text())
+
+
+def test_models_are_shown_with_their_routes_and_how_they_do(page: Any, site: Site) -> None:
+    others = [str(FIRST_ID + STEP * row) for row in (200, 201)]  # neither friends nor stored candidates
+    body = {"user_id": USER, "candidate_ids": others, "models": ["small@1", "small@2"]}
+    for _ in range(2 * LEAST):
+        assert page.request.post(f"{site.url}/v1/score", data=body).status == 200
+    while not moved(page, site):
+        assert page.request.post(f"{site.url}/v1/score", data=body).status == 200
+    page.goto(f"{site.url}/models")
+    page.wait_for_selector("#models tbody tr")
+    assert told(page).startswith("1 surface, 2 models asked")
+    assert page.locator("#routes tbody th").all_inner_texts() == ["recommendations"]
+    routes = [row.locator("td").all_inner_texts() for row in page.locator("#routes tbody tr").all()]
+    assert routes == [
+        ["stable", "small@1", "75 %", "2026-01-01T00:00:00Z by a tester"],
+        ["canary", "small@2", "25 %", ""],
+        ["shadow", "small@3", "shown to nobody", ""],
+    ]
+    row = row_of(page, "small@1")
+    assert "stable of recommendations" in row
+    assert "100.0 %" in row, "what is not stored of a pair is not known"
+    assert "moved" in row
+    assert "canary of recommendations" in row_of(page, "small@2")
+    assert "0" in row_of(page, "release")
+    assert "undefined" not in page.locator("main").inner_text()
+    page.set_viewport_size({"width": 320, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def moved(page: Any, site: Site) -> bool:
+    """Whether a worker, which counts beside its requests, has told how far the model has moved."""
+    models = page.request.get(f"{site.url}/v1/models").json()["models"]
+    return any(one["score_psi"] is not None for one in models if one["model"] == "small@1")
+
+
+@pytest.mark.parametrize("path", ["/", "/models", "/releases", "/docs"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_pass_the_checks_of_axe(page: Any, site: Site, path: str, scheme: str) -> None:
     """axe-core (Deque): names, roles, contrast, landmarks, headings, keyboard."""
@@ -194,7 +262,7 @@ def test_pages_pass_the_checks_of_axe(page: Any, site: Site, path: str, scheme: 
         shown = show(page, site)
         page.get_by_role("button", name=f"Friends in common with {shown[0]}", exact=True).click()
         page.wait_for_selector("svg.graph")
-    if path == "/releases":
+    if path in ("/models", "/releases"):
         page.wait_for_selector("tbody tr")
     # Evaluated by the driver, not loaded by the page, whose policy takes no script but its own.
     found = Axe().run(page)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lookup_api.metrics import Metrics
+
 WORKER = """
 import sys
 from lookup_api.metrics import Metrics
@@ -75,3 +77,14 @@ def test_the_age_is_of_the_release_of_who_is_asked(workers: tuple[Worker, Worker
     old, new = workers
     assert old.told()["pymk_release_age_seconds"] >= 1e6
     assert new.told()["pymk_release_age_seconds"] < 1e5
+
+
+def test_the_age_of_the_night_is_not_that_of_the_hour() -> None:
+    metrics = Metrics()
+    now = time.time()
+    metrics.serving("hour", now - 60, None, now - 90_000)
+    told = dict(line.rsplit(" ", 1) for line in metrics.exposition().decode().splitlines() if line[0] != "#")
+    assert 60 <= float(told["pymk_release_age_seconds"]) < 90_000 <= float(told["pymk_nightly_age_seconds"])
+    metrics.serving("night", now - 60, "hour")
+    told = dict(line.rsplit(" ", 1) for line in metrics.exposition().decode().splitlines() if line[0] != "#")
+    assert told["pymk_nightly_age_seconds"] == told["pymk_release_age_seconds"]

@@ -72,8 +72,8 @@ def test_the_newest_release_is_taken_up_by_the_background_look(store: ObjectStor
     swapped = threading.Event()
     note = metrics.serving
 
-    def noted(release_id: str, as_of_s: float, before: str | None) -> None:
-        note(release_id, as_of_s, before)
+    def noted(release_id: str, as_of_s: float, before: str | None, night_s: float | None = None) -> None:
+        note(release_id, as_of_s, before, night_s)
         if before is not None:
             swapped.set()
 

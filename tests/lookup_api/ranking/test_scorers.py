@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from infra.errors import CorruptArtifact, GateRefused, PymkError, UsageError
 from infra.model_golden import Golden
+from infra.model_reference import FILE as REFERENCE
 from infra.model_spec import WEIGHTS, InputSpec, ModelSpec
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.model_check import check_model
@@ -299,6 +300,14 @@ def test_only_models_of_lists_see_what_is_known_after_ranking(tmp_path: Path) ->
     assert checked(tmp_path / "a", spec, of_order)["rows"] == ROWS
     with pytest.raises(UsageError, match="is in no feature table"):
         checked(tmp_path / "b", small_spec(kind="onnx", inputs=inputs, output="order"), of_order)
+
+
+def test_a_reference_that_is_none_is_refused(tmp_path: Path) -> None:
+    spec = small_spec()
+    folder = write_folder(tmp_path, spec, xgboost_weights)
+    (folder / REFERENCE).write_text('{"inputs": {}}')
+    with pytest.raises(UsageError, match=r"reference\.json: no reference of a model"):
+        check_model(folder, spec)
 
 
 def test_more_weights_than_memory_are_refused(tmp_path: Path) -> None:
