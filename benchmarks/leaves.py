@@ -2,7 +2,8 @@
 loads of other models cost a warm one, and what a model that ends its leaves does to the others.
 
     python -m benchmarks.leaves [--requests 400] [--rows 1000] [--features FILE] [--registered 1000] [--live 200]
-        [--versions 280] [--seconds 15] [--rounds 3] [--part trimming|together|loads|faults]
+        [--versions 280] [--seconds 15] [--rounds 3] [--folder FOLDER]
+        [--part trimming|together|loads|faults]
 
 Trimming: three models use 20, 60 and 60 of 200 columns, and every request asks all of them of one leaf process, in
 turns: trimmed, all columns, and both with lz4. Columns are random, or those of a Parquet file of a features artifact,
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,12 +63,13 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=280, help="on eight leaves")
     parser.add_argument("--seconds", type=float, default=15, help="of each measurement of loads and of faults")
     parser.add_argument("--rounds", type=int, default=3, help="of loads")
+    parser.add_argument("--folder", type=Path, help="keeps the models for another run")
     parser.add_argument("--part", choices=PARTS, action="append")
     args = parser.parse_args()
     print_machine()
     print(", ".join(f"{name} {version(name)}" for name in ("pyarrow", "xgboost-cpu", "numpy")), f"seed {SEED}")
-    with tempfile.TemporaryDirectory() as folder:
-        store = open_store(folder, create=True)
+    with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory() as folder:
+        store = open_store(str(folder), create=True)
         parts = args.part or PARTS
         if "trimming" in parts:
             models = [push(store, f"used{at}", used, args.trees, number=at) for at, used in enumerate(USED)]
