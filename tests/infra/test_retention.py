@@ -9,20 +9,19 @@ from typing import Any
 
 import pytest
 
-from infra.artifacts import Manifest, artifact_id, find_manifest
+from infra.artifacts import artifact_id
 from infra.errors import NotFound
 from infra.leases import Maker, key_of, lease_of, take, touch
 from infra.process_life import this_process
 from infra.release_readers import STALE_S, Reading, open_releases, reading
-from infra.releases import Release, ReleaseStore, manifests_of
+from infra.releases import Release, ReleaseStore
 from infra.retention import store_time
 from infra.store import ObjectStore, open_store
 from tests.infra.test_deltas import make_delta
-from tests.suites.release_family import DAY, make_artifact, make_family, make_release
+from tests.suites.release_family import DAY, make_artifact, make_release, make_warm
 
 FAR = Maker("run", "far", "", "1")
 """One of whom this machine cannot tell whether it lives."""
-DAY_S = 86_400.0
 
 
 @pytest.fixture
@@ -110,14 +109,6 @@ class TestWarmStarts:
         store.put(f"encoder/{first.artifact_id}/manifest.json", b"{")
         old = make_artifact(store, "graph", DAY, {"lake": "x"}, b"old")
         assert ReleaseStore(store).clean(keep=1, grace_s=0)["artifacts"] == [f"graph/{old.artifact_id}"]
-
-
-def make_warm(store: ObjectStore, day: int, start: Manifest | None) -> tuple[Manifest, Release]:
-    """An encoder that was started from another, and the release of its night."""
-    made, as_of = make_family(store, DAY + timedelta(days=day)), DAY + timedelta(days=day)
-    parents = {"graph": made["graph"].artifact_id} | ({"warm_start": start.artifact_id} if start else {})
-    encoder = make_artifact(store, "encoder", as_of, parents, b"encoder")
-    return encoder, ReleaseStore(store).make(made | {"encoder": encoder})
 
 
 class TestReaders:
@@ -253,65 +244,3 @@ def test_who_publishes_what_was_cleaned_away_just_now_puts_current_back(store: O
     with pytest.raises(NotFound, match="was removed meanwhile"):
         releases.publish(nights[0], force=True)
     assert store.get("CURRENT").data == before
-
-
-def serve_for(store: ObjectStore, days: int, keep: int, hourly: int = 0, ages: bool = True) -> int:
-    """A nightly a day, two deltas on it, each published, a clean a day, a rollback a month. Returns the most objects.
-
-    Nights start from the encoder of the last month's first night, which is trained from scratch. hourly: every so many
-    days there is a delta an hour, 0 for never. A reader opens a release and has it for four days, as a server does that
-    cannot open a newer one. ages: a day passes between cleanings, which leave what is younger; of a folder.
-    """
-    releases, most = ReleaseStore(store), 0
-    reader: tuple[Release, Reading] | None = None
-    start: Manifest | None = None
-    for day in range(days):
-        encoder, night = make_warm(store, day, start if day % 30 else None)
-        start = start if start and day % 30 else encoder
-        assert releases.publish(night), day
-        for hour in range(1, 24 if hourly and day % hourly == 0 else 3):
-            assert releases.publish(make_delta(store, night, hour)), (day, hour)
-        if day % 4 == 0:
-            if reader:
-                reader[1].end()
-            current = releases.current()
-            assert current
-            reader = (current, Reading(store, current.release_id))
-        if day % 30 == 29:
-            releases.rollback()
-        releases.clean(keep=keep, grace_s=DAY_S if ages else 0)
-        check_what_is_needed(releases, reader, start)
-        most = max(most, sum(1 for _ in store.list("")))
-        if ages:
-            for folder in store.folders(""):
-                age(store, f"{folder}/", DAY_S if folder != "readers" else 0)
-    return most
-
-
-def check_what_is_needed(releases: ReleaseStore, reader: tuple[Release, Reading] | None, start: Manifest) -> None:
-    pointer = releases.pointer()
-    assert pointer
-    there = [r for r in pointer.history if releases.store.exists(f"releases/{r}.json")]
-    for release_id in {pointer.release_id, *there[:1], *([reader[0].release_id] if reader else [])}:
-        manifests_of(releases.store, releases.get(release_id))
-    for release in releases.list():
-        assert set(manifests_of(releases.store, release)) >= {"graph", "encoder", "rankings"}
-    assert find_manifest(releases.store, "encoder", start.artifact_id), "tomorrow starts from it"
-    assert find_manifest(releases.store, "graph", start.parents["graph"])
-
-
-def test_two_months_of_nights_leave_a_store_of_some_nights(store: ObjectStore) -> None:
-    assert serve_for(store, 60, keep=3) < 120
-    files = [path for path in Path(store.uri).rglob("*") if path.is_file()]
-    assert len(files) < 120, "nothing hidden is left either"
-
-
-def test_the_same_in_a_bucket(s3_bucket: str) -> None:
-    assert serve_for(open_store(f"s3://{s3_bucket}/store", writable=True), 8, keep=3, ages=False) < 120
-
-
-@pytest.mark.slow
-def test_a_year_of_nights_is_no_more(store: ObjectStore) -> None:
-    assert serve_for(store, 365, keep=7, hourly=4) < 300
-    files = [path for path in Path(store.uri).rglob("*") if path.is_file()]
-    assert len(files) < 300

@@ -42,5 +42,13 @@ def make_release(store: ObjectStore, days: int = 0) -> Release:
     return ReleaseStore(store).make(make_family(store, DAY + timedelta(days=days)))
 
 
+def make_warm(store: ObjectStore, day: int, start: Manifest | None) -> tuple[Manifest, Release]:
+    """An encoder that was started from another, and the release of its night."""
+    made, as_of = make_family(store, DAY + timedelta(days=day)), DAY + timedelta(days=day)
+    parents = {"graph": made["graph"].artifact_id} | ({"warm_start": start.artifact_id} if start else {})
+    encoder = make_artifact(store, "encoder", as_of, parents, b"encoder")
+    return encoder, ReleaseStore(store).make(made | {"encoder": encoder})
+
+
 def with_values(release: Release, **values: Any) -> bytes:
     return orjson.dumps(orjson.loads(release.to_json()) | values)
