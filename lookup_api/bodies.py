@@ -18,6 +18,9 @@ from lookup_api.load import Load
 from lookup_api.problems import Problem
 from lookup_api.spare_threads import SpareThreads
 
+TURN_S = 0.1
+"""For which a body waits for others of its key before it is refused: those that are there already are read in less."""
+
 
 class Bodies:
     """Bodies of requests, JSON alone. One key may wait for half as many as there are threads to wait: bodies have no
@@ -28,7 +31,7 @@ class Bodies:
         self._spare = spare
         self._keys = keys
         self._retry_after_s = retry_after_s
-        self._lock = threading.Lock()
+        self._read = threading.Condition()
         self._of_keys: Counter[str] = Counter()
 
     @contextmanager
@@ -63,16 +66,18 @@ class Bodies:
         if holder is None or not self._spare.count:
             yield
             return
-        with self._lock:
-            if self._of_keys[holder.key_id] >= max(1, self._spare.count // 2):
+        key, most = holder.key_id, max(1, self._spare.count // 2)
+        with self._read:
+            if not self._read.wait_for(lambda: self._of_keys[key] < most, TURN_S):
                 raise self._late("Too many requests of this key wait for their bodies.")
-            self._of_keys[holder.key_id] += 1
+            self._of_keys[key] += 1
         try:
             yield
         finally:
-            with self._lock:
-                self._of_keys[holder.key_id] -= 1
+            with self._read:
+                self._of_keys[key] -= 1
                 self._of_keys += Counter()  # without those who wait for none
+                self._read.notify_all()
 
     def _late(self, detail: str) -> Problem:
         return Problem(503, "bodies-late", detail, {"Retry-After": str(self._retry_after_s)})
