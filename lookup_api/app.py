@@ -168,9 +168,8 @@ class Parts:
         )
 
     def model_routes(self) -> ModelRoutes:
-        settings = self.settings
-        deadline_s, retry_after_s = settings.ladder.deadline_ms / 1e3, settings.api.retry_after_s
-        return ModelRoutes(self.scoring.root.catalog, self.metrics, self.request_ids, deadline_s, retry_after_s)
+        retry_after_s = self.settings.api.retry_after_s
+        return ModelRoutes(self.scoring.root.catalog, self.metrics, self.request_ids, retry_after_s)
 
     def door(self, app: LeanFlask) -> Door:
         api = self.settings.api

@@ -19,16 +19,15 @@ from lookup_api.root.catalog import Catalog
 log = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
+PATIENCE_S = 2.0
+"""For the first look at the routes; whoever asks later has what is followed in the background."""
 
 
 @dataclass(frozen=True)
 class ModelRoutes:
-    """deadline_s: for an answer."""
-
     catalog: Catalog
     metrics: Metrics
     request_ids: RequestIds
-    deadline_s: float
     retry_after_s: int
 
     def register(self, app: LeanFlask) -> None:
@@ -37,7 +36,7 @@ class ModelRoutes:
     def models(self) -> Answer:
         """Routes of all surfaces, and how models have done since the server started."""
         try:
-            routes = self.catalog.routes(Deadline.after(self.deadline_s))
+            routes = self.catalog.routes(Deadline.after(PATIENCE_S))
         except PymkError as error:
             log.error("the routes of models cannot be told: %s", error)
             later = {"Retry-After": str(self.retry_after_s)}
