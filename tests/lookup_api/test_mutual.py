@@ -1,5 +1,6 @@
 """Friends in common are named to whoever may see both them and the other person, and to nobody else."""
 
+from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 
@@ -23,13 +24,15 @@ def graph() -> Graph:
 
 
 @pytest.fixture(scope="module")
-def release(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ServedRelease:
+def release(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedRelease]:
     folder: Path = tmp_path_factory.mktemp("mutual")
     store = open_store(str(folder / "store"), create=True)
     publish_live(store, live_artifacts(folder / "night", graph))
     current = ReleaseStore(store).current()
     assert current is not None
-    return ServedRelease.open(store, current)
+    opened = ServedRelease.open(store, current)
+    yield opened
+    opened.give_back()
 
 
 def stored(release: ServedRelease, user_id: int) -> set[int]:
