@@ -33,6 +33,7 @@ from benchmarks.servers import Server, cores, keep_to_client_cores, served
 from benchmarks.serving_rows import TAG, make_release, user_ids
 from benchmarks.serving_site import AS_OF, Site, prepare
 from infra.releases import Release, ReleaseStore
+from infra.request_threads import SPARE
 from infra.store import open_store
 from jobs.serve import APP
 
@@ -206,8 +207,8 @@ def probe(server: Server, site: Site, check: Check, connections: int, event_shar
 
 
 def happen(server: Server, site: Site, check: Check, args: argparse.Namespace) -> None:
-    """As many events as the run brings, sooner."""
-    loop = OpenLoop(server.url, args.connections)
+    """As many events as the run brings, sooner, and from no more callers at once than may wait for the disk."""
+    loop = OpenLoop(server.url, min(args.connections, SPARE))
     loop.run(args.events * args.seconds / EARLIER_S, EARLIER_S, Mix(site, check, 1).ask, check.see)
     loop.close()
 
