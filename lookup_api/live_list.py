@@ -9,7 +9,6 @@ import numpy.typing as npt
 from infra.blob_batches import Users
 from infra.blobs import Ranking, decode_ranking
 from infra.kv import RANKINGS
-from infra.serving_meta import PRICE
 from lookup_api.ann import Found
 from lookup_api.blends import blended
 from lookup_api.deadline import Deadline
@@ -22,10 +21,10 @@ from lookup_api.ranking.near_friends import NOBODY, among
 from lookup_api.ranking.sources import ANN, TWO_HOP
 from lookup_api.root.asked_models import ScoresGathered
 from lookup_api.root.gathered import Gathered, gather
+from lookup_api.root.listed import prices_of
 from lookup_api.root.people import People, Viewer
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import scored
-from lookup_api.served_release import ServedRelease
 from lookup_api.written_list import MUTUAL, NEAR, written_list
 
 KEPT = 100
@@ -77,7 +76,7 @@ class LiveRanker:
         scored_ms = (time.perf_counter() - start) * 1e3
         self.counts.ranked_live.inc(len(people))
         users = gathered.users
-        prices, settled = _prices(ask.release, users), bool(gathered.viewer[0] > 0)
+        prices, settled = prices_of(ask.release.head, users), bool(gathered.viewer[0] > 0)
         order = self._blended(users, scores - prices * settled, shown_order(people.ids, scores, prices, settled, KEPT))
         made = self._written(ask, viewer, people, users, gathered.pairs, scores, order, found.left_out)
         return replace(made, gathered=gathered, scores=scores, scored_ms=scored_ms)
@@ -161,12 +160,6 @@ def _occurrences(ids: Int64) -> tuple[Int64, Int64]:
     differs = ids[order][1:] != ids[order][:-1]
     some = [True] * bool(len(ids))
     return order[np.concatenate([some, differs]).astype(bool)], order[np.concatenate([differs, some]).astype(bool)]
-
-
-def _prices(release: ServedRelease, users: Users) -> Float32:
-    """What exposure takes of each, float32 [n]; nothing in releases that do not say."""
-    names = release.head.user_features
-    return users.features[:, names.index(PRICE)] if PRICE in names else np.zeros(len(users.found), np.float32)
 
 
 def _reasons(ask: Ask, ids: Int64, common: Int64) -> tuple[list[tuple[str, ...]], list[int]]:
