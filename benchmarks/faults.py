@@ -1,6 +1,7 @@
 """A fleet's site under load while its parts fail, one at a time and in pairs: what callers are told, and how soon.
 
     python -m benchmarks.faults [--pairs] [--only "redis hung,S3 gone"] [--per-second 60] [--window 10]
+        [--part 1/1]
 
 `pymk serve` with two workers, releases on a local S3, live facts and shared cache in Redis; users of all kinds are
 asked for at a steady pace and events posted. p99 is of the answers before the fault, of the first seconds after it, and
@@ -60,11 +61,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="faults by name, by comma")
     parser.add_argument("--per-second", type=float, default=60.0, help="lists asked for")
     parser.add_argument("--window", type=float, default=10.0, help="seconds measured before and during a fault")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="every Nth case, to run as many side by side")
     args = parser.parse_args()
     chosen = [BY_NAME[name] for name in args.only.split(",")] if args.only else list(FAULTS)
     cases: list[tuple[Fault, ...]] = [(fault,) for fault in chosen]
     if args.pairs:
         cases = [pair for pair in itertools.combinations(chosen, 2) if not clashes(pair[0].name, pair[1].name)]
+    part, parts = map(int, args.part.split("/"))
+    cases = cases[part - 1 :: parts]
     print(f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
           f"two workers, {args.per_second:.0f} lists/s, seed 5", flush=True)  # fmt: skip
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

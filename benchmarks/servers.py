@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -23,8 +24,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("lookup.lua")
 
 
+@cache
 def cores() -> tuple[set[int], set[int]]:
-    """(of servers, of clients): one for the servers; the same where there is only one."""
+    """(of servers, of clients): one for the servers; the same where there is only one. Of those that this process has
+    at first: once it keeps to some, it no longer sees the others."""
     known = sorted(os.sched_getaffinity(0))
     return {known[0]}, set(known[1:] or known)
 

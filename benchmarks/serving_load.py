@@ -1,25 +1,30 @@
-"""Ten minutes at 70 % of what the lookup can answer while releases are swapped and events flow, each answer checked.
+"""Ten minutes at a pace that keeps its core busy for 70 % of the time: swaps of releases, events, each answer checked.
 
     python -m benchmarks.serving_load [--seconds 600] [--load 0.7] [--swap-every 30] [--events 20] [--users 20000]
         [--connections 16] [--folder FOLDER]
 
 One worker on one core; the load is open: requests arrive by chance (Poisson) over kept-alive connections, and latencies
-count from when a request was due. The empty route gets the same requests a second on the same core, half of the time
-before and half after. Half of the requests are for a few users, to whom the events happen, over the same connections.
-What it can answer is found in a closed loop of the same requests and events, after as many events as the ten minutes
-bring: a list from which somebody must be left out costs more than one that the night wrote.
+count from when a request was due. The empty route gets the same requests a second on the same core, an eighth of the
+time before and as long after. Half of the requests are for a few users, to whom the events happen. Events are due in
+the same way, over connections of their own: one that waits for the disk keeps nobody's list waiting in the client.
+The pace is found from the CPU time of the same requests, events and swaps, at half of what a closed loop of them gets,
+which answers a fifth sooner: it wakes nobody. Before, as many events happen as the ten minutes bring: a list from which
+somebody must be left out costs more than one that the night wrote.
 
 Checked of each answer: its status; that its items, as-of and release id are of one release; and that it names nobody
 whom an event has barred: of events that were accepted before the request was sent, and of those more than a second ago.
 """
 
 import argparse
+import math
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,23 +44,34 @@ from jobs.serve import APP
 
 RELEASES = 3
 HOT, HOT_SHARE = 500, 0.5
-PROBE_S, EARLIER_S = 5.0, 30.0
-TYPES = ("dismissed", "connected", "blocked", "deactivated", "shown", "clicked")
-SHARES = (0.4, 0.1, 0.15, 0.05, 0.2, 0.1)
+FRESH_S, EARLIER_S = 5.0, 30.0
+PACED = 0.5
+"""Of what a closed loop gets, where the CPU time of a request is measured."""
+BESIDE = 1 / 8
+"""Of the time, for the empty route, before and again after."""
+TYPES = ("dismissed", "connected", "blocked", "deactivated", "reactivated", "shown", "clicked")
+SHARES = (0.4, 0.1, 0.15, 0.05, 0.02, 0.18, 0.1)
+JUDGED_AFTER_S = 1.0
+"""By then all is known that was accepted before an answer was asked for."""
 BOTH_WAYS = ("connected", "blocked")
 
 
 @dataclass
 class Truth:
-    """Whom no answer may name, as of when their event was accepted: times of time.perf_counter."""
+    """Whom no answer may name, as of when their event was accepted: times of time.perf_counter.
+
+    back: when who was hidden came back.
+    """
 
     barred: dict[int, dict[int, float]] = field(default_factory=dict)
     hidden: dict[int, float] = field(default_factory=dict)
+    back: dict[int, str] = field(default_factory=dict)
 
     def accepted(self, event: dict[str, str], at: float) -> None:
         kind, user = event["type"], int(event["user_id"])
         if kind == "deactivated":
-            self.hidden.setdefault(user, at)
+            if event["at"] > self.back.get(user, ""):
+                self.hidden.setdefault(user, at)
         elif kind in ("dismissed", *BOTH_WAYS):
             other = int(event["other_id"])
             self.barred.setdefault(user, {}).setdefault(other, at)
@@ -87,25 +103,20 @@ class Check:
     named_late: int = 0
     rejected: int = 0
     listed: dict[int, list[int]] = field(default_factory=dict)
+    waiting: deque[tuple[int, list[int], float, float]] = field(default_factory=deque)
 
-    def see(self, answer: Answer) -> None:
-        about = answer.request.about
-        if isinstance(about, dict):
-            self._see_event(answer, about)
-        else:
-            self._see_list(answer, int(about))  # type: ignore[call-overload]
-
-    def _see_event(self, answer: Answer, event: dict[str, str]) -> None:
+    def see_event(self, answer: Answer) -> None:
         self.events.add(answer)
         if answer.status != 202:
             return
         self.rejected += len(orjson.loads(answer.body)["rejected"])
-        self.truth.accepted(event, answer.done_s)
+        self.truth.accepted(answer.request.about, answer.done_s)  # type: ignore[arg-type]
 
-    def _see_list(self, answer: Answer, viewer: int) -> None:
-        self.answers.add(answer)
+    def see_list(self, answer: Answer) -> None:
+        """Whom it names is judged a little later, as events come back beside."""
         if answer.status != 200:
             return
+        viewer = int(answer.request.about)  # type: ignore[call-overload]
         found = orjson.loads(answer.body)
         people = [int(item["user_id"]) for item in found["items"]]
         self.sources[found["source"]] += 1
@@ -113,10 +124,17 @@ class Check:
         self.by_release[found["release"]] += 1
         self.mixed += not self._whole(found)
         self.listed[viewer] = people
-        barred_at = self.truth.oldest(viewer, people)
-        if barred_at is not None:
-            self.named += answer.request.sent_s > barred_at
-            self.named_late += answer.done_s > barred_at + 1
+        self.waiting.append((viewer, people, answer.request.sent_s, answer.done_s))
+        self.judge(answer.done_s - JUDGED_AFTER_S)
+
+    def judge(self, until_s: float) -> None:
+        """Of the answers that came before."""
+        while self.waiting and self.waiting[0][3] < until_s:
+            viewer, people, sent_s, done_s = self.waiting.popleft()
+            barred_at = self.truth.oldest(viewer, people)
+            if barred_at is not None:
+                self.named += sent_s > barred_at
+                self.named_late += done_s > barred_at + 1
 
     def _whole(self, found: dict) -> bool:
         as_of, tag = self.releases[found["release"]]
@@ -132,7 +150,7 @@ class Check:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--load", type=float, default=0.7, help="of the requests a second that it can answer")
+    parser.add_argument("--load", type=float, default=0.7, help="share of its time that the server's core works")
     parser.add_argument("--swap-every", type=float, default=30, metavar="S")
     parser.add_argument("--events", type=float, default=20, help="a second")
     parser.add_argument("--users", type=int, default=20_000)
@@ -163,110 +181,132 @@ def measure(lookup: Server, empty: Server, site: Site, releases: list[Release], 
     tags = ["bench", *(f"night-{n}" for n in range(1, RELEASES))]
     known = {r.release_id: (r.as_of, t) for r, t in zip(sorted(releases, key=lambda r: r.as_of), tags, strict=True)}
     earlier = Check(known)
-    fresh = probe(lookup, site, earlier, args.connections, 0)
-    happen(lookup, site, earlier, args)
-    peak = probe(lookup, site, earlier, args.connections, args.events / fresh)
+    fresh = Seen()
+    ask(lookup, site, earlier, fresh, AT_ONCE, FRESH_S, args.connections)
+    happen(lookup, site, earlier, args.events * args.seconds / EARLIER_S, EARLIER_S)
+    closed, paced, seconds = Seen(), Seen(), args.swap_every
+    with swaps(site.uri, releases, seconds / 2), events(lookup, site, earlier, args.events, 2 * seconds):
+        ask(lookup, site, earlier, closed, AT_ONCE, seconds, args.connections)
+        used = lookup.cpu_s()
+        ask(lookup, site, earlier, paced, PACED * closed.good_per_s, seconds, args.connections)
+        cpu_s = (lookup.cpu_s() - used) / paced.statuses[200]
     check = replace(earlier, answers=Seen(), events=Seen(), sources=Counter(), by_release=Counter(), degraded=0)
-    rate = args.load * peak
-    if earlier.failed:
-        sys.exit(f"before: lists {earlier.answers}, events {earlier.events}")
+    rate = args.load / cpu_s
+    if earlier.failed or set(fresh.statuses | closed.statuses | paced.statuses) != {200}:
+        sys.exit(f"before: lists {fresh}, {closed}, {paced}; events {earlier.events}")
     print(
-        f"{site.users:,} users; closed loop over {args.connections} connections {fresh:,.0f}/s, after "
-        f"{earlier.events.statuses[202]:,} events {peak:,.0f}/s; load {rate:,.0f}/s",
+        f"{site.users:,} users; closed loop over {args.connections} connections {fresh.good_per_s:,.0f}/s, after "
+        f"{earlier.events.statuses[202]:,} events {closed.good_per_s:,.0f}/s; {1e6 * cpu_s:.0f} us of CPU "
+        f"time each; load {rate:,.0f}/s",
         flush=True,
     )
     beside = Seen()
-    beside.seconds = ask_empty(empty, site, beside, rate, args)
-    stop = threading.Event()
-    publisher = threading.Thread(target=publish_on, args=(site.uri, releases, args.swap_every, stop))
-    publisher.start()
-    loop = OpenLoop(lookup.url, args.connections)
-    try:
-        asks = Mix(site, check, args.events / rate).ask
-        check.answers.seconds = check.events.seconds = loop.run(rate, args.seconds, asks, check.see)
-    finally:
-        stop.set()
-        publisher.join()
-        loop.close()
-    beside.seconds += ask_empty(empty, site, beside, rate, args)
+    ask(empty, site, Check({}), beside, rate, args.seconds * BESIDE, args.connections)
+    with swaps(site.uri, releases, args.swap_every), events(lookup, site, check, args.events, args.seconds):
+        ask(lookup, site, check, check.answers, rate, args.seconds, args.connections)
+    check.judge(math.inf)
+    ask(empty, site, Check({}), beside, rate, args.seconds * BESIDE, args.connections)
     print_report(check, beside)
     return check
 
 
-def probe(server: Server, site: Site, check: Check, connections: int, event_share: float) -> float:
-    """Requests a second in a closed loop."""
-    loop, seen = OpenLoop(server.url, connections), Seen()
+def ask(server: Server, site: Site, check: Check, seen: Seen, rate: float, seconds: float, connections: int) -> None:
+    """For lists, each of which is checked. An empty route's answers are not."""
+    loop, asks = OpenLoop(server.url, connections), Asks(site, check)
 
     def see(answer: Answer) -> None:
         seen.add(answer)
-        check.see(answer)
+        if check.releases:
+            check.see_list(answer)
 
-    seen.seconds = loop.run(AT_ONCE, PROBE_S, Mix(site, check, event_share).ask, see)
-    loop.close()
-    return seen.good_per_s
-
-
-def happen(server: Server, site: Site, check: Check, args: argparse.Namespace) -> None:
-    """As many events as the run brings, sooner, and from no more callers at once than may wait for the disk."""
-    loop = OpenLoop(server.url, min(args.connections, SPARE))
-    loop.run(args.events * args.seconds / EARLIER_S, EARLIER_S, Mix(site, check, 1).ask, check.see)
+    seen.seconds += loop.run(rate, seconds, asks.recommendations, see)
     loop.close()
 
 
-def ask_empty(server: Server, site: Site, seen: Seen, rate: float, args: argparse.Namespace) -> float:
-    loop = OpenLoop(server.url, args.connections)
-    taken = loop.run(rate, args.seconds / 2, Mix(site, Check({}), 0).ask, seen.add)
+def happen(server: Server, site: Site, check: Check, rate: float, seconds: float) -> None:
+    """Events, from no more callers at once than may wait for the disk."""
+    loop = OpenLoop(server.url, SPARE)
+    loop.run(rate, seconds, Asks(site, check).event, check.see_event)
     loop.close()
-    return taken
 
 
-def publish_on(uri: str, releases: Sequence[Release], every_s: float, stop: threading.Event) -> None:
-    """Swaps CURRENT, round and round."""
-    store, number = ReleaseStore(open_store(uri)), 0
-    while not stop.wait(every_s):
-        number += 1
-        store.publish(releases[number % len(releases)], force=True)
+@contextmanager
+def events(server: Server, site: Site, check: Check, rate: float, seconds: float) -> Iterator[None]:
+    """A block in which events happen, of so many seconds."""
+    with ThreadPoolExecutor(1, "events") as beside:
+        happened = beside.submit(happen, server, site, check, rate, seconds)
+        yield
+        happened.result()
 
 
-class Mix:
-    """Requests for lists, and events about people who were just shown."""
+@contextmanager
+def swaps(uri: str, releases: Sequence[Release], every_s: float) -> Iterator[None]:
+    """A block in which CURRENT is swapped, round and round."""
+    stop = threading.Event()
 
-    def __init__(self, site: Site, check: Check, event_share: float) -> None:
-        self._site, self._check, self._share = site, check, event_share
+    def publish_on() -> None:
+        store, number = ReleaseStore(open_store(uri)), 0
+        while not stop.wait(every_s):
+            number += 1
+            store.publish(releases[number % len(releases)], force=True)
+
+    publisher = threading.Thread(target=publish_on)
+    publisher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        publisher.join()
+
+
+class Asks:
+    """Requests for lists, and of events about people who were just shown."""
+
+    def __init__(self, site: Site, check: Check) -> None:
+        self._site, self._check = site, check
         self._draw = np.random.default_rng(17)
         self._ids = user_ids(site.users)
         self._hot = self._draw.choice(self._ids, min(HOT, site.users), replace=False)
-        self._ready: list[tuple[int, bool]] = []
+        self._ready: list[int] = []
         self._run = f"{time.time_ns():x}"
         self._number = 0
 
-    def ask(self) -> Request:
+    def recommendations(self) -> Request:
         if not self._ready:
             self._fill()
-        user, is_event = self._ready.pop()
-        if is_event and (event := self._event()):
-            body = orjson.dumps({"events": [event]})
-            return Request(post("/v1/events", body, self._site.key), event)
+        user = self._ready.pop()
         return Request(get(f"/v1/users/{user}/recommendations", self._site.key), user)
 
+    def event(self) -> Request:
+        event = None
+        while event is None:
+            event = self._event()
+        return Request(post("/v1/events", orjson.dumps({"events": [event]}), self._site.key), event)
+
     def _fill(self, many: int = 4096) -> None:
-        draw = self._draw
-        hot = draw.random(many) < HOT_SHARE
-        users = np.where(hot, draw.choice(self._hot, many), draw.choice(self._ids, many))
-        self._ready = list(zip(users.tolist(), (draw.random(many) < self._share).tolist(), strict=True))
+        hot = self._draw.random(many) < HOT_SHARE
+        self._ready = np.where(hot, self._draw.choice(self._hot, many), self._draw.choice(self._ids, many)).tolist()
 
     def _event(self) -> dict[str, str] | None:
+        kind = str(self._draw.choice(TYPES, p=SHARES))
+        if kind == "reactivated":
+            return self._named(kind, next(iter(self._check.truth.hidden), None))
         viewer = int(self._draw.choice(self._hot))
         people = self._check.listed.get(viewer)
         if not people:
             return None
         other = people[int(self._draw.integers(len(people)))]
-        kind = str(self._draw.choice(TYPES, p=SHARES))
+        return self._named(kind, other) if kind == "deactivated" else self._named(kind, viewer, other)
+
+    def _named(self, kind: str, user: int | None, other: int | None = None) -> dict[str, str] | None:
+        if user is None:
+            return None
         self._number += 1
         event = {"event_id": f"{self._run}-{self._number}", "type": kind, "at": datetime.now(UTC).isoformat()}
-        if kind == "deactivated":
-            return event | {"user_id": str(other)}
-        return event | {"user_id": str(viewer), "other_id": str(other)}
+        if kind == "reactivated":  # they may be shown from when it is sent on
+            self._check.truth.hidden.pop(user)
+            self._check.truth.back[user] = event["at"]
+        return event | {"user_id": str(user)} | ({} if other is None else {"other_id": str(other)})
 
 
 def print_report(check: Check, beside: Seen) -> None:
