@@ -35,7 +35,8 @@ class ViewerFacts:
     hidden: person -> rule, nobody may see them. It is shared by all answers, follows new events, and may be large: ask
     for the people in question and never iterate over it.
     fatigue: person -> times shown to this viewer since a last reaction. viewer_hidden: this viewer is hidden and is
-    shown nobody. version: changes whenever `barred` or `hidden` do, but for a dismissal that expires.
+    shown nobody. version: changes whenever `barred` does, but for a dismissal that expires and people who are erased.
+    hidden_version: changes whenever `hidden` does.
     """
 
     barred: Mapping[int, str]
@@ -43,6 +44,7 @@ class ViewerFacts:
     fatigue: Mapping[int, int]
     viewer_hidden: bool
     version: int
+    hidden_version: int
 
 
 class LiveFacts(Protocol):

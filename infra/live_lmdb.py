@@ -86,13 +86,12 @@ class LmdbLiveFacts:
         if head != hidden.head:
             hidden.follow(tables, txn)
         # Another thread may have followed a later state: who is hidden may be newer than the version, never older.
-        people, version, salt = hidden.people, hidden_version(head), tables.salt << 64
+        people, changed, version = hidden.people, hidden_version(head), tables.salt << 64
         seen = txn.get(key, db=tables.versions)
         if seen is None:
-            return ViewerFacts({}, people, {}, viewer in people, salt | version)
+            return ViewerFacts({}, people, {}, viewer in people, version, changed)
         oldest = self._expiry.oldest(now_us())
-        version = salt | max(version, unpack_number(seen))
-        return facts_of(tables.records(txn, key), people, viewer, version, oldest)
+        return facts_of(tables.records(txn, key), people, viewer, version | unpack_number(seen), oldest, changed)
 
     def record(self, events: Sequence[Event]) -> Mapping[int, Refusal]:
         tables = self._tables()

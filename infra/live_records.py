@@ -118,6 +118,7 @@ def facts_of(
     viewer: int,
     version: int,
     oldest: tuple[int, int],
+    hidden_version: int,
 ) -> ViewerFacts:
     """records: of this viewer, those of one person by relation. Of several rules the first is told, but a block before
     a connection, as a friend counts for somebody whom the viewer may see.
@@ -137,4 +138,4 @@ def facts_of(
                 fatigue[other] = value
         elif at >= dismissed_after and other not in barred:
             barred[other] = DISMISSED
-    return ViewerFacts(barred, hidden, fatigue, viewer in hidden, version)
+    return ViewerFacts(barred, hidden, fatigue, viewer in hidden, version, hidden_version)

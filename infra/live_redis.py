@@ -108,13 +108,12 @@ class RedisLiveFacts:
             return self._facts(viewer, found, max(seen))
 
     def _facts(self, viewer: int, found: dict[bytes, bytes], hidden_version: int) -> ViewerFacts:
-        """hidden_version: number of the last change of who is hidden, read with the viewer's facts but not at the same
-        moment, so that the version names both."""
-        version = int(found.pop(b"v", 0)) << 64 | hidden_version
+        """hidden_version: number of the last change of who is hidden."""
+        people, version = self._hidden, int(found.pop(b"v", 0))
         if not found:
-            return ViewerFacts({}, self._hidden, {}, viewer in self._hidden, version)
+            return ViewerFacts({}, people, {}, viewer in people, version, hidden_version)
         oldest = self._expiry.oldest(now_us())
-        return facts_of(_records(viewer, found), self._hidden, viewer, version, oldest)
+        return facts_of(_records(viewer, found), people, viewer, version, oldest, hidden_version)
 
     def _refuse_loss(self, born: bytes | None) -> None:
         """A Redis that held events and now holds none, or others, has lost them, and with them whom they bar."""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from infra.errors import StoreError
 
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
+"""Disks that others use stall for two or three seconds now and then."""
 SHORTEST_S, LONGEST_S = 0.0002, 0.005
 """Between two looks whether it is this one's turn."""
 

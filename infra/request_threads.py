@@ -6,7 +6,7 @@ from infra.settings import Settings
 ASKING = 4
 """Of a worker that asks other hosts: some wait for them while one answers."""
 
-SPARE, SPARE_VARIABLE = 8, "PYMK_SPARE_THREADS"
+SPARE, SPARE_VARIABLE = 16, "PYMK_SPARE_THREADS"
 """Threads of a server beyond those, for while requests wait for their bodies; and what tells a worker of them."""
 
 

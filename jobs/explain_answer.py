@@ -23,7 +23,7 @@ from lookup_api.ranking.rules import CAPPED, SELF, Picked, caps_of, pick
 
 LIMIT = 20
 """People of an answer to a request that names no limit."""
-NO_FACTS = ViewerFacts({}, {}, {}, False, 0)
+NO_FACTS = ViewerFacts({}, {}, {}, False, 0, 0)
 FINAL = ("self", "unknown_or_inactive", "connected", "blocked_or_dismissed")
 """Rules of the night that nothing newer changes."""
 DETAILS = {

@@ -67,7 +67,7 @@ class Parts:
         self.request_ids = RequestIds()
         self.load = Load(threads_of(settings), settings.ladder.fewer_at, settings.ladder.no_live_at)
         self.load.told = self.lookup.counts.busy
-        self.bodies = Bodies(self.spare, self.load, self.keys, api.retry_after_s)
+        self.bodies = Bodies(self.spare, self.load, self.keys, api.retry_after_s, api.max_body_kib << 10)
         self.key_limit = RateLimit(KEY, api.key_per_s) if api.key_per_s else None
         self.user_limit = RateLimit(USER, api.user_per_s) if api.user_per_s else None
         limits = [limit for limit in (self.key_limit, self.user_limit) if limit is not None]
@@ -204,7 +204,7 @@ def create_app(store_uri: str | None = None, settings: Settings | None = None) -
     logs.configure(known.api.log_lines, replace=store_uri is None)
     parts = Parts(uri, known)
     app = LeanFlask("lookup_api")
-    app.config["MAX_CONTENT_LENGTH"] = known.api.max_body_kib << 10
+    app.config["MAX_CONTENT_LENGTH"] = (known.api.max_body_kib << 10) + 1  # one more tells which are longer
     problems.register(app, parts.metrics.failed, parts.request_ids, known.api.retry_after_s)
     parts.routes().register(app)
     parts.score_routes().register(app)

@@ -15,7 +15,7 @@ from lookup_api.door import presented_key
 from lookup_api.events import Recorder
 from lookup_api.headers import JSON
 from lookup_api.load import Load
-from lookup_api.problems import Problem
+from lookup_api.problems import Problem, body_too_large
 from lookup_api.spare_threads import SpareThreads
 
 TURN_S = 0.1
@@ -26,24 +26,27 @@ class Bodies:
     """Bodies of requests, JSON alone. One key may wait for half as many as there are threads to wait: bodies have no
     time limit, and others have theirs to send. Thread-safe."""
 
-    def __init__(self, spare: SpareThreads, load: Load, keys: KeyRing, retry_after_s: int) -> None:
+    def __init__(self, spare: SpareThreads, load: Load, keys: KeyRing, retry_after_s: int, most_bytes: int) -> None:
         self.load = load
         self._spare = spare
         self._keys = keys
         self._retry_after_s = retry_after_s
+        self._most_bytes = most_bytes
         self._read = threading.Condition()
         self._of_keys: Counter[str] = Counter()
 
     @contextmanager
     def posted(self, environ: Mapping[str, Any]) -> Iterator[bytes]:
-        """The body, for a block in which this thread may wait. Raises Problem for another type than JSON, and where too
-        many threads wait already."""
+        """The body, for a block in which this thread may wait. Raises Problem for another type than JSON, for too many
+        bytes, and where too many threads wait already."""
         if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != JSON:
             # A page of another origin can send other types without asking first.
             raise Problem(415, "not-json", f"Send it as {JSON}.")
         with self._others_answer():
             with self._counted(environ), self.load.resting():
                 body = request.get_data()
+            if len(body) > self._most_bytes:  # of unknown length: it is read a byte further than it may be long
+                raise body_too_large(self._most_bytes)
             yield body
 
     @contextmanager

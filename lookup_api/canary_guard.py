@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infra.settings import ModelSettings
+from lookup_api.leaves.protocol import LeafAway, LeafBusy, LeafLost, ModelLoading, TurnLate
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.stability import stability_index
 
@@ -74,15 +75,15 @@ class Guard:
             if len(self._times) < MOST_TIMES:
                 self._times.append(ms)
 
-    def failed(self) -> None:
-        """Notes a request that was not."""
-        with self._lock:
-            self._requests += 1
-            self._failures += 1
-
-    def ended(self) -> None:
-        """Notes a request with which what scored it went."""
-        self._ended = True
+    def failed_by(self, error: BaseException | None) -> None:
+        """Notes a request that was not, where that may be a fault of the model's own: not of leaves that are away, load
+        it or have others to score first. A leaf that goes with a request speaks against it at once."""
+        if isinstance(error, LeafLost):
+            self._ended = True
+        elif not isinstance(error, (LeafAway, LeafBusy, ModelLoading, TurnLate)):
+            with self._lock:
+                self._requests += 1
+                self._failures += 1
 
     def verdict(self) -> str | None:
         """What is out of bounds in this window; None where nothing is, or too little is known."""

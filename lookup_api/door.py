@@ -21,7 +21,16 @@ from lookup_api.load import Load
 from lookup_api.logs import Sparing
 from lookup_api.metrics import Metrics
 from lookup_api.pages import PATHS
-from lookup_api.problems import Problem, Repeated, bad_parameter, no_key, overloaded, too_many, wrong_scope
+from lookup_api.problems import (
+    Problem,
+    Repeated,
+    bad_parameter,
+    body_too_large,
+    no_key,
+    overloaded,
+    too_many,
+    wrong_scope,
+)
 from lookup_api.rate_limits import RateLimit
 from lookup_api.request_ids import RequestIds
 from lookup_api.shedding import Queue
@@ -133,7 +142,7 @@ class Door:
         if not length.isdecimal():
             return Problem(400, "invalid-body", "Content-Length is not a number.")
         if len(length) > 18 or int(length) > self.max_body_bytes:
-            return Problem(413, "body-too-large", f"A body has at most {self.max_body_bytes} bytes here.")
+            return body_too_large(self.max_body_bytes)
         return None
 
     def _no_such_key(self) -> Problem:

@@ -24,7 +24,7 @@ from lookup_api.served_release import ServedRelease
 log = logging.getLogger(__name__)
 
 NOBODY, NO_CACHE = "none", "none"
-NOTHING = Shown(b"[]", 0)
+NOTHING = Shown(b"[]", ())
 
 
 class Facts(Protocol):
@@ -40,6 +40,8 @@ class Facts(Protocol):
     def viewer_hidden(self) -> bool: ...
     @property
     def version(self) -> int: ...
+    @property
+    def hidden_version(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class NoFacts:
     fatigue: Mapping[int, int] = field(default_factory=dict)
     viewer_hidden: bool = False
     version: int = 0
+    hidden_version: int = 0
 
 
 @dataclass(slots=True)
@@ -189,7 +192,7 @@ class Ladder:
             return None, NOTHING, LATE if isinstance(error, TooLate) else FAILED
         if offer is not None and offer.cache == NO_CACHE:  # who had nothing to do, or found it done, proves nothing
             breaker.succeeded()
-        return offer, found, ANSWERED if found.people else EMPTY
+        return offer, found, ANSWERED if found.ids else EMPTY
 
     def _failed(self, rung: Rung, error: Exception) -> None:
         was_open = rung.breaker.open

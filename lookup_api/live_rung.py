@@ -23,10 +23,9 @@ from lookup_api.live_list import KEPT, LiveList, LiveRanker
 from lookup_api.live_parts import LiveParts
 from lookup_api.load import FULL, NO_LIVE
 from lookup_api.ranking.routed import OfFeatures
-from lookup_api.root.asked_models import OfMatrix, OwnRanker, ScoresGathered
+from lookup_api.root.asked_models import ModelFailed, OfMatrix, OwnRanker, ScoresGathered
 from lookup_api.root.people import Viewer
 from lookup_api.root.root_metrics import RootMetrics
-from lookup_api.root.scoring import ModelFailed
 from lookup_api.routed_models import Chosen
 from lookup_api.served_release import ServedRelease
 
@@ -40,18 +39,21 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class LiveCaches:
-    """l1: by user, (release, version, blob). l2: shared, or None. by: who ranked, where not the release's ranker."""
+    """l1: by user, (what it was made of, blob). l2: shared, or None. by: who ranked, where not the release's ranker.
 
-    l1: BoundedCache[tuple[str, int, bytes]]
+    Their reasons count friends whom the viewer may see: no list outlives that anybody is hidden, or hidden no longer.
+    """
+
+    l1: BoundedCache[tuple[tuple[str, int, int], bytes]]
     l2: SharedCache | None
     l2_breaker: Breaker
     counts: LadderMetrics
 
     def l1_get(self, ask: Ask, by: str = "") -> bytes | None:
         found = self.l1.get(ask.query.user_id)
-        hit = found is not None and found[:2] == (ask.release.release_id + by, ask.facts.version)
+        hit = found is not None and found[0] == _made_of(ask, by)
         self.counts.cache("l1", hit)
-        return found[2] if hit and found is not None else None
+        return found[1] if hit and found is not None else None
 
     def l2_get(self, ask: Ask, deadline: Deadline, by: str = "") -> bytes | None:
         l2 = self.l2
@@ -67,7 +69,7 @@ class LiveCaches:
         return found
 
     def put_l1(self, ask: Ask, blob: bytes, by: str = "") -> None:
-        self.l1.put(ask.query.user_id, (ask.release.release_id + by, ask.facts.version, blob), len(blob))
+        self.l1.put(ask.query.user_id, (_made_of(ask, by), blob), len(blob))
 
     def put(self, ask: Ask, blob: bytes, by: str = "") -> None:
         self.put_l1(ask, blob, by)
@@ -86,8 +88,13 @@ class LiveCaches:
         self.l2_breaker.failed()
 
 
+def _made_of(ask: Ask, by: str) -> tuple[str, int, int]:
+    return (ask.release.release_id + by, ask.facts.version, ask.facts.hidden_version)
+
+
 def _name(ask: Ask, by: str) -> str:
-    return f"{ask.release.release_id}{by}:{ask.query.user_id}:{ask.facts.version}"
+    facts = ask.facts
+    return f"{ask.release.release_id}{by}:{ask.query.user_id}:{facts.version}:{facts.hidden_version}"
 
 
 def _asked(chosen: Chosen) -> ScoresGathered:

@@ -1,6 +1,8 @@
 """Answers one query from one release. Knows nothing of HTTP."""
 
 import time
+from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any
@@ -31,6 +33,8 @@ from lookup_api.shadows import LookupShadows, Shadows
 
 MIB = 1 << 20
 LAST_GOOD_LIFE_S = 86_400.0
+NIGHTLY = "precomputed"
+ID_BYTES, TIRED_BYTES = 8, 100
 NO_FACTS = NoFacts()
 """For whoever is sure that there are none, as tests and benchmarks are."""
 
@@ -39,14 +43,33 @@ NO_FACTS = NoFacts()
 class Answered:
     """An answer's items as a JSON array, and their mark (see Told).
 
-    made_of: release, version of the facts, stamp of the route of models.
+    made_of: release, version of the viewer's facts, stamp of the route of models, fatigue. hidden_version: of who is
+    hidden. ids: whom it names. left_out: who is not in it as they are hidden; arrays, as the collector passes them by.
     """
 
-    made_of: tuple[str, int, int]
+    made_of: tuple[str, int, int, Mapping[int, int]]
+    hidden_version: int
+    ids: "array[int]"
+    left_out: "array[int]"
     source: str
     items: bytes
     mark: bytes
     by: RankedBy | None
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether it is as good as when it was made, of what others did meanwhile.
+
+        In a large network somebody leaves or comes back every second, so an answer of the night is asked for the few
+        whom it is about. The reasons of other answers count friends whom the viewer may see.
+        """
+        if self.hidden_version == facts.hidden_version:
+            return True
+        hidden = facts.hidden
+        return (
+            self.source == NIGHTLY
+            and hidden.keys().isdisjoint(self.ids)
+            and all(person in hidden for person in self.left_out)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +114,7 @@ class Lookup:
         caches = LiveCaches(BoundedCache(l1_bytes // 4, own.l1_life_s), shared, breaker("the shared cache"), counts)
         last_good: BoundedCache[Kept] = BoundedCache(own.last_good_mib * MIB, LAST_GOOD_LIFE_S)
         asked = RootMetrics(metrics.registry)
-        root = open_root(store_uri, settings, asked, metrics.registry) if store_uri else None
+        root = open_root(store_uri, settings, asked, metrics.registry, counts.canaries_stopped) if store_uri else None
         opened = on_leaves(root, settings) if root and settings.leaves.addresses else in_process
         every_s, bounds = settings.api.poll_s, Bounds.of(settings.models)
         models = RoutedModels(store_uri, every_s, counts, breaker, opened=opened, bounds=bounds) if root else None
@@ -125,9 +148,10 @@ class Lookup:
             return self._climbed(query, release, facts, deadline, level)
         key = (query.user_id, query.limit)
         kept = self.answers.get(key)
-        hit = kept is not None and kept.made_of == (release.release_id, facts.version, self._stamp())
+        made_of = (release.release_id, facts.version, self._stamp(), facts.fatigue)
+        hit = kept is not None and kept.made_of == made_of and kept.holds(facts)
         self.counts.cache("l1", hit)
-        if hit and kept is not None and not facts.fatigue:
+        if hit and kept is not None:
             return self._told(query, release, kept.source, kept.items, kept.mark, False, "l1", kept.by)
         return self._climbed(query, release, facts, deadline, level)
 
@@ -164,13 +188,16 @@ class Lookup:
     def _keep(self, ask: Ask, outcome: Outcome, offer: Offer, mark: bytes, stamp: int) -> None:
         """What answered well may answer again, and in need where reading or ranking it again may fail."""
         query, release = ask.query, ask.release
-        if outcome.source == "live" or (outcome.source == "precomputed" and not release.mapped):
+        if outcome.source == "live" or (outcome.source == NIGHTLY and not release.mapped):
             self.last_good.put(query.user_id, Kept(release.release_id, offer.blob), len(offer.blob))
-        if self.answers and not (offer.passing or query.exclude or query.explain or ask.facts.fatigue):
-            items = outcome.shown.items
-            made_of = (release.release_id, ask.facts.version, stamp)
-            answered = Answered(made_of, outcome.source, items, mark, offer.by)
-            self.answers.put((query.user_id, query.limit), answered, len(items), cheap=outcome.source == "precomputed")
+        if self.answers and not (offer.passing or query.exclude or query.explain):
+            facts, shown = ask.facts, outcome.shown
+            made_of = (release.release_id, facts.version, stamp, facts.fatigue)
+            left_out = array("q", [person for person in shown.barred if person in facts.hidden])
+            seen = (facts.hidden_version, array("q", shown.ids), left_out)
+            answered = Answered(made_of, *seen, outcome.source, shown.items, mark, offer.by)
+            size = len(shown.items) + ID_BYTES * (len(shown.ids) + len(left_out)) + TIRED_BYTES * len(facts.fatigue)
+            self.answers.put((query.user_id, query.limit), answered, size, cheap=outcome.source == NIGHTLY)
 
     def _stamp(self) -> int:
         return self.models.stamp if self.models else 0

@@ -16,10 +16,17 @@ from types import TracebackType
 from typing import Protocol
 
 from infra.process_life import is_gone, this_process
+from infra.store import cache_folder
+from infra.stored_files import copies_of
 
 log = logging.getLogger(__name__)
 
 MOST = 255
+
+
+def marks_of(store_uri: str, whose: str) -> Path:
+    """Where processes of this machine that serve a store mark what they score by. whose: others have other marks."""
+    return cache_folder() / "scoring" / whose / copies_of(store_uri).name
 
 
 class Mark(Protocol):

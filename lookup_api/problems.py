@@ -82,6 +82,10 @@ def too_many(what: str, retry_after_s: int) -> Problem:
     return Problem(429, "too-many-requests", f"The rate limit of this {what} is reached.", _retry(retry_after_s))
 
 
+def body_too_large(most_bytes: int) -> Problem:
+    return Problem(413, "body-too-large", f"A body has at most {most_bytes} bytes here.")
+
+
 def no_key(detail: str) -> Problem:
     return Problem(401, "unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="pymk"'})
 

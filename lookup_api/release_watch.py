@@ -138,6 +138,10 @@ class ReleaseWatch:
             found = [r.release_id for r in reversed(source.releases()) if r.release_id not in withdrawn]
             self._fall_back(found, "CURRENT")
             return
+        if pointer is None and served is None and not self._found:
+            log.warning(
+                "no release in %s yet: `pymk run` makes one, which is served as soon as it is there", source.uri
+            )
         if pointer is None or (served is not None and served.release_id == pointer.release_id):
             return
         if not self._try(pointer.release_id) and served is None:

@@ -23,7 +23,7 @@ from infra.model_golden import read_golden
 from infra.model_routes import CANARY, FILE, LOOKUP, STABLE, ModelRef, Route, RouteStore, without_canary
 from infra.model_spec import ModelSpec
 from infra.models import Registry
-from infra.store import ObjectStore, cache_folder, open_store
+from infra.store import ObjectStore, open_store
 from infra.store_folder import FolderStore
 from infra.stored_files import copies_of
 from infra.times import format_time
@@ -31,13 +31,13 @@ from lookup_api.breaker import Breaker
 from lookup_api.canary_guard import USUAL, Bounds, Guard
 from lookup_api.ladder import RankedBy
 from lookup_api.ladder_metrics import FAILED, LadderMetrics
-from lookup_api.leaves.protocol import LeafAway, LeafLost, ModelLoading
-from lookup_api.model_marks import Mark, Marks, NoMark
+from lookup_api.model_marks import Mark, Marks, NoMark, marks_of
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.routed import OfFeatures
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.scoring import RanksPairs
 from lookup_api.release_watch import FOLLOWER_NICENESS
+from lookup_api.root.asked_models import ModelFailed
 from lookup_api.served_release import ServedRelease
 from lookup_api.variant_lists import VariantLists
 
@@ -51,10 +51,6 @@ WARM_UP_ROWS = 16
 
 Opened = Callable[[ModelRef, ModelSpec, Path], RanksPairs]
 """Has a model, whose folder is given, rank. Raises whatever it dies of."""
-
-
-class ModelFailed(PymkError):
-    """A routed model did not score; another may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +70,8 @@ class Guarded:
                 scores = self.model.score(matrix)
             if scores.shape != (len(matrix),) or not np.isfinite(scores).all():
                 raise ModelFailed(f"scores {list(scores.shape)} of {len(matrix)} rows, or some that are not finite")
-        except LeafLost as error:
-            self.guard.ended()
-            raise ModelFailed(str(error)) from error
-        except (LeafAway, ModelLoading) as error:
-            raise ModelFailed(str(error)) from error
         except Exception as error:  # whatever a model dies of, the request goes on
-            self.guard.failed()
+            self.guard.failed_by(error)
             raise ModelFailed(str(error)) from error
         self.guard.scored((time.perf_counter() - start) * 1e3, scores)
         return scores
@@ -123,11 +114,6 @@ def in_process(ref: ModelRef, spec: ModelSpec, folder: Path) -> RanksPairs:
     return OfFeatures.open(folder, spec)
 
 
-def marks_of(store_uri: str) -> Path:
-    """Where processes of this machine that serve a store mark what they score by."""
-    return cache_folder() / "scoring" / copies_of(store_uri).name
-
-
 class RoutedModels:
     """Safe to use from any thread. Until the first look, and where nothing is routed, the release ranks."""
 
@@ -151,7 +137,7 @@ class RoutedModels:
         self._surface = surface
         self._clock = clock
         self._opened = opened
-        self._marks = Marks(marks_of(store_uri))
+        self._marks = Marks(marks_of(store_uri, surface))
         self._bounds = bounds
         self._store: ObjectStore | None = None
         self._seen: tuple[bool, str | None] = (False, None)

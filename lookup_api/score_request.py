@@ -49,7 +49,9 @@ def _values(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         raise _invalid("The body is not JSON.") from None
     if not isinstance(parsed, dict) or parsed.keys() != set(FIELDS):
-        raise _invalid('The body is not {"user_id":"…","candidate_ids":[…],"models":[…]}.')
+        lacks = [name for name in FIELDS if name not in parsed] if isinstance(parsed, dict) else []
+        why = f" It lacks {', '.join(lacks)}." if lacks else ""
+        raise _invalid('The body is not {"user_id":"…","candidate_ids":[…],"models":[…]}.' + why)
     return parsed
 
 

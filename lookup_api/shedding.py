@@ -27,7 +27,7 @@ MARKS, IN_A_WAIT = 8, 4
 LOST_S, RETRY_S = 2.0, 0.25
 """A mark that takes longer will not come; a worker that cannot reach itself tries again after a while."""
 FILES = "/proc/self/fd"
-FEW_SOCKETS = 64
+FEW_SOCKETS = 96
 """Of the server itself, and of so few callers that none is turned away however slow answers are: less work is put into
 an answer first (lookup_api.load), and a part that hangs is left alone after a few requests."""
 RECOUNT_S = 1.0

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lookup_api.deadline import Deadline, TooLate
+from lookup_api.deadline import Deadline
 from lookup_api.leaves.columns import Inputs, count_of, part_of, together
 from lookup_api.leaves.leaf_metrics import HostMetrics
-from lookup_api.leaves.protocol import LeafFailed
+from lookup_api.leaves.protocol import LeafBusy, TurnLate
 from lookup_api.leaves.residents import Resident
 from lookup_api.ranking.scorers import Float32
 
@@ -57,7 +57,7 @@ class Batches:
         self._lock = threading.Lock()
 
     def score(self, resident: Resident, inputs: Inputs, deadline: Deadline) -> Float32:
-        """Raises TooLate where its turn does not come in time, LeafFailed where too many wait, whatever the model
+        """Raises TurnLate where its turn does not come in time, LeafBusy where too many wait, whatever the model
         raises otherwise."""
         deadline.check(f"{resident.ref}")
         with self._lock:
@@ -77,7 +77,7 @@ class Batches:
     def _joined(self, resident: Resident, inputs: Inputs) -> _Member:
         """Waits with the last batch of the model, if there is room in it, or in one of its own."""
         if self._waiting >= self._most_waiting:
-            raise LeafFailed(f"{resident.ref}: {self._waiting} requests wait to be scored")
+            raise LeafBusy(f"{resident.ref}: {self._waiting} requests wait to be scored")
         member = _Member(inputs, count_of(inputs))
         batch = self._last.get(id(resident))
         if batch is None or batch.rows + member.rows > resident.spec.resources.max_rows:
@@ -95,7 +95,7 @@ class Batches:
             with self._lock:
                 if member.batch is None and member.scores is None and member.error is None:
                     member.gone = True
-                    raise TooLate(f"{resident.ref}: its turn to score did not come in time")
+                    raise TurnLate(f"{resident.ref}: its turn to score did not come in time")
         if member.batch is not None:
             self._score_batch(resident, member.batch.members)
         if member.error is not None:

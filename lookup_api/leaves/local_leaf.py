@@ -15,7 +15,7 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.batches import Batches
 from lookup_api.leaves.columns import Inputs, count_of
 from lookup_api.leaves.leaf_metrics import FAILED, LATE, OPEN, REFUSED, HostMetrics
-from lookup_api.leaves.protocol import LeafFailed
+from lookup_api.leaves.protocol import LeafBusy, LeafFailed
 from lookup_api.leaves.residents import Resident, Residents
 from lookup_api.ranking.scorers import Array, Float32
 
@@ -88,8 +88,9 @@ class LocalLeaf:
             raise
         except Exception as error:  # whatever a model dies of
             self.counts.asked(ref, FAILED)
-            if not isinstance(error, LeafFailed):  # which says that too many wait
-                resident.breaker.failed()
+            if isinstance(error, LeafBusy):
+                raise
+            resident.breaker.failed()
             raise LeafFailed(f"{ref}: {error}") from error
         resident.breaker.succeeded()
         self.counts.answered(ref, len(scores), time.perf_counter() - start)

@@ -21,6 +21,14 @@ class LeafLost(LeafAway):
     """The leaf went while it had the request: of a fault of its own, or of the model."""
 
 
+class LeafBusy(LeafFailed):
+    """Too many requests wait to be scored, by this model or others."""
+
+
+class TurnLate(TooLate):
+    """The deadline passed while others were scored."""
+
+
 class ModelLoading(TooLate):
     """The deadline passed while the model was loaded, which goes on."""
 

@@ -17,20 +17,24 @@ LARGEST_SCORE = 1e30
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """items: a JSON array of `people` objects. dropped, demoted: see rules.Picked. untouched: these are the people whom
-    the release lists first, with nobody left out."""
+    """items: a JSON array of an object for each of `ids`. dropped, demoted, barred: see rules.Picked.
+
+    untouched: these are the people whom the release lists first, with nobody left out.
+    """
 
     items: bytes
-    people: int
+    ids: Sequence[int]
     dropped: Mapping[str, int] = field(default_factory=dict)
     demoted: int = 0
     untouched: bool = False
+    barred: Sequence[int] = ()
 
 
 def shown(ranking: Ranking, picked: Picked) -> Shown:
     """What the rules picked of the ranking. Raises CorruptArtifact."""
-    items = ",".join(_texts(ranking, picked.records))
-    return Shown(f"[{items}]".encode(), len(picked.records), picked.dropped, picked.demoted)
+    items, base = ",".join(_texts(ranking, picked.records)), ranking.base
+    ids = [base + record[0] for record in picked.records]
+    return Shown(f"[{items}]".encode(), ids, picked.dropped, picked.demoted, barred=picked.barred)
 
 
 def cut(page: FirstPage, limit: int, bars: Sequence[Bar], caps: Sequence[int]) -> Shown | None:
@@ -44,7 +48,7 @@ def cut(page: FirstPage, limit: int, bars: Sequence[Bar], caps: Sequence[int]) -
     for bar in bars:
         if not bar.keys().isdisjoint(ids):
             return None
-    return Shown(b"[%b]" % text, len(ids), {}, page.demoted, True)
+    return Shown(b"[%b]" % text, ids, {}, page.demoted, True)
 
 
 def with_page(blob: bytes, limit: int, caps: tuple[int, ...]) -> bytes:

@@ -25,11 +25,13 @@ NO_FATIGUE: Mapping[int, int] = {}
 
 @dataclass(slots=True)
 class Picked:
-    """records: of the ranking, in the order to show. dropped: how many each bar left out. demoted: by a cap."""
+    """records: of the ranking, in the order to show. dropped: how many each bar left out, and barred whom all of them.
+    demoted: by a cap."""
 
     records: list[Record]
     dropped: dict[str, int]
     demoted: int
+    barred: list[int]
 
 
 def caps_of(settings: RulesSettings) -> tuple[int, ...]:
@@ -54,6 +56,7 @@ def pick(
     chosen: list[Record] = []
     demoted: list[Record] = []
     dropped: dict[str, int] = {}
+    barred: list[int] = []
     people: Iterable[tuple[Record, Groups]] = _with_groups(ranking)
     if fatigue and fatigue_places:
         people = _sunk(people, base, fatigue, fatigue_places)
@@ -63,6 +66,7 @@ def pick(
             rule = bar.get(person)
             if rule is not None:
                 dropped[rule] = dropped.get(rule, 0) + 1
+                barred.append(person)
                 break
         else:
             for group in groups:
@@ -75,7 +79,7 @@ def pick(
                 chosen.append(record)
                 if len(chosen) == limit:
                     break
-    return Picked(chosen + demoted[: limit - len(chosen)], dropped, len(demoted))
+    return Picked(chosen + demoted[: limit - len(chosen)], dropped, len(demoted), barred)
 
 
 def _with_groups(ranking: Ranking) -> Iterator[tuple[Record, Groups]]:

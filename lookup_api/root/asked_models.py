@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from infra.errors import StoreError, UsageError
+from infra.errors import PymkError, StoreError, UsageError
 from infra.model_routes import RELEASE, ModelRef
 from infra.model_spec import ModelSpec
 from lookup_api.deadline import Deadline
@@ -19,6 +19,10 @@ from lookup_api.root.listed import Listed
 NOTHING_DEFAULTED = Defaulted()
 WIDE = (EMBEDDING, ATTRIBUTES)
 """Inputs of as many columns as a model says."""
+
+
+class ModelFailed(PymkError):
+    """A model did not score; another may."""
 
 
 class ScoresGathered(Protocol):

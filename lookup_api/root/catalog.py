@@ -9,13 +9,14 @@ import threading
 from dataclasses import dataclass
 
 from infra.errors import NotFound, PymkError, UsageError
-from infra.model_routes import LOOKUP, RELEASE, ModelRef, Route, Routes, RouteStore
+from infra.model_routes import CANARY, LOOKUP, RELEASE, STABLE, ModelRef, Route, Routes, RouteStore
 from infra.model_spec import ModelSpec, check_model_name
 from infra.models import Registry
 from infra.store import ObjectStore, open_store
 from lookup_api.deadline import Deadline
 from lookup_api.ranking.model_check import SCORE
 from lookup_api.root.asked_models import refuse_unreadable
+from lookup_api.root.canaries import Canaries
 from lookup_api.root.store_reads import StoreReads
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class Catalog:
     """Safe to use from any thread. It looks at the store from the first question on; what it knew holds while the store
     is away."""
 
-    def __init__(self, store_uri: str, poll_s: float) -> None:
+    def __init__(self, store_uri: str, poll_s: float, canaries: Canaries) -> None:
+        self.canaries = canaries
         self._store_uri = store_uri
         self._poll_s = poll_s
         self._store: ObjectStore | None = None
@@ -69,7 +71,7 @@ class Catalog:
         other things than features, StoreError or CorruptArtifact where that cannot be told, and TooLate where it is
         not read in time: it is known to who asks again."""
         route = self._route(asked, deadline)
-        variant = route.variant(asked, user_id) if route is not None else ""
+        variant = self._variant(asked, route, user_id) if route is not None else ""
         ref = route.of(variant) if route is not None else self._ref(asked, deadline)
         shadows = route.shadows if route is not None else ()
         if ref is None:
@@ -104,10 +106,16 @@ class Catalog:
         asked, self._asked = self._asked, set()
         self._newest = {name: version for name in asked if (version := self._latest(name))}
 
+    def look_at_canaries(self) -> None:
+        """Takes off those that are out of bounds, of the routes that were read last. Raises what a store may."""
+        if self._routes is not None and self.canaries.look(self._routes):
+            self.look()
+            self.canaries.changed()
+
     def _ranker(self, user_id: int, deadline: Deadline) -> Named:
         """Who ranks the lookup's lists for the user."""
         route = self._route(LOOKUP, deadline)
-        ref = route.of(route.variant(LOOKUP, user_id)) if route is not None else None
+        ref = route.of(self._variant(LOOKUP, route, user_id)) if route is not None else None
         if ref is None:
             return Named(LOOKUP)
         spec = self.spec(ref, deadline)
@@ -121,6 +129,11 @@ class Catalog:
             return None
         routes = self.routes(deadline)
         return routes.of(asked).route if asked == LOOKUP or asked in routes.surfaces else None
+
+    def _variant(self, surface: str, route: Route, user_id: int) -> str:
+        variant = route.variant(surface, user_id)
+        canary = route.canary.model if route.canary is not None and variant == CANARY else None
+        return STABLE if canary is not None and self.canaries.is_off(surface, canary) else variant
 
     def _ref(self, asked: str, deadline: Deadline) -> ModelRef | None:
         if asked == RELEASE:
@@ -171,7 +184,13 @@ class Catalog:
         return self._store
 
     def _follow(self) -> None:
-        while not self._stop.wait(self._poll_s):
+        while True:
+            try:
+                self.look_at_canaries()
+            except Exception as error:  # whatever a look dies of, the next one may do
+                log.warning("cannot look after canaries of models in %s: %s", self._store_uri, error)
+            if self._stop.wait(self._poll_s):
+                return
             try:
                 self.look()
             except (PymkError, OSError) as error:

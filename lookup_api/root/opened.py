@@ -1,12 +1,15 @@
 """The root of one worker, by its settings: where models are told of, and where they are hosted; and its shadows."""
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from infra.settings import Settings
 from lookup_api.breaker import Breaker
+from lookup_api.canary_guard import Bounds
+from lookup_api.deadline import Deadline
 from lookup_api.leaf_ranks import LeafRanks
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
+from lookup_api.root.canaries import Canaries
 from lookup_api.root.catalog import Catalog
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import Root
@@ -14,18 +17,25 @@ from lookup_api.routed_models import Opened
 from lookup_api.shadow_metrics import ShadowMetrics
 from lookup_api.shadows import Shadows
 
+OPENED_WITHIN_S = 60.0
+"""A canary that this process opens."""
 AT_ONCE = 16
 """Models of all requests of a worker that leaf processes are asked for at the same time."""
 
 
-def open_root(store_uri: str, settings: Settings, counts: RootMetrics, registry: CollectorRegistry) -> Root:
-    """Nothing is read and no model opened before the first request."""
-    catalog = Catalog(store_uri, settings.api.poll_s)
+def open_root(
+    store_uri: str, settings: Settings, counts: RootMetrics, registry: CollectorRegistry, stopped: Counter
+) -> Root:
+    """Nothing is read and no model opened before the first request. stopped: counts canaries that are taken off."""
+    bounds, poll_s = Bounds.of(settings.models), settings.api.poll_s
     if settings.leaves.addresses:
         from lookup_api.leaves.fleet import open_leaf  # loads Arrow: only for those who send columns
 
-        return Root(catalog, open_leaf(store_uri, settings, registry), counts, AT_ONCE)
-    return Root(catalog, _local(store_uri, settings, HostMetrics(registry)), counts)
+        canaries, leaf = Canaries(store_uri, bounds, stopped), open_leaf(store_uri, settings, registry)
+        return Root(Catalog(store_uri, poll_s, canaries), leaf, counts, AT_ONCE, canaries.watched)
+    local = _local(store_uri, settings, HostMetrics(registry))
+    canaries = Canaries(store_uri, bounds, stopped, lambda ref: local.resident(ref, Deadline.after(OPENED_WITHIN_S)))
+    return Root(Catalog(store_uri, poll_s, canaries), local, counts, watched=canaries.watched)
 
 
 def on_leaves(root: Root, settings: Settings) -> Opened:

@@ -2,19 +2,22 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from infra.errors import NotFound, PymkError, UsageError
+from infra.model_routes import CANARY, ModelRef
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.protocol import Leaf
 from lookup_api.logs import Sparing
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.scoring import RanksPairs
-from lookup_api.root.asked_models import NOTHING_DEFAULTED, ListOnLeaf, OnLeaf, OwnRanker, ScoresGathered
+from lookup_api.root.asked_models import NOTHING_DEFAULTED, ListOnLeaf, ModelFailed, OnLeaf, OwnRanker, ScoresGathered
+from lookup_api.root.canaries import Watched
 from lookup_api.root.catalog import Catalog, Named
 from lookup_api.root.gathered import Defaulted, Gathered
 from lookup_api.root.root_metrics import FAILED, LATE, NO_MODEL, UNKNOWN, RootMetrics
@@ -25,8 +28,8 @@ OF_DEADLINE = 0.5
 """The share of a request's time in which it is looked up what names mean; models that are known have the rest."""
 
 
-class ModelFailed(PymkError):
-    """A model did not score; another may."""
+def nobody_watched(surface: str, model: ModelRef) -> None:
+    """No canary is taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,20 @@ class Scored:
 class Root:
     """Safe to use from any thread."""
 
-    def __init__(self, catalog: Catalog, leaf: Leaf, counts: RootMetrics, at_once: int = 1) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        leaf: Leaf,
+        counts: RootMetrics,
+        at_once: int = 1,
+        watched: Callable[[str, ModelRef], Watched | None] = nobody_watched,
+    ) -> None:
         """at_once: models of all requests that are asked at the same time, where leaves are other processes; 1 asks one
-        after the other."""
+        after the other. watched: who counts what the canary of a surface does."""
         self.catalog = catalog
         self.leaf = leaf
         self._counts = counts
+        self._watched = watched
         self._pool = ThreadPoolExecutor(at_once, "root") if at_once > 1 else None
         self._sparing = Sparing(log)
 
@@ -70,11 +81,13 @@ class Root:
         """What each has to say, in order; a model that is named twice scores once, and so does the ranker whose scores
         models of lists take. own: the ranker of the release. prices float32 [n]: what exposure takes of each person;
         None for nothing."""
-        models = {one.model: one for one in named if isinstance(one, Named)}
+        known = [one for one in named if isinstance(one, Named)]
+        models = {one.model: one for one in known}
         lists = {name: one for name, one in models.items() if one.is_of_lists}
         rows = {name: one for name, one in models.items() if name not in lists}
         rows |= {one.ranker.model: one.ranker for one in lists.values() if one.ranker}
-        found = self._all({name: self._of(one, own) for name, one in rows.items()}, gathered, deadline)
+        guards = {one.model: guard for one in known if (guard := self._guard(one, gathered))}
+        found = self._all({name: self._of(one, own) for name, one in rows.items()}, gathered, deadline, guards)
         ready = {}
         for name, one in lists.items():
             before = found[one.ranker.model] if one.ranker else None
@@ -83,25 +96,46 @@ class Root:
                 found[name] = Scored(name, name, why=before.why)
             else:
                 ready[name] = self._of_list(one, before, prices)
-        found |= self._all(ready, gathered, deadline)
+        found |= self._all(ready, gathered, deadline, guards)
         return [replace(found[one.model], asked=one.asked) if isinstance(one, Named) else one for one in named]
 
-    def _all(self, asks: Mapping[str, ScoresGathered], gathered: Gathered, deadline: Deadline) -> dict[str, Scored]:
+    def _all(
+        self,
+        asks: Mapping[str, ScoresGathered],
+        gathered: Gathered,
+        deadline: Deadline,
+        guards: Mapping[str, Watched],
+    ) -> dict[str, Scored]:
         """What each has to say: at once, where leaves are other processes."""
         if self._pool is None or len(asks) < 2:
-            return {name: self.ask(model, gathered, deadline) for name, model in asks.items()}
+            return {name: self._ask(model, gathered, deadline, guards.get(name)) for name, model in asks.items()}
         gathered.by_column  # noqa: B018 — once, before several threads would each do it
-        futures = {name: self._pool.submit(self.ask, model, gathered, deadline) for name, model in asks.items()}
+        futures = {
+            name: self._pool.submit(self._ask, model, gathered, deadline, guards.get(name))
+            for name, model in asks.items()
+        }
         return {name: future.result() for name, future in futures.items()}
 
-    def ask(self, model: ScoresGathered, gathered: Gathered, deadline: Deadline) -> Scored:
+    def _ask(self, model: ScoresGathered, gathered: Gathered, deadline: Deadline, guard: Watched | None) -> Scored:
         """One model's scores. A failure is counted and logged, and no exception."""
         start = time.perf_counter()
         try:
-            scores, defaulted = scored(model, gathered, deadline, self._counts)
+            with guard.scoring() if guard else nullcontext():
+                scores, defaulted = scored(model, gathered, deadline, self._counts)
         except (ModelFailed, TooLate) as error:
             return self._failed(model.name, outcome_of(error), error)
-        return Scored(model.name, model.name, scores, defaulted, ms=(time.perf_counter() - start) * 1e3)
+        ms = (time.perf_counter() - start) * 1e3
+        if guard:
+            guard.scored(ms, scores)
+        return Scored(model.name, model.name, scores, defaulted, ms=ms)
+
+    def _guard(self, named: Named, gathered: Gathered) -> Watched | None:
+        """Of a surface's canary, where it takes as many people."""
+        if named.variant != CANARY or named.ref is None or named.spec is None:
+            return None
+        if named.is_of_lists and len(gathered) > named.spec.resources.max_rows:
+            return None
+        return self._watched(named.asked, named.ref)
 
     def one_by_one(self) -> "Root":
         """The same models, asked one after the other, for whom nobody waits: they take no place of those who are

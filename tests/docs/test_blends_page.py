@@ -13,6 +13,7 @@ from infra.store import open_store
 from lookup_api.served_release import ServedRelease
 from tests.docs.reference import DOCS
 from tests.lookup_api.test_scores import asked, scoring_on, stored_of
+from tests.suites.canaries import until_watched
 from tests.suites.command import pymk_json
 from tests.suites.live_store import guarded_graph, live_artifacts, publish_live
 
@@ -45,6 +46,7 @@ def test_the_page_can_be_followed_to_the_letter(graph: Graph, tmp_path: Path, mo
     def versions() -> dict[int, str]:
         """By user, as workers that look now answer."""
         scoring, found = scoring_on(store), {}
+        until_watched(scoring.root.catalog)
         for user_id in graph.ids.tolist():
             people = list(stored_of(release, user_id).ids)[:5]
             found[user_id] = asked(scoring, release, user_id, people, (SURFACE,))["models"][SURFACE]

@@ -13,7 +13,8 @@ from lookup_api.canary_guard import Bounds, Guard
 from lookup_api.ladder_metrics import LadderMetrics
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.features import FEATURES
-from lookup_api.routed_models import ModelFailed, RoutedModels
+from lookup_api.root.asked_models import ModelFailed
+from lookup_api.routed_models import RoutedModels
 from tests.lookup_api.test_routed_models import breaker, models_of, push, route
 
 GOLDEN = np.random.default_rng(1).normal(size=500).astype(np.float32)
@@ -38,7 +39,7 @@ def test_one_that_fails_is_out_of_bounds_after_a_few_failures(share: float) -> N
     guard, failures = guarded(), 0
     for number, scores in enumerate(USUAL):
         if number * share % 1 < share:
-            guard.failed()
+            guard.failed_by(None)
             failures += 1
         else:
             guard.scored(5.0, scores)
@@ -51,7 +52,7 @@ def test_one_that_fails_is_out_of_bounds_after_a_few_failures(share: float) -> N
 def test_two_failures_of_many_are_none() -> None:
     guard = guarded()
     for number, scores in enumerate(USUAL):
-        guard.scored(5.0, scores) if number not in (3, 50) else guard.failed()
+        guard.scored(5.0, scores) if number not in (3, 50) else guard.failed_by(None)
         assert guard.verdict() is None
 
 
@@ -84,15 +85,15 @@ def test_scores_that_never_differ_say_nothing_of_drift() -> None:
 def test_counts_begin_anew_after_each_window_but_not_before_enough_requests() -> None:
     now = [0.0]
     guard = guarded(now)
-    guard.failed()
-    guard.failed()
+    guard.failed_by(None)
+    guard.failed_by(None)
     for scores in USUAL[:17]:
         guard.scored(5.0, scores)
     now[0] = 60.0
     assert guard.verdict() is None
     guard.scored(5.0, USUAL[18])
     assert guard.verdict() is None, "and these counts end here"
-    guard.failed()
+    guard.failed_by(None)
     assert guard.verdict() is None
 
 

@@ -15,7 +15,6 @@ from infra.model_golden import Golden
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
 from infra.models import Registry
-from infra.releases import ReleaseStore
 from infra.settings import LadderSettings, LeafSettings, Settings
 from infra.store import ObjectStore, open_store
 from lookup_api import routed_models
@@ -33,6 +32,7 @@ from tests.suites.crashing_leaf import CRASHES
 from tests.suites.leaf_processes import LeafProcess
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
 from tests.suites.model_folders import small_spec, write_folder
+from tests.suites.served_store import current_release
 
 SHARE = 0.3
 LOOK_EVERY = 4
@@ -60,11 +60,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def release(night: ObjectStore) -> Iterator[ServedRelease]:
-    current = ReleaseStore(night).current()
-    assert current is not None
-    opened = ServedRelease.open(night, current, LadderSettings())
-    yield opened
-    opened.give_back()
+    with current_release(night) as opened:
+        yield opened
 
 
 def users() -> list[int]:

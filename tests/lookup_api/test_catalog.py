@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from infra.errors import NotFound, StoreError, UsageError
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
 from infra.models import ModelVersion, Registry
 from infra.store import ObjectStore, open_store
+from lookup_api.canary_guard import Bounds
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.root import store_reads
+from lookup_api.root.canaries import Canaries
 from lookup_api.root.catalog import Catalog, Named
 from tests.suites.leaf_models import push, trees
 
@@ -33,7 +36,8 @@ def store(tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture
 def catalog(store: ObjectStore) -> Iterator[Catalog]:
-    made = Catalog(store.uri, 3600)
+    stopped = Counter("stopped", "", ["model"], registry=CollectorRegistry())
+    made = Catalog(store.uri, 3600, Canaries(store.uri, Bounds(), stopped))
     yield made
     made.stop()
 

@@ -12,9 +12,7 @@ from infra.graph import Graph
 from infra.model_routes import LOOKUP, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
 from infra.models import Registry
-from infra.releases import ReleaseStore
 from infra.serving_meta import PRICE
-from infra.settings import LadderSettings
 from infra.store import ObjectStore, open_store
 from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
@@ -33,6 +31,7 @@ from tests.lookup_api.test_scores import STRANGER, asked, push, scoring_on, stor
 from tests.suites.leaf_processes import leaves
 from tests.suites.list_models import list_spec, small_blend, write_list_model
 from tests.suites.live_store import guarded_graph, live_artifacts, publish_live
+from tests.suites.served_store import current_release
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +57,8 @@ def store(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ObjectStore
 
 @pytest.fixture(scope="module")
 def release(store: ObjectStore) -> Iterator[ServedRelease]:
-    current = ReleaseStore(store).current()
-    assert current is not None
-    opened = ServedRelease.open(store, current, LadderSettings())
-    yield opened
-    opened.give_back()
+    with current_release(store) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from lookup_api.ranking.sources import TWO_HOP
 from lookup_api.release_source import source_of
 from lookup_api.served_release import ServedRelease
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
+from tests.suites.served_store import current_release
 
 NEW_USER = 10**12
 PATIENT = {"live_budget_ms": 60_000, "ann_budget_ms": 60_000}
@@ -55,11 +56,8 @@ def store(made: dict[str, Parent], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def release(store: ObjectStore) -> Iterator[ServedRelease]:
-    current = ReleaseStore(store).current()
-    assert current is not None
-    opened = ServedRelease.open(store, current, LadderSettings())
-    yield opened
-    opened.give_back()
+    with current_release(store) as opened:
+        yield opened
 
 
 def lookup_with(**ladder: object) -> Lookup:

@@ -45,7 +45,7 @@ def test_a_list_that_one_worker_made_is_found_by_another(server: RedisServer) ->
     one.put(ask(), b"list")
     assert one.l1_get(ask()) == get(other, ask()) == b"list"
     assert other.l1_get(ask()) is None
-    assert 0 < server.client().pttl("pymk:live:r1:5:0") <= 3_600_000
+    assert 0 < server.client().pttl("pymk:live:r1:5:0:0") <= 3_600_000
 
 
 @pytest.mark.parametrize("asked", [ask(user=6), ask(release="r2"), ask(version=1)])

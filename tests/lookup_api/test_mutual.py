@@ -40,7 +40,7 @@ def stored(release: ServedRelease, user_id: int) -> set[int]:
 
 
 def facts(barred: dict[int, str] | None = None, hidden: dict[int, str] | None = None) -> ViewerFacts:
-    return ViewerFacts(barred or {}, hidden or {}, {}, False, 0)
+    return ViewerFacts(barred or {}, hidden or {}, {}, False, 0, 0)
 
 
 def shared_by(user_id: int, other_id: int, release: ServedRelease, known: ViewerFacts) -> set[int]:

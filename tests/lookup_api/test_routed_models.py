@@ -14,7 +14,6 @@ from infra.model_golden import Golden
 from infra.model_routes import FILE, LOOKUP, Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec, ModelSpec
 from infra.models import Registry
-from infra.releases import ReleaseStore
 from infra.settings import LadderSettings, Settings
 from infra.store import ObjectStore, open_store
 from lookup_api.breaker import Breaker
@@ -35,6 +34,7 @@ from tests.lookup_api.ranking.test_scorers import above_mean, onnx_weights
 from tests.lookup_api.test_live import outdating
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
 from tests.suites.model_folders import columns_of, small_spec, write_folder
+from tests.suites.served_store import current_release
 
 INPUT = (InputSpec(name="candidate_degree"),)
 
@@ -192,11 +192,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def release(night: ObjectStore) -> Iterator[ServedRelease]:
-    current = ReleaseStore(night).current()
-    assert current is not None
-    opened = ServedRelease.open(night, current, LadderSettings())
-    yield opened
-    opened.give_back()
+    with current_release(night) as opened:
+        yield opened
 
 
 def lookup_on(store: ObjectStore) -> Lookup:

@@ -10,7 +10,6 @@ import pytest
 
 from infra.graph import Graph
 from infra.model_spec import InputSpec
-from infra.releases import ReleaseStore
 from infra.serving_settings import LeafSettings
 from infra.settings import LadderSettings, Settings
 from infra.store import ObjectStore, open_store
@@ -26,6 +25,7 @@ from lookup_api.served_release import ServedRelease
 from tests.suites.leaf_models import push, trees
 from tests.suites.leaf_processes import leaves
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
+from tests.suites.served_store import current_release
 
 MODELS = ("small@1", "small@2", "small@3", "release")
 
@@ -61,11 +61,8 @@ def scoring_on(store: ObjectStore, *addresses: str) -> Iterator[Scoring]:
 
 @pytest.fixture(scope="module")
 def release(store: ObjectStore) -> Iterator[ServedRelease]:
-    current = ReleaseStore(store).current()
-    assert current is not None
-    opened = ServedRelease.open(store, current, LadderSettings())
-    yield opened
-    opened.give_back()
+    with current_release(store) as opened:
+        yield opened
 
 
 def query_of(graph: Graph, number: int) -> ScoreQuery:

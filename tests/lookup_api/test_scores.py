@@ -16,8 +16,7 @@ from infra.model_golden import Golden
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
 from infra.models import Registry
-from infra.releases import ReleaseStore
-from infra.settings import LadderSettings, Settings
+from infra.settings import Settings
 from infra.store import ObjectStore, open_store
 from jobs.inactive_bars import BarRows
 from lookup_api.circle import circle_of
@@ -36,8 +35,10 @@ from lookup_api.scores import Scoring, without_barred
 from lookup_api.served_release import ServedRelease
 from tests.infra.test_models import NOW
 from tests.lookup_api.ranking.test_scorers import onnx_weights
+from tests.suites.canaries import until_watched
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
 from tests.suites.model_folders import columns_of, small_spec, write_folder
+from tests.suites.served_store import current_release
 
 STRANGER = 10**12
 INACTIVE = STRANGER + 2
@@ -61,11 +62,8 @@ def store(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ObjectStore
 
 @pytest.fixture(scope="module")
 def release(store: ObjectStore) -> Iterator[ServedRelease]:
-    current = ReleaseStore(store).current()
-    assert current is not None
-    opened = ServedRelease.open(store, current, LadderSettings())
-    yield opened
-    opened.give_back()
+    with current_release(store) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +201,7 @@ def test_a_name_is_a_surface_a_model_or_a_version(graph: Graph, store: ObjectSto
     edit = routed(Route(stable=ModelRef(name="dots", version="1"), canary=canary))
     wanted = RouteStore(store).change("home", edit, "2026-01-01T00:00:00Z", "a").route
     scoring = scoring_on(store)
+    until_watched(scoring.root.catalog)
     found = set()
     for user_id in graph.ids[:12].tolist():
         people = list(stored_of(release, user_id).ids)[:2]

@@ -164,8 +164,18 @@ class LiveFactsSuite:
         assert facts.of(1).version > before[1]
         assert facts.of(3).version > before[3]
         assert facts.of(2).version == before[2]
-        facts.record([event("opted_out", 8)])
-        assert all(facts.of(viewer).version > version for viewer, version in before.items())
+
+    def test_who_is_hidden_has_a_version_of_its_own(self, reopen: Reopen) -> None:
+        facts, other_worker = reopen(), reopen()
+        facts.record([event("dismissed", 1, 2)])
+        before = {viewer: other_worker.of(viewer) for viewer in (1, 3)}
+        facts.record([event("opted_out", 8, None, NOW_US - 2), event("banned", 9, None, NOW_US - 2)])
+        now = {viewer: other_worker.of(viewer) for viewer in before}
+        facts.record([event("opted_in", 8, None, NOW_US - 1)])
+        for viewer, known in before.items():
+            later = other_worker.of(viewer)
+            assert later.version == now[viewer].version == known.version
+            assert later.hidden_version > now[viewer].hidden_version > known.hidden_version
 
     @pytest.mark.parametrize("seed", range(3))
     def test_the_order_in_which_events_arrive_makes_no_difference(self, reopen: Reopen, seed: int) -> None:
@@ -260,13 +270,13 @@ class LiveFactsSuite:
         facts, other_worker = reopen(), reopen()
         facts.record([event("connected", 1, 66), event("dismissed", 2, 66), event("shown", 3, 66)])
         facts.record([event("blocked", 66, 4), event("opted_out", 66), event("connected", 1, 2), event("shown", 66, 9)])
-        before = other_worker.of(1).version
+        before = other_worker.of(1).hidden_version
         done = facts.erase(66, NOW_US)
         assert sum(done.rows.values()) > 0
         assert sorted(done.viewers) == [1, 2, 3, 4]
         assert other_worker.of(1).hidden[66] == "erased"
         assert other_worker.of(66).viewer_hidden
-        assert other_worker.of(1).version > before
+        assert other_worker.of(1).hidden_version > before
         assert not facts.of(66).barred
         for viewer in (1, 2, 3, 4):
             assert 66 not in facts.of(viewer).barred

@@ -1,5 +1,7 @@
 """A store with generated serving tables, for tests of the lookup API."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,12 @@ from typing import Any
 from flask import Flask
 
 from benchmarks.serving_rows import publish
-from infra.releases import Release
+from infra.releases import Release, ReleaseStore
 from infra.settings import ApiSettings, LadderSettings, Settings
 from infra.store import ObjectStore, open_store
 from lookup_api.app import create_app
 from lookup_api.release_watch import ReleaseWatch
+from lookup_api.served_release import ServedRelease
 
 USERS = 300
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,6 +33,18 @@ def publish_day(store: ObjectStore, day: int, users: int = USERS) -> Release:
 
 def tag_of(day: int) -> str:
     return f"day-{day}"
+
+
+@contextmanager
+def current_release(store: ObjectStore) -> Iterator[ServedRelease]:
+    """What the store serves, open for a block."""
+    current = ReleaseStore(store).current()
+    assert current is not None
+    opened = ServedRelease.open(store, current, LadderSettings())
+    try:
+        yield opened
+    finally:
+        opened.give_back()
 
 
 def app_on(store: ObjectStore, **settings: Any) -> Flask:

@@ -57,7 +57,7 @@ def test_a_barred_person_takes_no_place_of_a_company() -> None:
 
 
 def test_an_empty_list_gives_nobody() -> None:
-    assert pick(ranking([], []), 20, ({1: SELF},), (5, 3)) == Picked([], {}, 0)
+    assert pick(ranking([], []), 20, ({1: SELF},), (5, 3)) == Picked([], {}, 0, [])
 
 
 @given(
