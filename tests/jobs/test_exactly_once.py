@@ -18,6 +18,7 @@ from infra.store import open_store
 from jobs.sample import generate
 from tests.conftest import SmallRelease, small_pipeline
 from tests.suites.backfill import Backfill, content_hashes, pymk_run
+from tests.suites.frozen import freeze
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -87,7 +88,7 @@ def test_a_run_that_stood_still_too_long_finds_what_its_successor_made(
     while "train_encoder: " not in told.read_text():
         time.sleep(0.02)
         assert frozen.poll() is None, told.read_text()
-    frozen.send_signal(signal.SIGSTOP)
+    freeze(frozen)
     backfill = Backfill(begun)
     backfill.run([command])
     assert sum(backfill.made.values()) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.suites.frozen import freeze
 from tests.suites.ports import free_port, free_ports
 
 PROGRAM = "redis-server"
@@ -57,7 +58,7 @@ class RedisServer:
 
     def hang(self) -> None:
         """Connections stay open and nothing answers, until `resume`."""
-        self._running().send_signal(signal.SIGSTOP)
+        freeze(self._running())
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)

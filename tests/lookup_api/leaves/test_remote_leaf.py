@@ -1,8 +1,6 @@
 """A leaf in another process scores as one in this process, of the columns that the model names and no others."""
 
 import json
-import os
-import signal
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost
 from lookup_api.leaves.remote_leaf import RemoteLeaf
 from tests.lookup_api.leaves.test_local_leaf import LOOKED_UP, looked_up
 from tests.lookup_api.ranking.test_scorers import MODELS
+from tests.suites.frozen import freeze
 from tests.suites.leaf_models import leaf_of, push, soon, trees
 from tests.suites.leaf_processes import LeafProcess, leaves, remote_to
 from tests.suites.model_folders import columns_of, small_spec
@@ -232,7 +231,7 @@ def test_a_leaf_that_hangs_dies_comes_back_and_is_told_to_stop(store: ObjectStor
         there = remote_to(process.address)
         expected = there.score(ref, COLUMNS, soon())
 
-        os.kill(process.process.pid, signal.SIGSTOP)
+        freeze(process.process)
         with pytest.raises(TooLate):
             there.score(ref, COLUMNS, Deadline.after(0.05))
         killer = threading.Timer(0.2, process.process.kill)
