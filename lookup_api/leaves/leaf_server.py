@@ -18,15 +18,14 @@ import pyarrow as pa
 import pyarrow.flight as flight
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-from infra.errors import NotFound, PymkError, UsageError
+from infra.errors import PymkError
 from infra.model_routes import ModelRef
 from infra.settings import Settings
 from lookup_api.breaker import Breaker
-from lookup_api.deadline import Deadline, TooLate
+from lookup_api.deadline import Deadline
 from lookup_api.leaves import wire
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
-from lookup_api.leaves.protocol import ModelLoading
 from lookup_api.leaves.residents import Resident
 from lookup_api.leaves.wire import Status, WireError
 from lookup_api.ranking.scorers import KINDS, Array
@@ -41,14 +40,6 @@ SAYS = {
 }
 SWITCH_S = 0.0005
 """How soon a thread that runs Python gives way to one that waits: a model that loads holds requests up no longer."""
-OUTCOMES = {
-    NotFound: Status.NOT_FOUND,
-    ModelLoading: Status.LOADING,
-    TooLate: Status.LATE,
-    UsageError: Status.USAGE,
-    PymkError: Status.FAILED,
-}
-"""The status of what a leaf raises, of a class before its own."""
 
 
 class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
@@ -100,7 +91,8 @@ class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
             try:
                 return answer(wire.decode_request(body))
             except PymkError as error:
-                status = next(found for kind, found in OUTCOMES.items() if isinstance(error, kind))
+                kinds = (status for kind, status in wire.RAISED.items() if isinstance(error, kind))
+                status = next(kinds, Status.FAILED)
                 return wire.encode_reply(status, why=str(error))
             except WireError as error:
                 return wire.encode_reply(Status.USAGE, why=str(error))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from infra.errors import NotFound, UsageError
+from infra.errors import UsageError
 from infra.model_routes import ModelRef
 from infra.serving_settings import LeafSettings
 from lookup_api.breaker import Breaker
@@ -21,7 +21,7 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves import wire
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_metrics import SenderMetrics
-from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost, ModelLoading
+from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost
 from lookup_api.leaves.wire import Reply, Status, WireError
 from lookup_api.ranking.scorers import Array, Float32
 
@@ -184,5 +184,4 @@ def _scores(reply: Reply, model: ModelRef) -> Float32:
 def _raised(reply: Reply, model: ModelRef) -> Exception:
     """What the leaf raised, as it is raised here."""
     what = reply.why or f"{model}: status {reply.status}"
-    kinds = {Status.NOT_FOUND: NotFound, Status.LATE: TooLate, Status.LOADING: ModelLoading, Status.USAGE: UsageError}
-    return kinds.get(Status(reply.status), LeafFailed)(what) if reply.status in set(Status) else LeafFailed(what)
+    return next((kind for kind, status in wire.RAISED.items() if status == reply.status), LeafFailed)(what)

@@ -16,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from infra.errors import UsageError
+from infra.errors import NotFound, PymkError, UsageError
 from infra.model_golden import to_arrow
 from infra.model_routes import ModelRef
 from infra.model_spec import InputSpec
+from lookup_api.deadline import TooLate
 from lookup_api.leaves.columns import ColumnList
+from lookup_api.leaves.protocol import LeafBusy, LeafFailed, ModelLoading, TurnLate
 from lookup_api.ranking.scorers import Array, Float32
 
 SCORE, COLUMNS, HEALTH, METRICS = "score", "columns", "health", "metrics"
@@ -49,6 +51,20 @@ class Status(IntEnum):
     OTHER_LIST = 6
     LEAVING = 7
     LIST = 8
+    TURN_LATE = 9
+    BUSY = 10
+
+
+RAISED: Mapping[type[PymkError], Status] = {
+    NotFound: Status.NOT_FOUND,
+    ModelLoading: Status.LOADING,
+    TurnLate: Status.TURN_LATE,
+    TooLate: Status.LATE,
+    UsageError: Status.USAGE,
+    LeafBusy: Status.BUSY,
+    LeafFailed: Status.FAILED,
+}
+"""What a leaf raises, there and here; a class before its own."""
 
 
 class WireError(Exception):

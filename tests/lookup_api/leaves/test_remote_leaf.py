@@ -12,7 +12,7 @@ import pyarrow.flight as flight
 import pytest
 from prometheus_client import CollectorRegistry
 
-from infra.errors import NotFound, UsageError
+from infra.errors import NotFound, PymkError, UsageError
 from infra.model_routes import ModelRef
 from infra.model_spec import InputSpec
 from infra.store import ObjectStore, open_store
@@ -101,6 +101,22 @@ def test_failures_are_told_apart(store: ObjectStore, process: LeafProcess) -> No
         there.score(ref, {"at": np.array([99])}, soon())
     assert not isinstance(failed.value, LeafAway)
     assert there.score(ref, {"at": np.arange(3)}, soon()).tolist() == [0, 1, 2]
+
+
+def test_what_a_leaf_raises_is_raised_here(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its turn that did not come and a leaf that is busy do not speak against a canary; other failures do."""
+    ref = push(store, "210")
+    with serving(store) as server:
+        there = remote_to(f"127.0.0.1:{server.port}")
+        for kind in (*wire.RAISED, ZeroDivisionError):
+
+            def fails(*_: object, kind: type[Exception] = kind) -> None:
+                raise kind("here")
+
+            monkeypatch.setattr(server._leaf, "score_inputs", fails)
+            with pytest.raises(PymkError, match="here") as raised:
+                there.score(ref, COLUMNS, soon())
+            assert type(raised.value) is (kind if kind in wire.RAISED else LeafFailed)
 
 
 def test_few_rows_cost_little_more_than_their_columns(store: ObjectStore, process: LeafProcess) -> None:
