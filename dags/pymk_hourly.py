@@ -12,7 +12,7 @@ that is missed needs no repair: the next one holds all facts since the night.
 task once mended.
 
 **The answers are bad.** Trigger `pymk_rollback`, with the night's release where the hour itself is at fault, and pause
-this DAG until it is mended.
+this DAG until it is mended; with *Leave the night* where the night is, whose hours then are published no more.
 """
 
 from datetime import timedelta

@@ -10,7 +10,8 @@ Until the run ends, the release before stays served.
 
 **`preflight` is tried again.** Inputs are missing, come in part, or a table has far fewer rows than in the release
 before; or memory or disk are too little. Its log says which. It waits for two hours, then fails. Where the inputs are
-right as they are, trigger with *Force* and a reason, or lower `gates.min_rows_share`.
+right as they are, trigger with a lower `gates.min_rows_share` among the *Settings*. *Force* would also put an older
+date in place of what is served.
 
 **A task failed.** Its log ends with what went wrong and how to fix it. Clear the task: finished stages are found by
 their id, not done again. Where it says that the artifact before *is not finished*, pymk was deployed anew meanwhile:
@@ -23,7 +24,7 @@ and a reason: that one is published as it was made. Without its id a night is ma
 **A night is missing.** Trigger with *As of* set to its date, or *Backfill* a range of dates: up to three at once do not
 disturb one another. An older date never replaces a newer release, unless *Force* says so.
 
-**The answers are bad.** Trigger `pymk_rollback`: every server follows within a second.
+**The answers are bad.** Trigger `pymk_rollback` with *Leave the night*: every server follows within a second.
 
 Every setting of the form holds for this run alone. A run depends on its date and settings, never on what another run
 left: *Warm start* names the encoder to start from. Workers need `PYMK_LAKE`, `PYMK_STORE` and, if there is a settings

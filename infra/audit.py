@@ -5,6 +5,7 @@ It is what a task that is tried again knows of its first try: what was intended 
 
 import getpass
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ from typing import Any
 
 import orjson
 
+from infra.errors import CorruptArtifact
 from infra.store import ObjectStore
 from infra.times import format_time
 
 FOLDER = "audit"
 RUN = "PYMK_RUN_ID"
+_KEY = re.compile(rf"{FOLDER}/[0-9TZ.-]+?Z-(?P<action>[a-z-]+)-[0-9a-f]{{8}}\.json")
+"""Of the record of a deed."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,19 @@ def who() -> str:
 
 
 def deeds(store: ObjectStore, action: str = "") -> list[Deed]:
-    """All that is recorded, or all of one action, oldest first."""
-    keys = [info.key for info in store.list(f"{FOLDER}/") if f"-{action}" in info.key]
-    found = [Deed(**orjson.loads(store.get(key).data)) for key in keys]
-    return [deed for deed in found if action in ("", deed.action)]
+    """All that is recorded, or all of one action, oldest first; other files of the folder are nobody's deeds. Raises
+    CorruptArtifact for a record that cannot be read."""
+    matched = ((info.key, _KEY.fullmatch(info.key)) for info in store.list(f"{FOLDER}/"))
+    keys = [key for key, match in matched if match and action in ("", match["action"])]
+    return [_read(store, key) for key in keys]
+
+
+def _read(store: ObjectStore, key: str) -> Deed:
+    try:
+        return Deed(**orjson.loads(store.get(key).data))
+    except (ValueError, TypeError) as error:
+        fix = "Put back a copy of the file, or move it elsewhere: what it tells of is not known then."
+        raise CorruptArtifact(f"{store.uri}/{key}: not a record of a deed: {error}", fix) from error
 
 
 def tries(store: ObjectStore, action: str) -> list[Deed]:

@@ -244,6 +244,8 @@ def take(
         if stored and stored.etag != seen:
             seen, since = stored.etag, clock()
         holder = file.holder
+        if stored and holder and holder.nonce == nonce:  # written, though the answer to that was lost
+            return Lease(store, name, file, stored.etag)
         if holder is None or is_gone(holder.maker.process) or clock() - since >= file.ttl_s:
             with suppress(Conflict, NotFound):
                 passed = file.passed_to(maker, nonce, ttl_s, uses)

@@ -9,13 +9,13 @@ Facts only keep people out: what lifts one (unblocked, reactivated, …) brings 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from infra.errors import UsageError
 from infra.events import Event, Refusal
 from infra.settings import Settings
+from infra.store import folder_or_none
 
 CONNECTED, BLOCKED, DISMISSED = "connected", "blocked", "dismissed"
 DEACTIVATED, BANNED, OPTED_OUT, ERASED = "deactivated", "banned", "opted_out", "erased"
@@ -147,15 +147,14 @@ def open_live_facts(uri: str, settings: Settings) -> LiveStore:
 
     Raises UsageError for a URI that names neither; StoreError where the folder or the server cannot be used.
     """
-    parts = urlsplit(uri)
     if _is_redis(uri):
         from infra.live_redis import RedisLiveFacts
 
         return RedisLiveFacts.open(uri, settings)
-    if parts.scheme in ("", "file") and parts.path:
+    if folder := folder_or_none(uri):
         from infra.live_lmdb import LmdbLiveFacts
 
-        return LmdbLiveFacts.open(Path(parts.path if parts.scheme else uri), settings)
+        return LmdbLiveFacts.open(folder, settings)
     raise UsageError(f"{uri!r}: keeps no live facts", "Give api.facts a folder, redis://… or rediss://….")
 
 
@@ -183,7 +182,6 @@ def facts_uri(settings: Settings, store_uri: str) -> str:
     """
     if settings.api.facts:
         return settings.api.facts
-    parts = urlsplit(store_uri)
-    if parts.scheme in ("", "file"):
-        return str(Path(parts.path if parts.scheme else store_uri) / "live")
+    if folder := folder_or_none(store_uri):
+        return str(folder / "live")
     raise UsageError(f"{store_uri}: no place for live facts", "Set api.facts to a folder, redis:// or rediss:// URI.")

@@ -4,7 +4,7 @@ Whatever bytes are in place of one raise CorruptArtifact, which says how to mend
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -158,7 +158,7 @@ class Pointer:
     """The content of CURRENT.
 
     history: releases that it named before and may go back to, newest first. withdrawn: releases that were rolled back
-    from; they are not published again unless forced.
+    from; they, and deltas on them, are not published again unless forced.
     """
 
     release_id: str
@@ -175,16 +175,23 @@ class Pointer:
             fix = "`pymk release publish ID --force` replaces it; `pymk release list` shows the ids."
             raise CorruptArtifact(f"{where}: not a release pointer: {_said(error)}", fix) from error
 
-    def moved_to(self, release_id: str) -> "Pointer":
-        """Forward, to a release that is published now."""
+    def moved_to(self, release_id: str, nightly: str | None = None) -> "Pointer":
+        """Forward, to a release that is published now. nightly: the one that it extends, which counts as served too."""
         kept = [r for r in (self.release_id, *self.history) if r != release_id]
-        return Pointer(release_id, tuple(kept[:HISTORY]), tuple(r for r in self.withdrawn if r != release_id))
+        named = (release_id, nightly)
+        return Pointer(release_id, tuple(kept[:HISTORY]), tuple(r for r in self.withdrawn if r not in named))
 
-    def back_to(self, release_id: str, *, leaving: Iterable[str] = ()) -> "Pointer":
-        """Back, to a release that was served before; the one served now is withdrawn, and so are those of `leaving`."""
+    def back_to(self, release_id: str, *, leaving: Iterable[str] = (), staying: Collection[str] = ()) -> "Pointer":
+        """Back, to a release that was served before; the one served now is withdrawn, and so are those of `leaving`,
+        but none of `staying`."""
         at = self.history.index(release_id) + 1 if release_id in self.history else 0
-        left = [r for r in dict.fromkeys((self.release_id, *leaving, *self.withdrawn)) if r != release_id]
-        return Pointer(release_id, self.history[at:], tuple(left[:HISTORY]))
+        left = dict.fromkeys((self.release_id, *leaving, *self.withdrawn))
+        withdrawn = [r for r in left if r != release_id and r not in staying]
+        return Pointer(release_id, self.history[at:], tuple(withdrawn[:HISTORY]))
+
+    def has_withdrawn(self, release: Release) -> bool:
+        """Whether the release, or the nightly that it extends, was rolled back from."""
+        return release.release_id in self.withdrawn or release.nightly in self.withdrawn
 
 
 def _check_version(found: Any, known: int, what: str) -> None:

@@ -9,6 +9,7 @@ never replaces a newer one unless forced. Of two nightlies of one as-of the one 
 import builtins
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +38,8 @@ from infra.variants import forget_variants, named_lists
 log = logging.getLogger(__name__)
 
 CURRENT = "CURRENT"
+OF_A_NIGHT = 3
+"""Releases of one night that CURRENT remembers: there are many deltas on one, and the nights before it must stay."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class ReleaseStore:
                 return True
             if pointer and not force and self._stays(pointer, release):
                 return False
-            if self._swap(seen.stored, pointer.moved_to(release.release_id) if pointer else self._anew(release)):
+            if self._swap(seen.stored, self._moved(pointer, release) if pointer else self._anew(release)):
                 return True
             if over:
                 raise Conflict(f"{self.store.uri}/{CURRENT}: was moved meanwhile", "Publish again.")
@@ -185,9 +188,22 @@ class ReleaseStore:
         withdrawn = withdrawn_releases(self.store) - {release.release_id}
         return Pointer(release.release_id, withdrawn=tuple(sorted(withdrawn, reverse=True)[:HISTORY]))
 
+    def _moved(self, pointer: Pointer, release: Release) -> Pointer:
+        """Forward to the release; of each night only the last few are remembered."""
+        moved = pointer.moved_to(release.release_id, release.nightly)
+        found = {release_id: self._find(release_id) for release_id in moved.history}
+        of_night: Counter[str] = Counter()
+        kept = []
+        for release_id, known in found.items():
+            night = known.nightly if known else release_id
+            of_night[night] += 1
+            if of_night[night] <= OF_A_NIGHT:
+                kept.append(release_id)
+        return replace(moved, history=tuple(kept))
+
     def _stays(self, pointer: Pointer, release: Release) -> bool:
         """Whether only force may put the release in place of the served one."""
-        if release.release_id in pointer.withdrawn:
+        if pointer.has_withdrawn(release):
             return True
         try:
             return not self.is_newer(release, self.get(pointer.release_id), pointer)
@@ -206,29 +222,63 @@ class ReleaseStore:
         before = (*pointer.history, *(made_beside.parents if made_beside else ()))
         return release.nightly not in {found.nightly for found in map(self._find, before) if found}
 
-    def rollback(self, to: str | None = None) -> Release:
-        """Points CURRENT back at `to`, or at the release it named before, once that verifies."""
+    def rollback(self, to: str | None = None, judged: Pointer | None = None) -> Release:
+        """Points CURRENT back at `to`, or at the release it named before, once that verifies.
+
+        judged: CURRENT as it was decided by, now if not given. Raises Conflict where it names a release of another
+        night by the time that all is verified: that one is not what somebody found at fault.
+        """
         self._refuse_without_conditions()
-        release = self.get(to or self.before(self.pointer()))
-        target = release.release_id
+        judged = judged or self.pointer()
+        release = self.get(to or self.before(judged))
         self.verify(release)
         while True:
             seen = self.look()
             pointer = seen.pointer
-            if not pointer or pointer.release_id == target:
+            if not pointer or not judged or pointer.release_id == release.release_id:
                 return release
-            left = self._find(pointer.release_id)
-            leaving = [left.nightly] if left and left.nightly != release.nightly else []
-            if self._swap(seen.stored, pointer.back_to(target, leaving=leaving)):
+            self._refuse_another_night(judged, pointer)
+            if self._swap(seen.stored, self._back(pointer, release)):
                 return release
 
-    def before(self, pointer: Pointer | None) -> str:
-        """The release that CURRENT named before and that is still there. Raises PymkError where there is none."""
+    def _refuse_another_night(self, judged: Pointer, pointer: Pointer) -> None:
+        meant, served = self._find(judged.release_id), self._find(pointer.release_id)
+        if meant and served and meant.nightly != served.nightly:
+            raise Conflict(
+                f"{self.store.uri}/{CURRENT}: was to be moved from {meant.release_id}, and names {served.release_id} "
+                "of another night by now",
+                "Look at that one: roll back again if it is at fault too.",
+            )
+
+    def _back(self, pointer: Pointer, release: Release) -> Pointer:
+        """Back to the release; or forward again to a newer one, withdrawn by mistake: who is served is not at fault."""
+        left = self._find(pointer.release_id)
+        if left and pointer.has_withdrawn(release) and release.order > left.order:
+            return self._moved(pointer, release)
+        leaving = [left.nightly] if left and left.nightly != release.nightly else []
+        moved = pointer.back_to(release.release_id, leaving=leaving, staying=(release.nightly,))
+        if release.release_id in pointer.history:
+            return moved
+        found = map(self._find, pointer.history)
+        return replace(moved, history=tuple(r.release_id for r in found if r and r.order < release.order))
+
+    def before(self, pointer: Pointer | None, *, leaving_night: bool = False) -> str:
+        """The release that CURRENT named before, that is still there and was not withdrawn.
+
+        leaving_night: of another night than the served one. Raises PymkError where there is none.
+        """
         if not pointer:
             raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
+        served = self._find(pointer.release_id)
         for release_id in pointer.history:
-            if self.store.exists(_key(release_id)):
-                return release_id
+            found = self._find(release_id)
+            if found is None and not self.store.exists(_key(release_id)):
+                continue
+            if found and (
+                pointer.has_withdrawn(found) or (leaving_night and served and found.nightly == served.nightly)
+            ):
+                continue
+            return release_id
         raise PymkError(f"{self.store.uri}: CURRENT has no earlier release", "Name one with --to ID.")
 
     def verify(self, release: Release) -> None:

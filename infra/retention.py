@@ -47,7 +47,7 @@ def kept_releases(releases: Sequence[Release], pointer: Pointer | None, keep: in
 def _back(releases: Sequence[Release], pointer: Pointer) -> list[str]:
     """The release that a rollback goes to, if there is one, and the nightly that it goes to from deltas."""
     there = {r.release_id: r for r in releases}
-    before = [r for r in pointer.history if r in there]
+    before = [r for r in pointer.history if r in there and not pointer.has_withdrawn(there[r])]
     served = there.get(pointer.release_id)
     nights = [r for r in before if served and there[r].nightly != served.nightly]
     return [*before[:1], *nights[:1]]

@@ -117,10 +117,10 @@ def open_store(uri: str, *, writable: bool = False, create: bool = False) -> Obj
         from infra.store_s3 import S3Store
 
         return S3Store.open(uri, bucket=parts.netloc, prefix=parts.path.strip("/"), writable=writable)
-    if parts.scheme in ("", "file") and parts.path:
+    if folder := folder_or_none(uri):
         from infra.store_folder import FolderStore
 
-        return FolderStore.open(folder_of(uri), writable=writable, create=create)
+        return FolderStore.open(folder, writable=writable, create=create)
     raise UsageError(f"{uri!r}: not a store", "Give a folder or s3://bucket/prefix.")
 
 
@@ -128,6 +128,12 @@ def folder_of(uri: str) -> Path:
     """The folder that a path or `file://` names; `~` is the user's own."""
     parts = urlsplit(uri)
     return Path(parts.path if parts.scheme else uri).expanduser()
+
+
+def folder_or_none(uri: str) -> Path | None:
+    """folder_of, None for a URI that names something else than a folder."""
+    parts = urlsplit(uri)
+    return folder_of(uri) if parts.scheme in ("", "file") and parts.path else None
 
 
 def check_key(key: str) -> str:

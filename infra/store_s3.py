@@ -32,6 +32,11 @@ _CLIENT = Config(
 _READER = _CLIENT.merge(Config(connect_timeout=3, read_timeout=10))
 """Whoever serves what it reads would rather know soon that nothing comes; a writer waits for large parts."""
 _TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20, max_concurrency=4)
+OBJECTS = "objects"
+"""Folder of the cache with copies of single objects, of each of its versions."""
+UNUSED_S = 7 * 86_400.0
+"""After which a copy that nobody opened again goes."""
+
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
@@ -119,8 +124,10 @@ class S3Store:
         with _explained(f"{self.uri}/{key}"):
             head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
         version = hashlib.sha256(f"{self.uri}/{key}:{head['ETag']}".encode()).hexdigest()
-        path = cache_folder() / "objects" / version[:2] / version / Path(key).name
-        if not path.exists():
+        path = cache_folder() / OBJECTS / version[:2] / version / Path(key).name
+        if path.exists():
+            os.utime(path)  # what is used stays
+        else:
             self.download(key, path)
         return path
 
@@ -147,6 +154,8 @@ class S3Store:
 
     def clean_scratch(self, min_age_s: float) -> None:
         remove_stale(cache_folder() / "scratch", min_age_s)
+        for folder in (cache_folder() / OBJECTS).glob("??"):
+            remove_stale(folder, max(min_age_s, UNUSED_S))
 
     def commit_folder(self, folder: Path, prefix: str, last: str, check: Callable[[], None] = lambda: None) -> bool:
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

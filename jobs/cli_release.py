@@ -19,6 +19,7 @@ from infra.release_records import Lineage, lineage_of, overrides_of
 from infra.releases import Release, ReleaseStore
 from infra.shadow_files import remove_old
 from infra.store import open_store
+from infra.times import parse_as_of
 from jobs.cli_options import Config, Json, Reason, Store, load_settings
 from jobs.cli_output import console, output, progress, table
 
@@ -145,13 +146,19 @@ def publish(
 def rollback(
     store: Store,
     to: Annotated[str | None, typer.Option(help="Release id; the one served before if not given.")] = None,
+    night: Annotated[bool, typer.Option("--night", help="Without --to: the last one of another night.")] = False,
+    asked_at: Annotated[
+        str | None, typer.Option(help="RFC 3339 time; without --to nothing moves if somebody went back since.")
+    ] = None,
     reason: Why = None,
     json: Json = False,
 ) -> None:
     """Point CURRENT back at an earlier release, once for each run of a scheduler (PYMK_RUN_ID)."""
     from jobs.rollback import roll_back
 
-    made = roll_back(ReleaseStore(open_store(store, writable=True)), to, reason)
+    asked = parse_as_of(asked_at) if asked_at else None
+    releases = ReleaseStore(open_store(store, writable=True))
+    made = roll_back(releases, to, reason, night=night, asked_at=asked)
     output.show(made, json, lambda c: c.print(made["said"], markup=False))
 
 

@@ -6,7 +6,6 @@ from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from infra.kv import RANKINGS
 from infra.live_facts import BLOCKED, CONNECTED, DISMISSED, ViewerFacts, facts_uri, open_live_facts
 from infra.live_tables import FILE
 from infra.settings import Settings
+from infra.store import folder_or_none
 from jobs.explain_delta import knows, serving_rows
 from jobs.hourly import KIND
 from lookup_api.ranking.rules import CAPPED, SELF, Picked, caps_of, pick
@@ -70,12 +70,10 @@ def _facts(store_uri: str, settings: Settings, user: int) -> Iterator[tuple[View
     except UsageError:
         yield NO_FACTS, "no live facts are read, as api.facts names none"
         return
-    parts = urlsplit(uri)
-    if parts.scheme in ("", "file"):
-        folder = Path(parts.path if parts.scheme else uri).expanduser()
-        if not (folder / FILE).exists():
-            yield NO_FACTS, "none"
-            return
+    folder = folder_or_none(uri)
+    if folder is not None and not (folder / FILE).exists():
+        yield NO_FACTS, "none"
+        return
     live = open_live_facts(uri, settings)
     with closing(live):
         try:

@@ -20,7 +20,7 @@ from infra.release_records import withdrawn_releases
 from infra.releases import ReleaseStore, manifests_of
 from infra.schemas import CONNECTIONS, LAKE_TABLES, PROFILES
 from infra.settings import Settings
-from infra.store import open_store
+from infra.store import cache_folder, folder_or_none, open_store
 
 GIB = 2**30
 BASE_BYTES, USER_BYTES, FRIENDSHIP_BYTES = 2 * GIB, 10 * 2**10, 200
@@ -180,7 +180,8 @@ def served_nights(releases: ReleaseStore) -> set[str]:
 
 
 def _is_there(store: str) -> bool:
-    return "://" in store or Path(store).is_dir()
+    folder = folder_or_none(store)
+    return folder is None or folder.is_dir()
 
 
 def estimated(rows: Mapping[str, int], before: Before | None) -> Estimate:
@@ -214,15 +215,19 @@ def memory_short(estimate: Estimate) -> Iterator[Obstacle]:
 
 
 def disk_short(estimate: Estimate, store: str) -> Iterator[Obstacle]:
-    """Looks at the store where it is a folder, and at the folder of temporary files."""
+    """Looks at the store where it is a folder, else at that of the copies on this machine, and at temporary files."""
     wanted = int(SPARE * estimate.disk_bytes)
-    for what, folder in (("the store", store), ("temporary files", tempfile.gettempdir())):
-        if "://" not in folder:
-            free = shutil.disk_usage(_nearest(Path(folder))).free
-            if free < wanted:
-                detail = f"a night writes about {_gib(wanted)}, free are {_gib(free)} for {what}"
-                fix = "`pymk release clean` removes old releases; TMPDIR names another folder for temporary files."
-                yield Obstacle("disk", detail, fix)
+    folder = folder_or_none(store)
+    kept = ("copies of the store's artifacts", cache_folder()) if folder is None else ("the store", folder)
+    for what, place in (kept, ("temporary files", Path(tempfile.gettempdir()))):
+        free = shutil.disk_usage(_nearest(place)).free
+        if free < wanted:
+            detail = f"a night writes about {_gib(wanted)}, free are {_gib(free)} for {what}, in {place}"
+            fix = (
+                "`pymk release clean` removes old releases; TMPDIR names another folder for temporary files, "
+                "PYMK_CACHE_DIR one for copies."
+            )
+            yield Obstacle("disk", detail, fix)
 
 
 def _nearest(folder: Path) -> Path:

@@ -93,11 +93,10 @@ def _forcing(releases: ReleaseStore, release: Release, force: bool, reason: str 
         return
     pointer = releases.look(repairing=True).pointer
     intended = {"release_id": release.release_id, "over": pointer and pointer.release_id}
-    before = [one for one in tries(releases.store, FORCED) if one.result["release_id"] == release.release_id]
-    if before and (before[0].result != intended or any(one.done for one in before)):
-        tell(
-            f"warning: {release.release_id} was forced by this run before, and is not again: trigger a new one for that"
-        )
+    before = tries(releases.store, FORCED)  # of another id too: a night that was cleared is made anew
+    if before and (before[0].result.get("over") != intended["over"] or any(one.done for one in before)):
+        forced = before[0].result.get("release_id")
+        tell(f"warning: this run forced {forced} before, and forces nothing again: trigger a new one for that")
         yield False
         return
     with keep_deed(releases.store, FORCED, reason, intended):
@@ -158,8 +157,8 @@ class _Asked:
         release = self.release
         if self.force or served is None or pointer is None or pointer.release_id == release.release_id:
             return None
-        if release.release_id in pointer.withdrawn:
-            return False, _unpublished(pointer, release.release_id)
+        if pointer.has_withdrawn(release):
+            return False, _unpublished(pointer, release)
         if served.base == release.release_id:
             return True, f"published, and extended since by {served.release_id}"
         if self.carry is None and newer and loses(release, served):
@@ -208,11 +207,12 @@ def judge(
 ) -> list[Finding]:
     """The gates that the release does not meet, beside the served one where that is another. served: None for a newer.
 
-    repairing: a served release whose artifacts are gone or damaged counts as none.
+    The gates of quality are of a night: a delta on the night that is served, which passed them or was forced, is asked
+    for faults alone. repairing: a served release whose artifacts are gone or damaged counts as none.
     """
     found = Measured.of(manifests)
     wrong = integrity_faults(release, manifests)
-    if found is None or wrong:
+    if found is None or wrong or (served and release.base and served.nightly == release.nightly):
         return wrong
     if served is None or served.release_id == release.release_id:
         return check(found, None, settings)
@@ -268,14 +268,14 @@ def _recorded(
 
 def _said(release: Release, target: Release, published: bool, pointer: Pointer | None) -> str:
     if not published:
-        return _unpublished(pointer, target.release_id)
+        return _unpublished(pointer, target)
     return "published" if target == release else f"published, carried forward as {target.release_id}"
 
 
-def _unpublished(pointer: Pointer | None, release_id: str) -> str:
+def _unpublished(pointer: Pointer | None, release: Release) -> str:
     """Why CURRENT stayed where it was."""
-    if pointer and release_id in pointer.withdrawn:
-        return (
-            f"not published, as it was withdrawn by a rollback; `pymk release publish {release_id} --force` serves it"
-        )
-    return f"not published: a newer release is served; `pymk release publish {release_id} --force` replaces it"
+    forced = f"`pymk release publish {release.release_id} --force`"
+    if pointer and pointer.has_withdrawn(release):
+        what = "it" if release.release_id in pointer.withdrawn else f"{release.nightly}, which it extends,"
+        return f"not published, as {what} was withdrawn by a rollback; {forced} serves it"
+    return f"not published: a newer release is served; {forced} replaces it"

@@ -1,34 +1,65 @@
 """Going back to an earlier release: by whom, why, and once for each run of a scheduler."""
 
+from datetime import UTC, datetime
 from typing import Any
 
-from infra.audit import recorded, tries
+from infra.audit import deeds, recorded, tries
 from infra.errors import GateRefused, UsageError
 from infra.release_files import Pointer
 from infra.releases import Release, ReleaseStore, manifests_of
+from infra.times import format_time
 from jobs.publishing import integrity_faults
 
 
-def roll_back(releases: ReleaseStore, to: str | None = None, reason: str | None = None) -> dict[str, Any]:
+def roll_back(
+    releases: ReleaseStore,
+    to: str | None = None,
+    reason: str | None = None,
+    *,
+    night: bool = False,
+    asked_at: datetime | None = None,
+) -> dict[str, Any]:
     """Points CURRENT back at `to`, or at the release it named before: {"release_id", "published", "said"}.
 
-    A task that is tried again or cleared goes where its first try was to go, and nowhere where that was done:
-    "published" says whether CURRENT names that release. Raises UsageError for a release that is newer than the
-    served one and was not served before, GateRefused for one with faults, and what ReleaseStore.rollback raises.
+    night: where no release is named, the last one of another night. asked_at: when somebody asked for it, who had not
+    seen a rollback since. A task that is tried again or cleared goes where its first try was to go, and nowhere where
+    that was done: "published" says whether CURRENT names that release. Raises UsageError for a release that is newer
+    than the served one and was not served before, and without a named one where another run went back since it was
+    asked for; GateRefused for one with faults, and what ReleaseStore.rollback raises.
     """
     pointer = releases.pointer()  # before the tries: who moved CURRENT has kept before what it was to do
     for one in tries(releases.store, "rollback"):
         if not one.result:
             continue
         to = str(one.result["release_id"])
-        if one.done or (pointer and one.result.get("from") in pointer.withdrawn):
+        left = {one.result.get("from"), one.result.get("night")}
+        if one.done or (pointer and left.intersection(pointer.withdrawn)):
             return _done_before(to, pointer)
-    target = releases.get(to or releases.before(pointer))
+    if to is None and asked_at is not None:
+        _refuse_outrun(releases, asked_at)
+    target = releases.get(to or releases.before(pointer, leaving_night=night))
     _refuse(releases, target, pointer)
-    intended = {"release_id": target.release_id, "from": pointer and pointer.release_id}
-    with recorded(releases.store, "rollback", reason, intended):
-        releases.rollback(target.release_id)
+    served = releases.current(repairing=True)
+    intended = {
+        "release_id": target.release_id,
+        "from": pointer and pointer.release_id,
+        "night": served and served.nightly != target.nightly and served.nightly,
+    }
+    with recorded(releases.store, "rollback", reason, intended) as result:
+        releases.rollback(target.release_id, pointer)
+        result["moved_at"] = format_time(datetime.now(UTC))
     return {"release_id": target.release_id, "published": True, "said": f"rolled back to {target.release_id}"}
+
+
+def _refuse_outrun(releases: ReleaseStore, asked_at: datetime) -> None:
+    """Raises UsageError where somebody went back since this was asked for: it would go back by one more."""
+    for one in deeds(releases.store, "rollback"):
+        moved_at = str(one.result.get("moved_at", one.at))
+        if one.done and datetime.fromisoformat(moved_at) >= asked_at:
+            raise UsageError(
+                f"{one.by} rolled back to {one.result.get('release_id')} at {moved_at}, after this was asked for",
+                "Look at what is served now; to go further back, name the release with --to ID.",
+            )
 
 
 def _done_before(release_id: str, pointer: Pointer | None) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class ReleaseWatch:
                 raise
             log.error("CURRENT cannot be read, so the newest release that opens is served: %s", error)
             withdrawn = source.withdrawn()
-            found = [r.release_id for r in reversed(source.releases()) if r.release_id not in withdrawn]
+            found = [r.release_id for r in reversed(source.releases()) if not withdrawn & {r.release_id, r.nightly}]
             self._fall_back(found, "CURRENT")
             return
         if pointer is None and served is None and not self._found:
@@ -197,8 +197,8 @@ def earlier(listed: Sequence[Release], pointer: Pointer) -> list[str]:
         for release in reversed(listed)
         if _time_of(release.release_id) < current
         or (_time_of(release.release_id) == current and release.release_id in pointer.history)
+        if release.release_id != pointer.release_id and not pointer.has_withdrawn(release)
     ]
-    found = [r for r in found if r not in (pointer.release_id, *pointer.withdrawn)]
     return sorted(found, key=lambda release_id: release_id not in pointer.history)
 
 

@@ -46,6 +46,15 @@ def force() -> Param:
     )
 
 
+def leave_night() -> Param:
+    return Param(
+        False,
+        type="boolean",
+        title="Leave the night",
+        description="Without a release: back to the last one of another night, not to the half hour before.",
+    )
+
+
 def reason(needed: bool) -> Param:
     given: dict[str, Any] = {"pattern": TEXT, "maxLength": 500, "title": "Reason"}
     if needed:

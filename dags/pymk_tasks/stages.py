@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow.sdk import Asset, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -90,8 +91,11 @@ def skip_for_named(context: Mapping[str, Any]) -> None:
 
 
 def _has_live_facts() -> bool:
-    (store,) = place_options(STORE)
-    return bool(settings().api.facts) or Path(store.removeprefix("--store="), "live").is_dir()
+    (option,) = place_options(STORE)
+    store = option.removeprefix("--store=")
+    parts = urlsplit(store)
+    folder = Path(parts.path if parts.scheme == "file" else store).expanduser()
+    return bool(settings().api.facts) or (folder / "live").is_dir()
 
 
 def run_stage(name: str, always: Sequence[str], *options: str) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Nights upon nights, cleaned every day, leave a store of some nights, with what servers and the next night need."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from infra.artifacts import Manifest, find_manifest
+from infra.errors import PymkError
 from infra.release_readers import Reading
 from infra.releases import Release, ReleaseStore, manifests_of
 from infra.store import ObjectStore, open_store
@@ -44,8 +46,13 @@ def serve_for(store: ObjectStore, days: int, keep: int, hourly: int = 0, ages: b
             reader = (current, Reading(store, current.release_id))
         if day % 30 == 29:
             releases.rollback()
+        needed = rollback_targets(releases)
+        assert len(needed) == min(day + 1, 2), "the release before, and one of another night"
         releases.clean(keep=keep, grace_s=DAY_S if ages else 0)
-        check_what_is_needed(releases, reader, start)
+        for release_id in {*needed, *([reader[0].release_id] if reader else [])}:
+            manifests_of(releases.store, releases.get(release_id))
+        assert rollback_targets(releases) == needed
+        check_what_is_needed(releases, start)
         most = max(most, sum(1 for _ in store.list("")))
         if ages:
             for folder in store.folders(""):
@@ -53,12 +60,17 @@ def serve_for(store: ObjectStore, days: int, keep: int, hourly: int = 0, ages: b
     return most
 
 
-def check_what_is_needed(releases: ReleaseStore, reader: tuple[Release, Reading] | None, start: Manifest) -> None:
-    pointer = releases.pointer()
-    assert pointer
-    there = [r for r in pointer.history if releases.store.exists(f"releases/{r}.json")]
-    for release_id in {pointer.release_id, *there[:1], *([reader[0].release_id] if reader else [])}:
-        manifests_of(releases.store, releases.get(release_id))
+def rollback_targets(releases: ReleaseStore) -> set[str]:
+    """The release that a rollback goes to, and the one that it goes to from the whole night."""
+    found = set()
+    for leaving_night in (False, True):
+        with suppress(PymkError):
+            found.add(releases.before(releases.pointer(), leaving_night=leaving_night))
+    return found
+
+
+def check_what_is_needed(releases: ReleaseStore, start: Manifest) -> None:
+    assert releases.current()
     for release in releases.list():
         assert set(manifests_of(releases.store, release)) >= {"graph", "encoder", "rankings"}
     assert find_manifest(releases.store, "encoder", start.artifact_id), "tomorrow starts from it"

@@ -47,6 +47,18 @@ def test_a_task_that_is_tried_again_forces_over_nothing_that_came_since(
     assert publish(store, old, force=True, reason="again")["published"], "another run says so"
 
 
+def test_a_cleared_run_that_makes_another_release_forces_nothing_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, served, newer, remade = (make_night(store, day) for day in (1, 3, 4, 0))
+    publish(store, served)
+    monkeypatch.setenv("PYMK_RUN_ID", "pymk_nightly/manual__1 by ada")
+    assert publish(store, old, force=True, reason="a repair")["published"]
+    publish(store, newer)
+    assert not publish(store, remade, force=True, reason="a repair")["published"]
+    assert current(store) == newer.release_id
+
+
 def test_a_cleared_task_passes_no_gate_beside_another_release(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

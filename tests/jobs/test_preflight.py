@@ -141,10 +141,13 @@ def test_memory_refuses_what_can_never_fit_and_warns_of_what_does_not_fit_beside
     assert [one.refuses for one in found] == refuses
 
 
-def test_a_disk_without_room_stops_the_night_and_a_bucket_is_not_looked_at(tmp_path: Path) -> None:
+def test_a_disk_without_room_stops_the_night(tmp_path: Path) -> None:
     endless = Estimate(1.0, 0, 2**60, True)
-    assert len(list(disk_short(endless, str(tmp_path / "not" / "there" / "yet")))) == 2
-    assert len(list(disk_short(endless, "s3://bucket/store"))) == 1
+    for store in (f"{tmp_path}/not/there/yet", f"file://{tmp_path}"):
+        kept, _ = disk_short(endless, store)
+        assert f"for the store, in {tmp_path}" in kept.detail
+    kept, _ = disk_short(endless, "s3://bucket/store")
+    assert "for copies of the store's artifacts" in kept.detail
     assert list(disk_short(replace(endless, disk_bytes=0), str(tmp_path))) == []
 
 

@@ -233,6 +233,16 @@ def test_a_rollback_to_another_night_withdraws_the_night_and_not_just_its_delta(
     assert publish(store, anew, carry=carrying(store), force=True)["published"]
 
 
+def test_the_hours_of_a_night_that_was_forced_are_published(store: ObjectStore) -> None:
+    publish(store, make_night(store, 0))
+    worse = make_night(store, 1, ann=0.5, **WORSE)
+    with pytest.raises(GateRefused):
+        publish(store, make_delta(store, worse, hours(worse, 1)))
+    publish(store, worse, force=True, reason="a holiday")
+    for count in (1, 2):
+        assert publish(store, make_delta(store, worse, hours(worse, count)))["published"]
+
+
 @pytest.mark.parametrize("metrics", [{"faults": {"excluded": 3}}, {}])
 def test_nothing_passes_the_faults_of_a_delta(store: ObjectStore, metrics: dict[str, Any]) -> None:
     first, second = make_night(store, 0), make_night(store, 1)

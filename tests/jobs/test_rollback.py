@@ -1,11 +1,13 @@
 """Going back: once for each run of a scheduler, never forward, and never to a release with faults."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from infra.audit import deeds
-from infra.errors import GateRefused, PymkError, StoreError, UsageError
+from infra.errors import Conflict, GateRefused, PymkError, StoreError, UsageError
+from infra.release_files import Pointer
 from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore, open_store
 from jobs.rollback import roll_back
@@ -37,9 +39,9 @@ class Cut(ReleaseStore):
 
     moves = False
 
-    def rollback(self, to: str | None = None) -> Release:
+    def rollback(self, to: str | None = None, judged: Pointer | None = None) -> Release:
         if self.moves:
-            super().rollback(to)
+            super().rollback(to, judged)
         raise StoreError("the network is gone")
 
 
@@ -92,12 +94,79 @@ def test_who_types_it_twice_goes_back_twice(store: ObjectStore, nights: list[Rel
     assert [(deed.done, deed.reason) for deed in deeds(store)] == [(True, "too old")] * 2
 
 
-@pytest.mark.parametrize("day", [0, 9])
-def test_nothing_goes_back_to_a_release_with_faults(store: ObjectStore, day: int) -> None:
+def test_of_two_who_ask_at_once_the_second_is_told(store: ObjectStore, nights: list[Release]) -> None:
+    asked_at = datetime.now(UTC) - timedelta(minutes=1)
+    roll_back(ReleaseStore(store), asked_at=asked_at)
+    with pytest.raises(UsageError, match=rf"rolled back to {nights[2].release_id} at .*, after this was asked for"):
+        roll_back(ReleaseStore(store), asked_at=asked_at)
+    assert current(store) == nights[2].release_id
+    assert roll_back(ReleaseStore(store), asked_at=datetime.now(UTC) + timedelta(minutes=1))["published"]
+    assert roll_back(ReleaseStore(store), nights[0].release_id, asked_at=asked_at)["published"], "it is named"
+
+
+def test_an_hour_that_ends_after_its_night_was_withdrawn_is_not_published(
+    store: ObjectStore, nights: list[Release]
+) -> None:
+    roll_back(ReleaseStore(store))
+    made = publish(store, make_delta(store, nights[3], hours(nights[3], 1)))
+    assert not made["published"]
+    assert f"{nights[3].release_id}, which it extends, was withdrawn" in made["said"]
+    assert current(store) == nights[2].release_id
+    assert publish(store, make_delta(store, nights[2], hours(nights[2], 1)))["published"]
+
+
+def test_a_night_published_while_another_is_verified_is_not_the_one_to_leave(
+    store: ObjectStore, nights: list[Release]
+) -> None:
+    class Slow(ReleaseStore):
+        def verify(self, release: Release) -> None:
+            ReleaseStore(store).publish(repaired)
+
+    repaired = make_night(store, 4)
+    with pytest.raises(Conflict, match=f"moved from {nights[3].release_id}, and names {repaired.release_id}"):
+        roll_back(Slow(store))
+    assert current(store) == repaired.release_id
+    assert ReleaseStore(store).pointer() == Pointer(repaired.release_id, tuple(n.release_id for n in reversed(nights)))
+
+
+def test_a_whole_night_can_be_left_however_many_hours_are_on_it(store: ObjectStore, nights: list[Release]) -> None:
+    for hour in range(1, 26):
+        publish(store, last := make_delta(store, nights[3], hours(nights[3], hour)))
+    assert roll_back(ReleaseStore(store))["release_id"] != last.release_id
+    assert ReleaseStore(store).current().base == nights[3].release_id  # type: ignore[union-attr]
+    made = pymk_json("release", "rollback", f"--store={store.uri}", "--night", "--reason=a bad night")
+    assert made["release_id"] == nights[2].release_id == current(store)
+    assert not publish(store, last)["published"]
+    assert roll_back(ReleaseStore(store))["release_id"] == nights[1].release_id
+
+
+def test_to_go_back_far_forgets_what_is_newer(store: ObjectStore, nights: list[Release]) -> None:
+    """Else to go back once more would go forward."""
+    for hour in range(1, 4):
+        publish(store, make_delta(store, nights[3], hours(nights[3], hour)))
+    unremembered = make_night(store, 1, lake="another")
+    roll_back(ReleaseStore(store), unremembered.release_id)
+    assert roll_back(ReleaseStore(store))["release_id"] == nights[0].release_id
+
+
+def test_who_takes_a_rollback_back_can_go_back_again(store: ObjectStore, nights: list[Release]) -> None:
+    for _ in range(2):
+        assert roll_back(ReleaseStore(store))["release_id"] == nights[2].release_id
+        assert roll_back(ReleaseStore(store), nights[3].release_id)["published"]
+    assert ReleaseStore(store).pointer() == Pointer(nights[3].release_id, tuple(n.release_id for n in nights[2::-1]))
+
+
+@pytest.mark.parametrize(
+    ("day", "error", "said"),
+    [(0, GateRefused, "7 rows show an existing friend"), (9, UsageError, "does CURRENT remember it")],
+)
+def test_nothing_goes_back_to_a_release_with_faults(
+    store: ObjectStore, day: int, error: type[PymkError], said: str
+) -> None:
     served = make_night(store, 5)
     publish(store, served)
     faulty = make_night(store, day, **FAULTY)
-    with pytest.raises((GateRefused, UsageError), match=r"7 rows show an existing friend|does CURRENT remember it"):
+    with pytest.raises(error, match=said):
         roll_back(ReleaseStore(store), faulty.release_id)
     assert current(store) == served.release_id
     assert deeds(store) == []

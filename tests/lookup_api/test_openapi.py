@@ -16,7 +16,7 @@ from infra.keys import SCOPES, KeyStore, utc_now
 from lookup_api.lean_flask import LeanFlask
 from lookup_api.openapi import document, int64_pattern
 from lookup_api.pages import FILES, OPENAPI
-from tests.suites.served_store import app_on, new_store, publish_day
+from tests.suites.served_store import SETTINGS, app_on, new_store, publish_day
 
 CASES = int(os.environ.get("SCHEMATHESIS_CASES", "30"))
 """Of each operation that takes something, and each way: 2000 make more than ten thousand in all."""
@@ -28,7 +28,8 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LeanFlask
     store = new_store(tmp_path_factory.mktemp("openapi"))
     publish_day(store, 1, users=30)
     key = KeyStore(store).create("schemathesis", SCOPES, utc_now())[1]
-    app = app_on(store)
+    never_full = SETTINGS.api.model_copy(update={"queue_ms": 60_000})  # however busy the machine is
+    app = app_on(store, api=never_full)
     yield app, key
     app.extensions["pymk"].stop()
 

@@ -2,11 +2,12 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from infra.artifacts import Manifest, find_manifest, open_artifact, write_artifact
-from infra.errors import CorruptArtifact, Fenced
+from infra.errors import Conflict, CorruptArtifact, Fenced
 from infra.leases import FAILED, LOST, MADE, Lease, Maker, key_of, lease_of, take
 from infra.process_life import this_process
 from infra.store import ObjectStore
@@ -72,6 +73,21 @@ class LeaseSuite:
         file = lease_of(store, NAME)
         assert file
         assert [turn.state for turn in file.turns] == [MADE] * 6
+
+    def test_who_took_it_has_it_though_the_answer_was_lost(
+        self, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A client that tries again is told that somebody was there before: itself."""
+        put, clock = type(store).put, Clock()
+
+        def told_nothing(*args: Any, **conditions: Any) -> None:
+            monkeypatch.undo()
+            put(*args, **conditions)
+            raise Conflict("412")
+
+        monkeypatch.setattr(type(store), "put", told_nothing)
+        with held(store, "a", clock) as lease:
+            assert (lease.token, clock.now) == (1, 0.0)
 
     def test_who_waits_is_told_for_whom_and_shares_what_was_finished(self, store: ObjectStore) -> None:
         first, told, finished = held(store, "a"), list[str](), list[int]()
