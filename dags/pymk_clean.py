@@ -36,7 +36,12 @@ def clean() -> dict:
             description="Releases to keep; empty: store.keep_releases.",
         ),
         "grace_hours": Param(
-            24, type="number", minimum=0, maximum=100_000, title="Grace", description="What is younger stays, hours."
+            24,
+            type="number",
+            minimum=0,
+            maximum=100_000,
+            title="Grace",
+            description="What is younger stays, hours; below what a night takes only while none is made.",
         ),
         "reason": forms.reason(needed=True),
     },
