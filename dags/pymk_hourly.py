@@ -44,7 +44,7 @@ def hourly() -> dict:
     schedule=CronTriggerTimetable("5,35 * * * *", timezone="UTC"),
     deadline=deadline("pymk_hourly", minutes=25),
     params={"as_of": forms.as_of("the time, on 5 minutes,"), "settings": forms.settings()},
-    **common(("release",), __doc__),
+    **common(("release",), __doc__, priority=10),  # before the nights of a backfill
 )
 def pymk_hourly() -> None:
     made = hourly()

@@ -235,7 +235,10 @@ class ReleaseStore:
         while True:
             seen = self.look()
             pointer = seen.pointer
-            if not pointer or not judged or pointer.release_id == release.release_id:
+            if not pointer or not judged:
+                return release
+            if pointer.release_id == release.release_id:
+                mark_withdrawn(self.store, pointer)  # whoever moved it may have died in between
                 return release
             self._refuse_another_night(judged, pointer)
             if self._swap(seen.stored, self._back(pointer, release)):

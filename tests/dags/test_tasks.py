@@ -248,6 +248,7 @@ ti = Namespace(dag_id="pymk_nightly", task_id="rank", run_id="manual__1", try_nu
 alerts.failed({"ti": ti, "exception": ValueError("no room. Free some")})
 late = {"dag_id": "pymk_nightly", "dag_run_id": "manual__1", "state": "running", "queued_at": "2026-01-02T02:00:00Z"}
 alerts.late({"dag_run": late})
+alerts.late({"dag_run": late | {"run_type": "backfill"}})
 """
     with opened_inbox() as inbox:
         done = run(code, tmp_path, PYMK_ALERT_WEBHOOK=inbox.url)
