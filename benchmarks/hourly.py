@@ -24,12 +24,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.pipeline import print_machine, pymk
 from infra.artifacts import open_artifact
 from infra.releases import Release, ReleaseStore
 from infra.schemas import LAKE_TABLES, TIMESTAMP
+from infra.settings import Settings
 from infra.store import ObjectStore, open_store
 from jobs.blocks import parts_of
 
@@ -122,6 +124,7 @@ def cut(raw: Path, lake: Path, join: int, friendships: int, seed: int) -> tuple[
     """Writes the lake of the night; returns what comes within the hour, by table."""
     rng = np.random.default_rng(seed)
     tables = {name: pq.read_table(raw / name) for name in LAKE_TABLES if (raw / name).exists()}
+    tables["dismissals"] = _lasting(tables["dismissals"])
     pairs = _pairs(tables["connections"])
     busy = np.unique(tables["user_events"]["user_id"].to_numpy())
     open_ = tables["connections"]["disconnected_at"].is_null().to_numpy() & ~np.isin(pairs, busy).any(axis=1)
@@ -148,6 +151,16 @@ def cut(raw: Path, lake: Path, join: int, friendships: int, seed: int) -> tuple[
 
 def _pairs(table: pa.Table) -> Int64:
     return np.stack([table[name].to_numpy() for name in ("user_id", "other_id")], axis=1)
+
+
+def _lasting(dismissals: pa.Table) -> pa.Table:
+    """Those that do not expire within the hour: whoever made one that does is touched by that."""
+    days = timedelta(days=Settings().graph.dismissal_days)
+    made = dismissals["at"]
+    expires = pc.and_(
+        pc.greater(made, pa.scalar(NIGHT - days, made.type)), pc.less_equal(made, pa.scalar(HOUR - days, made.type))
+    )
+    return dismissals.filter(pc.invert(expires))
 
 
 def _names(table: pa.Table, people: Int64) -> npt.NDArray[np.bool_]:
@@ -210,7 +223,7 @@ def _recall(listed: list[int], wanted: set[int]) -> float:
 def untouched(store: ObjectStore, night: Release, delta: Release, hour: Hour) -> dict[str, Any]:
     """Whether those whom nothing touches are answered as before: each of them, as the API does, and as stored."""
     from infra.kv import RANKINGS
-    from infra.settings import LadderSettings, Settings
+    from infra.settings import LadderSettings
     from lookup_api.deadline import Deadline
     from lookup_api.ladder import Query
     from lookup_api.lookup import NO_FACTS, Lookup
