@@ -264,9 +264,9 @@ def promoted(surface: Surface) -> Surface:
 
 
 def rolled_back(why: str, at: str, *, force: bool = False) -> Edit:
-    """To the route before, without its canary and shadows that were stopped since. Models that it does not name count as
-    stopped, and so does the stable one that another takes the place of. Raises PymkError where there is none, UsageError
-    where its stable model was stopped, unless forced.
+    """To the route before, but for its canary and shadows that were stopped. Models that it does not name count as
+    stopped, and so does the stable one that another takes the place of. Raises PymkError where there is none,
+    UsageError where its stable model was stopped, unless forced.
     """
 
     def edit(surface: Surface) -> Surface:

@@ -195,13 +195,12 @@ class RoutedModels:
 
     def look(self) -> None:
         """Follows the route, if it is another, and opens what could not be opened. Failures are logged and counted."""
-        try:
-            self._look()
-            self._look_for_lists()
-            self._judge()
-        except Exception as error:  # whatever a look dies of, the next one may do
-            self._counts.route_failures.inc()
-            log.warning("cannot look for routes of models in %s: %s", self._store_uri, error)
+        for step in (self._judge, self._look, self._look_for_lists, self._tell):
+            try:
+                step()
+            except Exception as error:  # whatever a step dies of, the others do not wait for, and the next look may do
+                self._counts.route_failures.inc()
+                log.warning("cannot look for routes of models in %s: %s", self._store_uri, error)
 
     def _look(self) -> None:
         try:
@@ -223,13 +222,15 @@ class RoutedModels:
         self._seen = seen
 
     def _judge(self) -> None:
-        """Takes a canary off that is out of bounds: here at once, and then for everybody, as soon as the store can be
-        written."""
+        """Takes a canary off that is out of bounds: here, be the store away or not."""
         canary = self._open.canary
         if canary is not None and (why := self._stopped(canary.ref, canary.model.guard)):
             self._off[canary.ref] = why
             del self._models[canary.ref]  # whoever routes to it again counts anew
             self._open = replace(self._open, canary=None, stamp=self._open.stamp + 1)
+
+    def _tell(self) -> None:
+        """Takes those that are off here off for everybody."""
         for ref, why in list(self._off.items()):
             at = format_time(datetime.now(UTC).replace(microsecond=0))
             routes = RouteStore(open_store(self._store_uri, writable=True))

@@ -8,7 +8,7 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from infra.errors import NotFound, PymkError, UsageError
+from infra.errors import NotFound, UsageError
 from infra.model_routes import CANARY, LOOKUP, RELEASE, STABLE, ModelRef, Route, Routes, RouteStore
 from infra.model_spec import ModelSpec, check_model_name
 from infra.models import Registry
@@ -193,5 +193,5 @@ class Catalog:
                 return
             try:
                 self.look()
-            except (PymkError, OSError) as error:
+            except Exception as error:
                 log.warning("cannot look for models in %s: %s", self._store_uri, error)

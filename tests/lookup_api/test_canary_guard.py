@@ -171,17 +171,20 @@ def test_a_stopped_canary_that_is_forced_back_is_judged_anew(store: ObjectStore,
     assert RouteStore(store).read().of(LOOKUP).route == before
 
 
+@pytest.mark.parametrize("can", ["be read", "do nothing"])
 def test_where_the_store_cannot_be_written_the_canary_is_off_here_and_for_all_once_it_can(
-    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    can: str, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = canary_on(store, tmp_path / "1")
     fail(one)
 
-    def read_only(uri: str, *, writable: bool = False) -> ObjectStore:
-        raise StoreError(f"{uri}: is read-only")
+    def away(*asked: object, writable: bool = False) -> ObjectStore:
+        raise StoreError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lookup_api.routed_models.open_store", read_only)
+        patch.setattr("lookup_api.routed_models.open_store", away)
+        if can == "do nothing":
+            patch.setattr(RouteStore, "stored", away)
         for _ in range(3):
             one.look()
             assert one.chosen(1) is None
