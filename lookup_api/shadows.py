@@ -151,21 +151,33 @@ class Shadows:
         self._leaf.close()
 
     def step(self, files: "ShadowLog") -> None:
-        """Scores what waits, and stores files that are old enough; all of them where the server is to end."""
-        self._ends = self.is_ending()
-        while self._waiting:
+        """Scores what waits, but for what comes meanwhile, and stores files that are old enough; all of them where the
+        server is to end."""
+        self._look(files)
+        for _ in range(len(self._waiting)):
             one = self._waiting.popleft()
-            if self._is_busy() and not self._ends:
-                self._drop(one.surface, one.shadows, BUSY)
+            if why := self._why_dropped():
+                self._drop(one.surface, one.shadows, why)
                 continue
             self._let_requests_go_first()
             files.add(one.surface, one.at_us, self._rows(one))
+            self._look(files)
         with self._lock:
             dropped, self._dropped = self._dropped, Counter()
         for (surface, model, why), number in dropped.items():
             files.dropped(surface, model, why, number)
         files.roll(all_of_them=self._ends)
-        self._spent = not files.has_room
+        self._look(files)
+
+    def _look(self, files: "ShadowLog") -> None:
+        """Whether the server is to end, and whether more may be stored."""
+        self._ends, self._spent = self.is_ending(), not files.has_room
+
+    def _why_dropped(self) -> str | None:
+        """Why a request that waits is dropped; None where it is not."""
+        if self._spent:
+            return SPENT
+        return BUSY if self._is_busy() and not self._ends else None
 
     def _why_not(self, level: int) -> str | None:
         """Why a request is dropped; None where it is not."""
