@@ -44,13 +44,13 @@ def on_leaves(root: Root, settings: Settings) -> Opened:
     return lambda ref, spec, folder: LeafRanks.open(ref, spec, root.leaf, budget_s, leaves)
 
 
-def open_shadows(store_uri: str, settings: Settings, root: Root, counts: ShadowMetrics) -> Shadows:
+def open_shadows(store_uri: str, settings: Settings, root: Root, registry: CollectorRegistry) -> Shadows:
     """Of models that leaf processes host, or this one, on a leaf of their own: no request waits for its turn behind
     them. Nothing is read and no model opened before a request of a route that has some."""
     leaf = root.leaf
     if isinstance(leaf, LocalLeaf):
-        leaf = _local(store_uri, settings, leaf.counts)
-    return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, counts)
+        leaf = _local(store_uri, settings, HostMetrics(registry, "pymk_shadow_leaf"))
+    return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, ShadowMetrics(registry))
 
 
 def _local(store_uri: str, settings: Settings, counts: HostMetrics) -> LocalLeaf:
