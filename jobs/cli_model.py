@@ -95,7 +95,8 @@ def route(
     canary: Annotated[str | None, typer.Option(help="NAME@VERSION for a share, or `none`.")] = None,
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Of the users, that the canary is for.")] = None,
     sticky: Annotated[
-        str | None, typer.Option(help="`user`: by user, precomputed too; `client`: who asks for it has it.")
+        str | None,
+        typer.Option(help="`user`: by user, precomputed too; `client`: who asks /v1/score for it has it."),
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Canaries of one salt have the same users.")] = None,
     shadow: Annotated[

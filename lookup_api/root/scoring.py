@@ -65,10 +65,13 @@ class Root:
         self._pool = ThreadPoolExecutor(at_once, "root") if at_once > 1 else None
         self._sparing = Sparing(log)
 
-    def named(self, asked: Sequence[str], user_id: int, deadline: Deadline) -> list[Named | Scored]:
-        """Who scores for each name, in order; where that cannot be told, what became of it."""
+    def named(
+        self, asked: Sequence[str], user_id: int, deadline: Deadline, wanted: str | None = None
+    ) -> list[Named | Scored]:
+        """Who scores for each name, in order; where that cannot be told, what became of it. wanted: the variant, where
+        clients choose."""
         soon = deadline.within(OF_DEADLINE * deadline.left_s)
-        return [self._named(name, user_id, soon) for name in asked]
+        return [self._named(name, user_id, soon, wanted) for name in asked]
 
     def score(
         self,
@@ -158,9 +161,9 @@ class Root:
         assert named.spec is not None
         return ListOnLeaf(named.ref, named.spec, self.leaf, before.scores if before else None, prices)
 
-    def _named(self, asked: str, user_id: int, deadline: Deadline) -> Named | Scored:
+    def _named(self, asked: str, user_id: int, deadline: Deadline, wanted: str | None) -> Named | Scored:
         try:
-            return self.catalog.named(asked, user_id, deadline)
+            return self.catalog.named(asked, user_id, deadline, wanted)
         except PymkError as error:
             why = UNKNOWN if isinstance(error, UsageError) else outcome_of(error)
             self._counts.failed(NO_MODEL, why)
