@@ -40,7 +40,7 @@ class LeafRanks:
         return self.scored(matrix, Deadline.after(self.budget_s))
 
     def scored(self, matrix: Float32, deadline: Deadline) -> Float32:
-        columns = {
+        columns = dict(zip(FEATURES, matrix.T, strict=True)) | {
             one.name: np.ascontiguousarray(matrix[:, at]).astype(one.dtype, copy=False)
             for one, at in zip(self.spec.inputs, self.places.tolist(), strict=True)
         }

@@ -231,7 +231,7 @@ class Shadows:
             if spec.unit != "row":
                 raise PymkError("scores lists, of which nobody is shadowed")
             inputs, _ = gathered.columns_of(spec)
-            scores = self._leaf.score(ref, inputs, deadline)
+            scores = self._leaf.score(ref, gathered.with_others(inputs, spec), deadline)
             if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
                 raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")
         except Exception as error:  # whatever a model dies of, nobody waits for it

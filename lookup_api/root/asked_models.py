@@ -88,7 +88,7 @@ class OnLeaf:
 
     def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
         columns, defaulted = gathered.columns_of(self.spec)
-        return self.leaf.score(self.ref, columns, deadline), defaulted
+        return self.leaf.score(self.ref, gathered.with_others(columns, self.spec), deadline), defaulted
 
     def given(self, gathered: Gathered) -> Mapping[str, Array]:
         return _whole(gathered.columns_of(self.spec)[0], self.spec, len(gathered))
@@ -111,7 +111,7 @@ class ListOnLeaf:
 
     def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
         columns, defaulted = Listed(gathered, self.scores, self.prices).columns_of(self.spec)
-        return self.leaf.score(self.ref, columns, deadline), defaulted
+        return self.leaf.score(self.ref, gathered.with_others(columns, self.spec), deadline), defaulted
 
     def given(self, gathered: Gathered) -> Mapping[str, Array]:
         columns, _ = Listed(gathered, self.scores, self.prices).columns_of(self.spec)

@@ -133,6 +133,16 @@ class Gathered:
     def _not_measured(self) -> Bools | None:
         return _some(~(self.stored | self.found))
 
+    def with_others(self, columns: dict[str, Array], spec: ModelSpec) -> dict[str, Array]:
+        """A model's columns, and as they are all features that it does not name: of what is there a leaf takes what it
+        needs."""
+        own = spec.columns
+        return {name: column for name, column in self._features.items() if name not in own} | columns
+
+    @cached_property
+    def _features(self) -> dict[str, Array]:
+        return dict(zip(FEATURES, self.by_column, strict=True))
+
     @cached_property
     def by_column(self) -> Float32:
         """The ranker's input by column, float32 [F, n]."""
