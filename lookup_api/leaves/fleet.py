@@ -20,7 +20,7 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.leaf_metrics import HostMetrics, SenderMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
 from lookup_api.leaves.placement import shard_of
-from lookup_api.leaves.protocol import Leaf, LeafFailed, LeafLost, ModelLoading
+from lookup_api.leaves.protocol import Leaf, LeafFailed, LeafLost, ModelLoading, Timed
 from lookup_api.ranking.scorers import Array, Float32
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,10 @@ class LeafFleet:
 
     def score(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Float32:
         """Raises as every leaf does; LeafFailed where none of the model's leaves could score."""
+        return self.timed(model, columns, deadline).scores
+
+    def timed(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """Raises as `score`."""
         members, breaker = self._placed.get(model) or self._place(model)
         if not breaker.allows():
             raise LeafFailed(f"{model}: its leaves ended while they scored, so it is left alone for a while")
@@ -72,7 +76,7 @@ class LeafFleet:
         for at, member in enumerate(asked):
             is_last = at == len(asked) - 1
             try:
-                scores = self._asked(member, model, columns, deadline, is_last)
+                timed = self._asked(member, model, columns, deadline, is_last)
             except (LeafFailed, TooLate) as error:
                 if isinstance(error, LeafLost):
                     breaker.failed()
@@ -82,7 +86,7 @@ class LeafFleet:
             breaker.succeeded()
             if at:
                 self._counts.moved.inc()
-            return scores
+            return timed
         raise LeafFailed(f"{model}: no leaf is there")
 
     def shard(self, model: ModelRef) -> tuple[str, ...]:
@@ -107,17 +111,17 @@ class LeafFleet:
 
     def _asked(
         self, member: _Member, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline, is_last: bool
-    ) -> Float32:
+    ) -> Timed:
         """is_last: where none could be asked after it. A leaf that loads the model is not given up for another, which
         would have to load it as well."""
         member.in_hand += 1
         try:
             if is_last:
-                return member.leaf.score(model, columns, deadline)
+                return member.leaf.timed(model, columns, deadline)
             try:
-                return member.leaf.score(model, columns, deadline.within(deadline.left_s * FIRST_SHARE))
+                return member.leaf.timed(model, columns, deadline.within(deadline.left_s * FIRST_SHARE))
             except ModelLoading:
-                return member.leaf.score(model, columns, deadline)
+                return member.leaf.timed(model, columns, deadline)
         finally:
             member.in_hand -= 1
 
