@@ -40,8 +40,7 @@ def open_root(
 
 def on_leaves(root: Root, settings: Settings) -> Opened:
     """Has routed models rank on leaf processes."""
-    budget_s, leaves = settings.ladder.live_budget_ms / 1e3, settings.leaves.shard_size
-    return lambda ref, spec, folder: LeafRanks.open(ref, spec, root.leaf, budget_s, leaves)
+    return lambda ref, spec, folder: LeafRanks.open(ref, spec, root.leaf, settings.leaves.shard_size)
 
 
 def open_shadows(store_uri: str, settings: Settings, root: Root, counts: ShadowMetrics) -> Shadows:

@@ -1,6 +1,6 @@
 """A worker ranks live by the models that the lookup is routed to, follows a change, and outlives a broken model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, Offer, Query
 from lookup_api.ladder_metrics import LadderMetrics
-from lookup_api.live_rung import Live
+from lookup_api.leaves.protocol import LeafLate, Timed
+from lookup_api.live_rung import ROUTED_SHARE, Live
 from lookup_api.lookup import NO_FACTS, Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.model_check import check_model
 from lookup_api.ranking.routed import OfFeatures
-from lookup_api.ranking.scorers import open_scorer
+from lookup_api.ranking.scorers import open_scorer, rows_of
 from lookup_api.routed_models import RoutedModels
 from lookup_api.served_release import ServedRelease
 from tests.infra.test_models import NOW
@@ -249,8 +250,10 @@ def test_where_a_routed_model_fails_the_releases_own_ranks_and_the_list_is_not_k
     assert chosen is not None
 
     class Broken:
-        def score(self, matrix: np.ndarray) -> np.ndarray:
-            return np.full(len(matrix), np.nan, np.float32)
+        spec = chosen.model.spec
+
+        def timed(self, columns: Mapping[str, np.ndarray], deadline: Deadline) -> Timed:
+            return Timed(np.full(rows_of(columns), np.nan, np.float32), 1.0)
 
     broken = replace(chosen, model=replace(chosen.model, model=Broken()))
     lookup.models._open = replace(lookup.models._open, canary=broken)
@@ -262,6 +265,31 @@ def test_where_a_routed_model_fails_the_releases_own_ranks_and_the_list_is_not_k
     query, facts = Query(user, 10, frozenset(), False), outdating(guarded_graph(), 1)
     answers = [lookup.answer(query, release, facts, Deadline.after(60)).values for _ in range(2)]
     assert [(answer["source"], answer["cache"]) for answer in answers] == [("live", "none")] * 2
+    route(night)
+
+
+def test_a_routed_model_that_hangs_leaves_time_for_the_releases_own_ranker(
+    night: ObjectStore, release: ServedRelease, tmp_path: Path
+) -> None:
+    user = int(guarded_graph().ids[1])
+    own = scores(offered(lookup_on(night), release, user))
+    route(night, canary=Canary(model=push(night, tmp_path / "hangs", "hangs", 2), share=1))
+    lookup, left = lookup_on(night), []
+    assert lookup.models is not None
+    chosen = lookup.models.chosen(user)
+    assert chosen is not None
+
+    class Hangs:
+        spec = chosen.model.spec
+
+        def timed(self, columns: Mapping[str, np.ndarray], deadline: Deadline) -> Timed:
+            left.append(deadline.left_s)
+            raise LeafLate("no answer")
+
+    hangs = replace(chosen, model=replace(chosen.model, model=Hangs()))
+    lookup.models._open = replace(lookup.models._open, canary=hangs)
+    assert scores(offered(lookup, release, user)) == own
+    assert 0 < left[0] <= 60 * ROUTED_SHARE
     route(night)
 
 
