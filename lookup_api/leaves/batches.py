@@ -74,7 +74,7 @@ class Batches:
     ) -> None:
         """threads: calls of models at once. most_waiting: requests, beyond which more are refused. longest_s: that a
         call may run."""
-        self._free = threads
+        self._threads = self._free = threads
         self._most_waiting = most_waiting
         self._longest_s = longest_s
         self._counts = counts
@@ -85,12 +85,14 @@ class Batches:
         self._last: dict[int, _Batch] = {}
         self._lock = threading.Lock()
 
-    def score(self, resident: Resident, inputs: Inputs, deadline: Deadline) -> Timed:
-        """Raises TurnLate where its turn does not come in time, LeafBusy where too many wait, ModelHangs where the
-        model is found to hang meanwhile, whatever the model raises otherwise."""
+    def score(self, resident: Resident, inputs: Inputs, deadline: Deadline, spare: bool = False) -> Timed:
+        """spare: only where nobody else is scored. Raises TurnLate where its turn does not come in time, LeafBusy where
+        too many wait, ModelHangs where the model is found to hang meanwhile, whatever the model raises otherwise."""
         if deadline.left_s <= 0:
             raise TurnLate(f"{resident.ref}: no time was left to score")
         with self._lock:
+            if spare and self._free < self._threads:
+                raise LeafBusy(f"{resident.ref}: others are scored")
             waits = self._free == 0
             if not waits:
                 self._free -= 1

@@ -57,7 +57,7 @@ class LeafFleet:
         """leaves: by address. breaker: makes one, by name, for a version that ends its leaves."""
         self._members = {address: _Member(leaf) for address, leaf in leaves.items()}
         self._size = shard_size
-        self._counts = counts
+        self.counts = counts
         self._breaker = breaker
         self._placed: dict[ModelRef, tuple[tuple[_Member, ...], Breaker]] = {}
         self._turn = itertools.count()
@@ -85,7 +85,7 @@ class LeafFleet:
                 continue
             breaker.succeeded()
             if at:
-                self._counts.moved.inc()
+                self.counts.moved.inc()
             return timed
         raise LeafFailed(f"{model}: no leaf is there")
 
@@ -132,18 +132,22 @@ def open_leaf(store_uri: str, settings: Settings, registry: CollectorRegistry) -
     Connects to none and loads nothing yet, so that a process may fork after it. Raises UsageError for an address that
     is none.
     """
-    ladder, leaves = settings.ladder, settings.leaves
+    if settings.leaves.addresses:
+        return open_fleet(settings, SenderMetrics(registry))
+    return LocalLeaf(store_uri, settings.leaves, HostMetrics(registry), partial(_breaker, settings))
 
-    def breaker(name: str, failures: int = ladder.breaker_failures) -> Breaker:
-        return Breaker(name, failures, ladder.breaker_wait_s)
 
-    if not leaves.addresses:
-        return LocalLeaf(store_uri, leaves, HostMetrics(registry), breaker)
+def open_fleet(settings: Settings, counts: SenderMetrics, spare: bool = False) -> LeafFleet:
+    """The leaf processes that the settings name. spare: they score for it only while they do for nobody else."""
     from lookup_api.leaves.remote_leaf import RemoteLeaf  # with Arrow, which this process does without otherwise
 
-    counts = SenderMetrics(registry)
+    leaves = settings.leaves
     remote = {
-        address: RemoteLeaf(address, leaves, counts, breaker(f"leaf {address}"))
+        address: RemoteLeaf(address, leaves, counts, _breaker(settings, f"leaf {address}"), spare)
         for address in dict.fromkeys(leaves.addresses)
     }
-    return LeafFleet(remote, leaves.shard_size, counts, partial(breaker, failures=LOST))
+    return LeafFleet(remote, leaves.shard_size, counts, partial(_breaker, settings, failures=LOST))
+
+
+def _breaker(settings: Settings, name: str, failures: int | None = None) -> Breaker:
+    return Breaker(name, failures or settings.ladder.breaker_failures, settings.ladder.breaker_wait_s)

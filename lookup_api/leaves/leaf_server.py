@@ -133,7 +133,7 @@ class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
             columns = wire.decode_all(asked.body)
             inputs = resident.columns.inputs_of(resident.columns.trimmed(columns))
             discarded = _bytes_but_for(columns, resident)
-        scores, ms = self._leaf.score_inputs(resident, inputs, deadline)
+        scores, ms = self._leaf.score_inputs(resident, inputs, deadline, asked.spare)
         return wire.encode_reply(Status.OK, scores, discarded=discarded, ms=ms)
 
     def _schema(self, resident: Resident) -> pa.Schema:

@@ -53,7 +53,10 @@ class _List:
 class RemoteLeaf:
     """Safe to use from any thread; connects when it is first asked, so that a process may fork before."""
 
-    def __init__(self, address: str, settings: LeafSettings, counts: SenderMetrics, breaker: Breaker) -> None:
+    def __init__(
+        self, address: str, settings: LeafSettings, counts: SenderMetrics, breaker: Breaker, spare: bool = False
+    ) -> None:
+        """spare: is scored only while the leaf scores for nobody else; LeafBusy otherwise."""
         if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/]+):\d{1,5}", address):
             raise UsageError(f"leaves.addresses: {address!r} is not host:port", "Write for example 10.0.0.7:8201.")
         self.address = address
@@ -63,6 +66,7 @@ class RemoteLeaf:
         self._replied_s = 0.0
         self._counts = counts
         self._lz4 = settings.lz4
+        self._spare = spare
         self._client: flight.FlightClient | None = None
         self._lists: dict[ModelRef, _List] = {}
         self._corrupt: dict[ModelRef, Deadline] = {}
@@ -146,7 +150,7 @@ class RemoteLeaf:
             raise LeafLate(f"no time left for {model} at {self.address}")
         if not self.breaker.allows():
             raise LeafAway(f"{self.address}: did not answer and is left alone for a while")
-        request = wire.encode_request(model, left_s * (1 - NETWORK_SHARE), form, digest, body)
+        request = wire.encode_request(model, left_s * (1 - NETWORK_SHARE), form, digest, body, self._spare)
         try:
             call = flight.FlightCallOptions(timeout=max(left_s, 0.001))
             (result,) = self._connected().do_action(flight.Action(action, request), call)

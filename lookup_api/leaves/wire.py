@@ -28,9 +28,9 @@ from lookup_api.ranking.scorers import Array, Float32
 SCORE, COLUMNS, HEALTH, METRICS = "score", "columns", "health", "metrics"
 """Actions of a leaf process."""
 MAGIC = b"leaf\x01"
-REQUEST = struct.Struct("<5sBHf16s4x")
-"""Magic and version, form, length of the model's name, milliseconds left, digest of the list; Arrow's bytes follow the
-name, from the next multiple of ALIGNED."""
+REQUEST = struct.Struct("<5sBHf16s?3x")
+"""Magic and version, form, length of the model's name, milliseconds left, digest of the list, whether others go first;
+Arrow's bytes follow the name, from the next multiple of ALIGNED."""
 REPLY = struct.Struct("<5sBeIQ")
 """Magic and version, status, milliseconds that the model's own call took (0 where that is not told), rows, bytes of
 columns that were of no use; then the scores, or why there are none."""
@@ -77,13 +77,15 @@ class WireError(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came. body: Arrow's bytes. digest: of the list by which columns were cut, if they were."""
+    """A request as it came. body: Arrow's bytes. digest: of the list by which columns were cut, if they were. spare:
+    scored only while nobody else is."""
 
     model: ModelRef
     left_s: float
     form: int
     digest: bytes
     body: pa.Buffer
+    spare: bool
 
 
 @dataclass(frozen=True)
@@ -150,24 +152,26 @@ def decode_all(body: pa.Buffer) -> dict[str, Array]:
         raise WireError(f"no columns: {error}") from None
 
 
-def encode_request(model: ModelRef, left_s: float, form: int, digest: bytes, body: pa.Buffer) -> bytes:
+def encode_request(
+    model: ModelRef, left_s: float, form: int, digest: bytes, body: pa.Buffer, spare: bool = False
+) -> bytes:
     name = str(model).encode()
     left_ms = min(max(left_s * 1000, 0.0), MOST_LEFT_MS)
-    head = REQUEST.pack(MAGIC, form, len(name), left_ms, digest) + name
+    head = REQUEST.pack(MAGIC, form, len(name), left_ms, digest, spare) + name
     return b"".join((head, bytes(-len(head) % ALIGNED), memoryview(body)))
 
 
 def decode_request(data: pa.Buffer) -> Asked:
     """Raises WireError."""
     try:
-        magic, form, size, left_ms, digest = REQUEST.unpack(data[: REQUEST.size])
+        magic, form, size, left_ms, digest, spare = REQUEST.unpack(data[: REQUEST.size])
         if magic != MAGIC or form not in (ALL, TRIMMED) or not 0 <= left_ms <= MOST_LEFT_MS:
             raise WireError("no request of this version")
         end = REQUEST.size + size
         model = ModelRef.parse(data[REQUEST.size : end].to_pybytes().decode())
     except (struct.error, UnicodeDecodeError, UsageError) as error:
         raise WireError(f"no request: {error}") from None
-    return Asked(model, left_ms / 1000, form, digest, data[end + -end % ALIGNED :])
+    return Asked(model, left_ms / 1000, form, digest, data[end + -end % ALIGNED :], spare)
 
 
 def encode_reply(

@@ -17,7 +17,7 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.batches import Batches
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_metrics import HostMetrics
-from lookup_api.leaves.protocol import LeafFailed, ModelHangs
+from lookup_api.leaves.protocol import LeafBusy, LeafFailed, ModelHangs
 from lookup_api.leaves.residents import Resident
 from lookup_api.ranking.scorers import Float32, Scorer
 from tests.suites.leaf_models import breaker, soon
@@ -182,3 +182,15 @@ def test_a_call_that_hangs_gives_its_turn_to_others_and_its_model_is_left_alone(
     held(hangs).go_on.set()
     assert stuck.result().tolist() == [3, 3]
     assert (asking.state(), asking.batches.hanging()) == ((1, 0), set())
+
+
+def test_who_is_to_be_scored_beside_nobody_is_refused_while_others_are(asking: Asking) -> None:
+    model = resident()
+    held(model).go_on.set()
+    assert asking.batches.score(model, rows(1), soon(), spare=True).scores.tolist() == [3, 3]
+    held(model).go_on.clear()
+    first = asking.ask(model, rows(2))
+    with pytest.raises(LeafBusy, match="others are scored"):
+        asking.batches.score(model, rows(1), soon(), spare=True)
+    held(model).go_on.set()
+    assert first.result().tolist() == [6, 6]

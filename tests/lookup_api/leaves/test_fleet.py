@@ -62,7 +62,7 @@ def test_what_one_leaf_cannot_the_other_of_the_pair_does(error: Exception) -> No
     members[1].does.clear()
     for _ in range(4):
         assert fleet.score(REF, COLUMNS, soon()).tolist() == [0]
-    assert fleet._counts.moved._value.get() == 1
+    assert fleet.counts.moved._value.get() == 1
     assert {len(one.given) for one in members} <= {2, 3}
 
 

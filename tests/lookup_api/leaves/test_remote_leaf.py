@@ -20,7 +20,7 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves import wire
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_server import LeafServer
-from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLate, LeafLost, ModelHangs, Timed
+from lookup_api.leaves.protocol import LeafAway, LeafBusy, LeafFailed, LeafLate, LeafLost, ModelHangs, Timed
 from lookup_api.leaves.remote_leaf import RemoteLeaf
 from tests.lookup_api.leaves.test_batches import Held
 from tests.lookup_api.leaves.test_local_leaf import LOOKED_UP, looked_up
@@ -175,6 +175,16 @@ def test_late_answers_open_a_leafs_breaker_only_where_there_was_time_and_it_said
         there._replied_s = replied_s
         assert ask(0.1)
         end.set()
+
+
+def test_who_is_to_be_scored_beside_nobody_says_so(store: ObjectStore) -> None:
+    ref = push(store, "214")
+    with serving(store) as server:
+        there = remote_to(f"127.0.0.1:{server.port}", spare=True)
+        assert there.score(ref, COLUMNS, soon()).shape == (40,)
+        server._leaf._batches._free = 0
+        with pytest.raises(LeafBusy):
+            there.score(ref, COLUMNS, soon())
 
 
 def test_few_rows_cost_little_more_than_their_columns(store: ObjectStore, process: LeafProcess) -> None:
