@@ -2,28 +2,31 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.model_routes import ModelRef
 from infra.model_spec import ModelSpec
 from lookup_api.deadline import Deadline
 from lookup_api.leaves.columns import ColumnList
-from lookup_api.leaves.protocol import Leaf, Timed, refuse_late
+from lookup_api.leaves.protocol import Leaf, ModelHangs, Timed, refuse_late
 from lookup_api.ranking.routed import OfFeatures
 from lookup_api.ranking.scorers import Array, Scorer
 
 OPENED_S = 10.0
 """For a leaf to open the model, before it ranks for anybody."""
+HANGS_S = 1.0
+"""For which a call in this process may run before no other is made."""
 WARM_UP_ROWS = 16
 
 
 @dataclass(frozen=True)
 class HereRanks:
-    """In this process."""
+    """In this process. running: since when each call does, of the monotonic clock."""
 
     scorer: Scorer
     columns: ColumnList
+    running: list[float] = field(default_factory=list)
 
     @classmethod
     def open(cls, folder: Path, spec: ModelSpec) -> "HereRanks":
@@ -35,11 +38,17 @@ class HereRanks:
         return self.scorer.spec
 
     def timed(self, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
-        """Raises TooLate, and whatever the model dies of."""
-        inputs = self.columns.inputs_of(self.columns.trimmed(columns))
-        start = time.perf_counter()
-        scores = self.scorer.score(inputs)
-        ms = (time.perf_counter() - start) * 1e3
+        """Raises TooLate, ModelHangs, and whatever the model dies of."""
+        inputs, now_s = self.columns.inputs_of(self.columns.trimmed(columns)), time.monotonic()
+        if now_s - min(self.running, default=now_s) > HANGS_S:
+            raise ModelHangs(f"{self.spec.name}: hangs, and is left alone until it does not")
+        self.running.append(now_s)
+        try:
+            start = time.perf_counter()
+            scores = self.scorer.score(inputs)
+            ms = (time.perf_counter() - start) * 1e3
+        finally:
+            self.running.remove(now_s)
         refuse_late(self.spec.name, ms, deadline)
         return Timed(scores, ms)
 

@@ -18,6 +18,7 @@ from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, NoFacts, Offer, Query, RankedBy, Spared
 from lookup_api.ladder_metrics import ANSWERED, FAILED, LadderMetrics
+from lookup_api.leaves.protocol import ENOUGH_S
 from lookup_api.live_list import KEPT, LiveList, LiveRanker
 from lookup_api.live_parts import LiveParts
 from lookup_api.load import FULL, NO_LIVE
@@ -178,14 +179,15 @@ class Live:
         if found is None:
             return None, True
         if chosen is not None and chosen.breaker.allows():
-            soon = deadline.within(ROUTED_SHARE * deadline.left_s)
+            own_s = ROUTED_SHARE * deadline.left_s
             try:
-                made = ranker.rank(Routed(chosen.name, chosen.model), ask, viewer, found, soon)
+                made = ranker.rank(Routed(chosen.name, chosen.model), ask, viewer, found, deadline.within(own_s))
             except ModelFailed as error:
                 self.counts.models.labels(chosen.name, chosen.variant, FAILED).inc()
                 if not chosen.breaker.open:
                     log.error("model %s failed, the release's own ranks: %s", chosen.name, error)
-                chosen.breaker.failed()
+                if own_s >= ENOUGH_S:
+                    chosen.breaker.failed()
             else:
                 chosen.breaker.succeeded()
                 self.counts.models.labels(chosen.name, chosen.variant, ANSWERED).inc()

@@ -1,6 +1,7 @@
 """A worker ranks live by the models that the lookup is routed to, follows a change, and outlives a broken model."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from infra.model_spec import InputSpec, ModelSpec
 from infra.models import Registry
 from infra.settings import LadderSettings, Settings
 from infra.store import ObjectStore, open_store
+from lookup_api import leaf_ranks
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, Offer, Query
 from lookup_api.ladder_metrics import LadderMetrics
-from lookup_api.leaves.protocol import LeafLate, Timed
+from lookup_api.leaf_ranks import HereRanks
+from lookup_api.leaves.columns import ColumnList
+from lookup_api.leaves.protocol import LeafLate, ModelHangs, Timed
 from lookup_api.live_rung import ROUTED_SHARE, Live
 from lookup_api.lookup import NO_FACTS, Lookup
 from lookup_api.metrics import Metrics
@@ -31,8 +35,10 @@ from lookup_api.ranking.scorers import open_scorer, rows_of
 from lookup_api.routed_models import RoutedModels
 from lookup_api.served_release import ServedRelease
 from tests.infra.test_models import NOW
+from tests.lookup_api.leaves.test_batches import Held
 from tests.lookup_api.ranking.test_scorers import above_mean, onnx_weights
 from tests.lookup_api.test_live import outdating
+from tests.suites.leaf_models import soon
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
 from tests.suites.model_folders import columns_of, small_spec, write_folder
 from tests.suites.served_store import current_release
@@ -169,6 +175,21 @@ def test_a_model_takes_its_columns_of_the_rankers_input_in_their_types(tmp_path:
 def trees(folder: Path) -> None:
     x = np.random.default_rng(2).normal(size=(200, 3)).astype(np.float32) * 9
     xgb.train({"max_depth": 3, "nthread": 1}, xgb.DMatrix(x, x.sum(axis=1)), 5).save_model(folder / "model.json")
+
+
+def test_while_a_call_in_this_process_hangs_no_other_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(spec=small_spec())
+    here, columns = HereRanks(held, ColumnList.of(held.spec)), {"walk": np.ones(2, np.float32)}
+    with ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(here.timed, columns, soon())
+        while not held.calls:
+            pass
+        with monkeypatch.context() as patch:
+            patch.setattr(leaf_ranks, "HANGS_S", 0.0)
+            with pytest.raises(ModelHangs):
+                here.timed(columns, soon())
+        held.go_on.set()
+        assert stuck.result().scores.shape == here.timed(columns, soon()).scores.shape == (2,)
 
 
 @pytest.mark.parametrize(
