@@ -28,7 +28,7 @@ from infra.shadow_files import BUSY, ENDING, FULL, SPENT
 from infra.store import open_store
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.ladder import Ask, RankedBy
-from lookup_api.leaves.protocol import Leaf
+from lookup_api.leaves.protocol import Leaf, LeafBusy
 from lookup_api.live_list import LiveList
 from lookup_api.load import FULL as ALL_QUALITY
 from lookup_api.load import Load
@@ -160,7 +160,8 @@ class Shadows:
                 self._drop(one.surface, one.shadows, why)
                 continue
             self._let_requests_go_first()
-            files.add(one.surface, one.at_us, self._rows(one))
+            if rows := self._rows(one):
+                files.add(one.surface, one.at_us, rows)
             self._look(files)
         with self._lock:
             dropped, self._dropped = self._dropped, Counter()
@@ -211,15 +212,17 @@ class Shadows:
             time.sleep(MOMENT_S)
 
     def _rows(self, one: _Waiting) -> "list[Row]":
-        """Of who answered, and of each shadow."""
+        """Of who answered, and of each shadow that was scored or failed; none where all were dropped."""
         from lookup_api.shadow_log import Row
 
         by = one.by
         name, _, version = by.model.partition("@")
         answered = Row(name, version or by.release_id, by.variant, ANSWERED, by.ms, by.scores)
-        return [answered, *(self._scored(ref, one.gathered) for ref in one.shadows)]
+        scored = [row for ref in one.shadows if (row := self._scored(one.surface, ref, one.gathered))]
+        return [answered, *scored] if scored else []
 
-    def _scored(self, ref: ModelRef, gathered: Gathered) -> "Row":
+    def _scored(self, surface: str, ref: ModelRef, gathered: Gathered) -> "Row | None":
+        """None where it was dropped, as its leaf scores for others."""
         from lookup_api.shadow_log import Row
 
         name, scores, outcome = str(ref), None, ANSWERED
@@ -234,6 +237,9 @@ class Shadows:
             scores = self._leaf.score(ref, gathered.with_others(inputs, spec), deadline)
             if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
                 raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")
+        except LeafBusy:
+            self._drop(surface, (ref,), BUSY)
+            return None
         except Exception as error:  # whatever a model dies of, nobody waits for it
             scores, outcome = None, LATE if isinstance(error, TooLate) else FAILED
             self._sparing.warning("a shadow gave no scores", model=name, why=outcome, error=str(error))

@@ -91,19 +91,6 @@ class Gathered:
             columns[spec.inputs[0].name] = spec.inputs[0].defaults(len(self))
         return columns, Defaulted(missing, stale, len(self) * len(spec.inputs))
 
-    def matrix_of(self, spec: ModelSpec) -> tuple[Float32, Defaulted]:
-        """The ranker's input float32 [n, F] with the model's own defaults in the columns it names, and how many."""
-        matrix, missing, stale = self.matrix, 0, 0
-        for one in spec.inputs:
-            is_stale = self._is_stale(one)
-            absent = None if is_stale else self.missing(one.name)
-            if is_stale or absent is not None:
-                matrix = self.matrix.copy() if matrix is self.matrix else matrix
-                matrix[slice(None) if absent is None else absent, _PLACE[one.name]] = one.default
-            stale += len(self) * is_stale
-            missing += 0 if absent is None else int(absent.sum())
-        return matrix, Defaulted(missing, stale, len(self) * len(spec.inputs))
-
     def missing(self, name: str) -> Bools | None:
         """Of whom a feature is not known, bool [n]; None where it is of all."""
         if name.startswith(VIEWER_PREFIX):

@@ -25,6 +25,7 @@ from infra.shadow_files import DROPPED, FOLDER, files_of, remove_old
 from infra.store import ObjectStore, open_store
 from lookup_api import shadow_log
 from lookup_api.deadline import Deadline
+from lookup_api.leaves.protocol import LeafBusy
 from lookup_api.load import FEWER, FULL, Load
 from lookup_api.lookup import NO_FACTS
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
@@ -153,6 +154,13 @@ def test_a_shadow_that_fails_is_told_as_failed(store: ObjectStore) -> None:
     assert [(row["outcome"], row["scores"]) for row in rows(store) if row["variant"] == "shadow"] == [
         ("failed", None)
     ] * 2
+
+
+def test_a_shadow_whose_leaf_scores_for_others_is_dropped(store: ObjectStore) -> None:
+    shadows = shadows_of(store, QuickLeaf(LeafBusy("others are scored")))
+    shadows.offer(LOOKUP, (SMALL,), gathered(), by())
+    shadows.stop()
+    assert (counted(shadows, "busy"), rows(store)) == (1, [])
 
 
 def test_a_full_queue_drops_and_counts(store: ObjectStore) -> None:
