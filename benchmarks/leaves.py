@@ -137,7 +137,7 @@ def scored_together(store: ObjectStore, model: ModelRef, requests: int) -> None:
     for _ in range(2):
         for name, spec in (("one by one", alone), ("together", resident.spec)):
             resident.spec = spec
-            batches = Batches(1, 1000, HostMetrics(CollectorRegistry()))
+            batches = Batches(1, 1000, 60.0, HostMetrics(CollectorRegistry()))
             show(f"scorer, {name}", lambda at: batches.score(resident, inputs[at], soon()), requests)  # noqa: B023
     os.sched_setaffinity(0, cores)
     here.close()

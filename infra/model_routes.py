@@ -5,7 +5,7 @@ canaries that were stopped or left, which are not routed to again unless forced.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -115,6 +115,12 @@ class Route(_Part):
         if self.canary is None or self.canary.sticky == "client":
             return np.zeros(len(user_ids), np.bool_)
         return self.canary.has_each(surface, user_ids)
+
+    def without(self, models: Iterable[ModelRef]) -> "Route":
+        """With none of these as canary or shadow."""
+        left = set(models)
+        canary = self.canary if self.canary and self.canary.model not in left else None
+        return Route(stable=self.stable, canary=canary, shadows=tuple(one for one in self.shadows if one not in left))
 
     def of(self, variant: str) -> ModelRef | None:
         """The model of a variant, None for the ranker of the release."""
@@ -257,17 +263,25 @@ def promoted(surface: Surface) -> Surface:
     return surface.moved_to(Route(stable=canary.model, shadows=shadows))
 
 
-def rolled_back(why: str, at: str) -> Edit:
-    """To the route before; models that it does not name count as stopped. Raises PymkError where there is none."""
+def rolled_back(why: str, at: str, *, force: bool = False) -> Edit:
+    """To the route before, but for its canary and shadows that were stopped. Models that it does not name count as
+    stopped, and so does the stable one that another takes the place of. Raises PymkError where there is none,
+    UsageError where its stable model was stopped, unless forced.
+    """
 
     def edit(surface: Surface) -> Surface:
         if not surface.history:
             raise PymkError("there is no earlier route to go back to")
-        route = surface.history[0]
-        for model in surface.route.models:
-            if model not in route.models:
+        now, before = surface.route, surface.history[0]
+        for model in now.models:
+            if model not in before.models or (model == now.stable != before.stable):
                 surface = surface.stopping(model, why, at)
-        return surface.model_copy(update={"route": route, "history": surface.history[1:]})
+        if before.stable and not force and (stopped := surface.has_stopped(before.stable)):
+            what = f"{before.stable}: is stable in the route before, and was stopped at {stopped.at}: {stopped.why}"
+            raise UsageError(what, "--force goes back to it all the same; `pymk model route --stable` names another.")
+        route = before.without(one.model for one in surface.stopped)
+        left = tuple(one for one in surface.stopped if one.model not in route.models)
+        return surface.model_copy(update={"route": route, "history": surface.history[1:], "stopped": left})
 
     return edit
 

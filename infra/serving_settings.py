@@ -173,7 +173,10 @@ class LeafSettings(Section):
     )
     lz4: bool = Field(False, description="Whether columns are compressed on their way to a leaf process.")
     timeout_ms: float = Field(
-        1000, ge=1, le=600_000, description="Time that a leaf process may take, be there more until the deadline."
+        1000,
+        ge=1,
+        le=600_000,
+        description="Time that a leaf process may take, be there more until the deadline; longer calls hang.",
     )
     cache_mib: int = Field(
         0, ge=0, le=65_536, description="Memory of a leaf for scores of identical requests; 0 for none."

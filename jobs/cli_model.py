@@ -95,7 +95,8 @@ def route(
     canary: Annotated[str | None, typer.Option(help="NAME@VERSION for a share, or `none`.")] = None,
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Of the users, that the canary is for.")] = None,
     sticky: Annotated[
-        str | None, typer.Option(help="`user`: by user, precomputed too; `client`: who asks for it has it.")
+        str | None,
+        typer.Option(help="`user`: by user, precomputed too; `client`: who asks /v1/score for it has it."),
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Canaries of one salt have the same users.")] = None,
     shadow: Annotated[
@@ -184,11 +185,17 @@ def promote(
 
 
 @model_app.command()
-def rollback(store: Store, surface: OnSurface = LOOKUP, reason: Why = None, json: Json = False) -> None:
-    """Go back to the route before; the models that it does not name count as stopped."""
+def rollback(
+    store: Store,
+    surface: OnSurface = LOOKUP,
+    force: Annotated[bool, typer.Option(help="Go back to a stable model that was stopped.")] = False,
+    reason: Why = None,
+    json: Json = False,
+) -> None:
+    """Go back to the route before; the models that are left count as stopped and do not come back with it."""
     from jobs.model_rollout import described, roll_back
 
-    after = roll_back(open_store(store, writable=True), surface, reason)
+    after = roll_back(open_store(store, writable=True), surface, reason, force=force)
     output.show(described(surface, after), json, lambda c: _print_surface(c, surface, after))
 
 

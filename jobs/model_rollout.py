@@ -104,9 +104,10 @@ def change_route(
     return _changed(store, surface, "route", edit, reason)
 
 
-def roll_back(store: ObjectStore, surface: str, reason: str | None = None) -> Surface:
-    """Moves a surface to the route before. Raises PymkError where there is none, NotFound where its models are gone."""
-    undo = rolled_back(reason or "rolled back", _time())
+def roll_back(store: ObjectStore, surface: str, reason: str | None = None, *, force: bool = False) -> Surface:
+    """Moves a surface to the route before, but for its canary and shadows that were stopped. Raises PymkError where
+    there is none, NotFound where its models are gone, UsageError where its stable model was stopped, unless forced."""
+    undo = rolled_back(reason or "rolled back", _time(), force=force)
 
     def edit(before: Surface) -> Surface:
         after = undo(before)

@@ -79,6 +79,12 @@ class Breaker:
             self._wait_s = min(self._longest_s, 2 * self._wait_s or self._first_wait_s)
             self._next_s = self._clock() + self._drawn()
 
+    def trip(self) -> None:
+        """Opens at once, as after so many failures."""
+        with self._lock:
+            self._heat = self._most - 1
+        self.failed()
+
     def _drawn(self) -> float:
         return self._wait_s * random.uniform(0.5, 1.0)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from infra.settings import ModelSettings
-from lookup_api.leaves.protocol import LeafAway, LeafBusy, LeafLost, ModelLoading, TurnLate
+from lookup_api.leaves.protocol import LeafAway, LeafBusy, LeafLate, LeafLost, ModelHangs, ModelLoading, TurnLate
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.stability import stability_index
 
+OTHERS = (LeafAway, LeafBusy, LeafLate, ModelLoading, TurnLate)
+"""What a model can do nothing for: leaves that are away or hang, load it, or have others to score first."""
 TENTHS = 10
 MOST_TIMES = 4096
 """Times of a window that are kept."""
@@ -22,8 +24,8 @@ class Bounds:
     """What a canary must keep to (settings models.canary_*). window_s: after which counts begin anew, but not before
     `requests` of them.
 
-    failed: share of requests that may fail, where `failures` did. p95_ms: of scoring a request's rows. drift: stability
-    index of its scores beside those of its golden batch; a shift of one standard deviation is about 1.
+    failed: share of requests that may fail, where `failures` did. p95_ms: of the model's own calls, without any wait.
+    drift: stability index of its scores beside those of its golden batch; a shift of one standard deviation is about 1.
     """
 
     window_s: float = 10.0
@@ -63,11 +65,11 @@ class Guard:
         self._edges = np.unique(np.quantile(golden, np.linspace(0, 1, TENTHS + 1)[1:-1]))
         self._usual = self._counted(golden)
         self._lock = threading.Lock()
-        self._ended = False
+        self._at_once: str | None = None
         self._begin()
 
     def scored(self, ms: float, scores: Float32) -> None:
-        """Notes a request that was scored."""
+        """Notes a request that was scored. ms: that the model's own call took."""
         counted = self._counted(scores)
         with self._lock:
             self._requests += 1
@@ -76,11 +78,13 @@ class Guard:
                 self._times.append(ms)
 
     def failed_by(self, error: BaseException | None) -> None:
-        """Notes a request that was not, where that may be a fault of the model's own: not of leaves that are away, load
-        it or have others to score first. A leaf that goes with a request speaks against it at once."""
+        """Notes a request that was not, or too late, where that may be a fault of the model's own. A leaf that goes
+        with a request speaks against it at once, and so does a call that hangs."""
         if isinstance(error, LeafLost):
-            self._ended = True
-        elif not isinstance(error, (LeafAway, LeafBusy, ModelLoading, TurnLate)):
+            self._at_once = "it ended the leaves that scored by it"
+        elif isinstance(error, ModelHangs):
+            self._at_once = "it hangs"
+        elif not isinstance(error, OTHERS):
             with self._lock:
                 self._requests += 1
                 self._failures += 1
@@ -88,8 +92,8 @@ class Guard:
     def verdict(self) -> str | None:
         """What is out of bounds in this window; None where nothing is, or too little is known."""
         bounds = self._bounds
-        if self._ended:
-            return "it ended the leaves that scored by it"
+        if self._at_once:
+            return self._at_once
         with self._lock:
             requests, failures, times, found = self._requests, self._failures, list(self._times), self._found.copy()
             if self._clock() - self._since > bounds.window_s and requests >= bounds.requests:

@@ -1,47 +1,79 @@
-"""A routed model that leaf processes host, as one that ranks: whatever it does to its leaf, this worker goes on."""
+"""A routed model as one that ranks: open in this process, or on leaf processes, which it may end but no worker."""
 
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from infra.model_routes import ModelRef
 from infra.model_spec import ModelSpec
 from lookup_api.deadline import Deadline
-from lookup_api.leaves.protocol import Leaf
-from lookup_api.ranking.features import FEATURES
-from lookup_api.ranking.scorers import Float32
+from lookup_api.leaves.columns import ColumnList
+from lookup_api.leaves.protocol import Leaf, ModelHangs, Timed, refuse_late
+from lookup_api.ranking.routed import OfFeatures
+from lookup_api.ranking.scorers import Array, Scorer
 
 OPENED_S = 10.0
 """For a leaf to open the model, before it ranks for anybody."""
+HANGS_S = 1.0
+"""For which a call in this process may run before no other is made."""
+WARM_UP_ROWS = 16
+
+
+@dataclass(frozen=True)
+class HereRanks:
+    """In this process. running: since when each call does, of the monotonic clock."""
+
+    scorer: Scorer
+    columns: ColumnList
+    running: list[float] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, folder: Path, spec: ModelSpec) -> "HereRanks":
+        """Raises what OfFeatures.open raises."""
+        return cls(OfFeatures.open(folder, spec).scorer, ColumnList.of(spec))
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.scorer.spec
+
+    def timed(self, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """Raises TooLate, ModelHangs, and whatever the model dies of."""
+        inputs, now_s = self.columns.inputs_of(self.columns.trimmed(columns)), time.monotonic()
+        if now_s - min(self.running, default=now_s) > HANGS_S:
+            raise ModelHangs(f"{self.spec.name}: hangs, and is left alone until it does not")
+        self.running.append(now_s)
+        try:
+            start = time.perf_counter()
+            scores = self.scorer.score(inputs)
+            ms = (time.perf_counter() - start) * 1e3
+        finally:
+            self.running.remove(now_s)
+        refuse_late(self.spec.name, ms, deadline)
+        return Timed(scores, ms)
 
 
 @dataclass(frozen=True)
 class LeafRanks:
-    """places int64 [C]: of the model's inputs among FEATURES. budget_s: that the leaf may take for a request."""
+    """On leaf processes."""
 
     ref: ModelRef
     spec: ModelSpec
     leaf: Leaf
-    places: npt.NDArray[np.int64]
-    budget_s: float
 
     @classmethod
-    def open(cls, ref: ModelRef, spec: ModelSpec, leaf: Leaf, budget_s: float, leaves: int) -> "LeafRanks":
+    def open(cls, ref: ModelRef, spec: ModelSpec, leaf: Leaf, leaves: int) -> "LeafRanks":
         """Once the model's leaves, so many, have it open. Raises what a leaf does."""
-        made = cls(ref, spec, leaf, np.array([FEATURES.index(name) for name in spec.columns]), budget_s)
-        nothing = np.zeros((1, len(FEATURES)), np.float32)
+        made = cls(ref, spec, leaf)
         for _ in range(leaves):  # which are asked in turn
-            made.scored(nothing, Deadline.after(OPENED_S))
+            made.timed(defaults_of(spec), Deadline.after(OPENED_S))
         return made
 
-    def score(self, matrix: Float32) -> Float32:
-        """As RanksPairs. Raises what a leaf does."""
-        return self.scored(matrix, Deadline.after(self.budget_s))
+    def timed(self, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """Raises what a leaf does."""
+        return self.leaf.timed(self.ref, columns, deadline)
 
-    def scored(self, matrix: Float32, deadline: Deadline) -> Float32:
-        columns = {
-            one.name: np.ascontiguousarray(matrix[:, at]).astype(one.dtype, copy=False)
-            for one, at in zip(self.spec.inputs, self.places.tolist(), strict=True)
-        }
-        return self.leaf.score(self.ref, columns, deadline)
+
+def defaults_of(spec: ModelSpec) -> dict[str, Array]:
+    """Some rows of what a model has for values that nobody knows."""
+    return {one.name: one.defaults(WARM_UP_ROWS) for one in spec.inputs}

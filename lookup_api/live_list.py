@@ -51,18 +51,26 @@ class LiveList:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """People of whom a list may be made, and what is known of them. without: index shards that were not asked."""
+
+    people: People
+    gathered: Gathered
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class LiveRanker:
     """ann_budget_s: of the deadline. old_after_s: age of a release from which what changes by the day is forgotten."""
 
     parts: LiveParts
-    model: ScoresGathered
     counts: LadderMetrics
     models: RootMetrics
     ann_budget_s: float
     old_after_s: float
 
-    def rank(self, ask: Ask, viewer: Viewer, wanted: int, deadline: Deadline) -> LiveList | None:
-        """A list from at most `wanted` candidates, None where there is nobody. Raises TooLate and ModelFailed."""
+    def candidates(self, ask: Ask, viewer: Viewer, wanted: int, deadline: Deadline) -> Candidates | None:
+        """At most `wanted`, None where there is nobody. Raises TooLate."""
         vector = viewer.vector(ask.release)
         found = self._nearest(viewer, vector, wanted, deadline)
         people = self._candidates(ask, viewer, found, wanted)
@@ -70,15 +78,22 @@ class LiveRanker:
             return None
         deadline.check("features")
         gathered = gather(ask, viewer, vector, people, self.old_after_s, self.counts)
+        return Candidates(people, gathered, found.left_out)
+
+    def rank(
+        self, model: ScoresGathered, ask: Ask, viewer: Viewer, candidates: Candidates, deadline: Deadline
+    ) -> LiveList:
+        """A list of those whom the model likes best. Raises TooLate and ModelFailed."""
+        people, gathered = candidates.people, candidates.gathered
         deadline.check("the ranker")
         start = time.perf_counter()
-        scores, _ = scored(self.model, gathered, deadline, self.models)
+        scores = scored(model, gathered, deadline, self.models).scores
         scored_ms = (time.perf_counter() - start) * 1e3
         self.counts.ranked_live.inc(len(people))
         users = gathered.users
         prices, settled = prices_of(ask.release.head, users), bool(gathered.viewer[0] > 0)
         order = self._blended(users, scores - prices * settled, shown_order(people.ids, scores, prices, settled, KEPT))
-        made = self._written(ask, viewer, people, users, gathered.pairs, scores, order, found.left_out)
+        made = self._written(ask, viewer, people, users, gathered.pairs, scores, order, candidates.without)
         return replace(made, gathered=gathered, scores=scores, scored_ms=scored_ms)
 
     def _nearest(self, viewer: Viewer, vector: Float32, wanted: int, deadline: Deadline) -> Found:

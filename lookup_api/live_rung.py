@@ -18,12 +18,11 @@ from lookup_api.circle import circle_of
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, NoFacts, Offer, Query, RankedBy, Spared
 from lookup_api.ladder_metrics import ANSWERED, FAILED, LadderMetrics
-from lookup_api.leaf_ranks import LeafRanks
+from lookup_api.leaves.protocol import ENOUGH_S
 from lookup_api.live_list import KEPT, LiveList, LiveRanker
 from lookup_api.live_parts import LiveParts
 from lookup_api.load import FULL, NO_LIVE
-from lookup_api.ranking.routed import OfFeatures
-from lookup_api.root.asked_models import ModelFailed, OfMatrix, OwnRanker, ScoresGathered
+from lookup_api.root.asked_models import ModelFailed, OwnRanker, Routed
 from lookup_api.root.people import Viewer
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.routed_models import Chosen
@@ -33,6 +32,9 @@ log = logging.getLogger(__name__)
 
 FEWER = 4
 """A busy worker looks at the settings' number of candidates divided by this."""
+ROUTED_SHARE = 0.75
+"""Of the time that is left once the features are read, what a routed model has; the rest is for the release's own
+ranker, should that one fail."""
 REHEARSED, REHEARSAL_S = 5, 30.0
 DAY_S = 86_400.0
 
@@ -95,13 +97,6 @@ def _made_of(ask: Ask, by: str) -> tuple[str, int, int]:
 def _name(ask: Ask, by: str) -> str:
     facts = ask.facts
     return f"{ask.release.release_id}{by}:{ask.query.user_id}:{facts.version}:{facts.hidden_version}"
-
-
-def _asked(chosen: Chosen) -> ScoresGathered:
-    """With defaults of its own for what is missing."""
-    model = chosen.model.model
-    spec = model.spec if isinstance(model, LeafRanks) else None
-    return OfMatrix(chosen.name, chosen.model, model.scorer.spec if isinstance(model, OfFeatures) else spec)
 
 
 def nobody_chosen(user_id: int) -> None:
@@ -175,27 +170,36 @@ class Live:
         """The list, and whether the chosen model made it: where that one fails, the release's own ranker does."""
         deadline.check("live ranking")
         parts = ask.release.live
-        if parts is not None and chosen is not None and chosen.breaker.allows():
+        if parts is None:
+            raise self._not_open(ask)
+        ranker = self._ranker(parts)
+        wanted = self.settings.live_candidates
+        wanted = wanted if ask.level == FULL else max(1, wanted // FEWER)
+        found = ranker.candidates(ask, viewer, wanted, deadline)
+        if found is None:
+            return None, True
+        if chosen is not None and chosen.breaker.allows():
+            own_s = ROUTED_SHARE * deadline.left_s
             try:
-                made = self._by(_asked(chosen), parts, ask, viewer, deadline)
+                made = ranker.rank(Routed(chosen.name, chosen.model), ask, viewer, found, deadline.within(own_s))
             except ModelFailed as error:
                 self.counts.models.labels(chosen.name, chosen.variant, FAILED).inc()
                 if not chosen.breaker.open:
                     log.error("model %s failed, the release's own ranks: %s", chosen.name, error)
-                chosen.breaker.failed()
+                if own_s >= ENOUGH_S:
+                    chosen.breaker.failed()
             else:
                 chosen.breaker.succeeded()
                 self.counts.models.labels(chosen.name, chosen.variant, ANSWERED).inc()
                 return made, True
-        if parts is None or parts.model is None:
-            raise StoreError(f"release {ask.release.release_id}: its ranking model could not be opened yet")
-        return self._by(OwnRanker(parts.model), parts, ask, viewer, deadline), chosen is None
+        if parts.model is None:
+            raise self._not_open(ask)
+        return ranker.rank(OwnRanker(parts.model), ask, viewer, found, deadline), chosen is None
 
-    def _by(
-        self, model: ScoresGathered, parts: LiveParts, ask: Ask, viewer: Viewer, deadline: Deadline
-    ) -> LiveList | None:
+    def _ranker(self, parts: LiveParts) -> LiveRanker:
         settings = self.settings
-        wanted = settings.live_candidates if ask.level == FULL else max(1, settings.live_candidates // FEWER)
         old_after_s = settings.features_life_days * DAY_S or math.inf
-        ranker = LiveRanker(parts, model, self.counts, self.models, settings.ann_budget_ms / 1e3, old_after_s)
-        return ranker.rank(ask, viewer, wanted, deadline)
+        return LiveRanker(parts, self.counts, self.models, settings.ann_budget_ms / 1e3, old_after_s)
+
+    def _not_open(self, ask: Ask) -> StoreError:
+        return StoreError(f"release {ask.release.release_id}: its ranking model could not be opened yet")

@@ -28,7 +28,6 @@ from lookup_api.root.scoring import Root
 from lookup_api.routed_models import RoutedModels, in_process
 from lookup_api.rungs import Heuristic, Kept, Popular, Precomputed, Stale, none_listed
 from lookup_api.served_release import ServedRelease
-from lookup_api.shadow_metrics import ShadowMetrics
 from lookup_api.shadows import LookupShadows, Shadows
 
 MIB = 1 << 20
@@ -118,7 +117,7 @@ class Lookup:
         opened = on_leaves(root, settings) if root and settings.leaves.addresses else in_process
         every_s, bounds = settings.api.poll_s, Bounds.of(settings.models)
         models = RoutedModels(store_uri, every_s, counts, breaker, opened=opened, bounds=bounds) if root else None
-        shadows = open_shadows(store_uri, settings, root, ShadowMetrics(metrics.registry)) if root else None
+        shadows = open_shadows(store_uri, settings, root, metrics.registry) if root else None
         unseen = LookupShadows(shadows, models) if shadows and models else no_shadows
         chosen = models.chosen if models else nobody_chosen
         live = Live(breaker("live"), own, caches, counts, asked, chosen=chosen, shadow=unseen)

@@ -79,16 +79,20 @@ class Marks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process = this_process()
+        self._marks: dict[str, Mark] = {}
 
     def of(self, model: str) -> Mark:
-        """A new mark of a model, `name@version`, in place of the one it had."""
+        """The mark of a model, `name@version`: one for whoever asks."""
+        if model in self._marks:
+            return self._marks[model]
         if not self._process:  # a system that does not tell which processes are gone
             return NoMark()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{os.getpid()}-{model}"
             path.unlink(missing_ok=True)
-            return _FileMark(path, self._process, model)
+            made = self._marks[model] = _FileMark(path, self._process, model)
+            return made
         except (OSError, ValueError) as error:
             log.warning("a crash of model %s will not be known as its own: %s", model, error)
             return NoMark()

@@ -1,9 +1,10 @@
 """The part of the API's document about scores: POST /v1/score and GET /v1/scores/{id}."""
 
 from infra.keys import READ
+from infra.model_routes import VARIANTS
 from lookup_api.openapi_parts import COUNT, TEXT, Json, answer, array, operation, query, record, ref
 from lookup_api.root.root_metrics import FAILED, LATE, UNKNOWN
-from lookup_api.score_request import LONGEST_NAME, MOST_MODELS
+from lookup_api.score_request import LONGEST_NAME, MOST_MODELS, VARIANT
 
 _FLAG: Json = {"type": "integer", "enum": [0, 1]}
 
@@ -22,12 +23,13 @@ def score_paths(most: int) -> Json:
 
 def _score(most: int) -> Json:
     name = TEXT | {"minLength": 1, "maxLength": LONGEST_NAME}
+    chosen = {"enum": list(VARIANTS), "description": "Of surfaces whose canary clients choose."}
     body = record({
         "user_id": ref("schemas", "Id"),
         "candidate_ids": array(ref("schemas", "Id")) | {"minItems": 1, "maxItems": most, "uniqueItems": True},
         "models": array(name) | {"minItems": 1, "maxItems": MOST_MODELS, "uniqueItems": True,
                                  "description": "Surfaces, models (the version pushed last), or NAME@VERSION."},
-    })  # fmt: skip
+    }, {VARIANT: chosen})  # fmt: skip
     found = operation(
         "score", "Scores of given people for one user, by one or several models", READ,
         [query("async", "1 queues the request.", _FLAG)],

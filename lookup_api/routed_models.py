@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -29,15 +29,15 @@ from infra.stored_files import copies_of
 from infra.times import format_time
 from lookup_api.breaker import Breaker
 from lookup_api.canary_guard import USUAL, Bounds, Guard
+from lookup_api.deadline import Deadline
 from lookup_api.ladder import RankedBy
 from lookup_api.ladder_metrics import FAILED, LadderMetrics
+from lookup_api.leaf_ranks import OPENED_S, HereRanks, defaults_of
+from lookup_api.leaves.protocol import Timed
 from lookup_api.model_marks import Mark, Marks, NoMark, marks_of
-from lookup_api.ranking.features import FEATURES
-from lookup_api.ranking.routed import OfFeatures
-from lookup_api.ranking.scorers import Float32
-from lookup_api.ranking.scoring import RanksPairs
+from lookup_api.ranking.scorers import Array, rows_of
 from lookup_api.release_watch import FOLLOWER_NICENESS
-from lookup_api.root.asked_models import ModelFailed
+from lookup_api.root.asked_models import ModelFailed, RanksColumns
 from lookup_api.served_release import ServedRelease
 from lookup_api.variant_lists import VariantLists
 
@@ -46,10 +46,9 @@ log = logging.getLogger(__name__)
 FIRST_LOOK_S = 5.0
 LONGEST_WAIT_S = 60.0
 """Between tries to open a model that could not be opened."""
-WARM_UP_ROWS = 16
 
 
-Opened = Callable[[ModelRef, ModelSpec, Path], RanksPairs]
+Opened = Callable[[ModelRef, ModelSpec, Path], RanksColumns]
 """Has a model, whose folder is given, rank. Raises whatever it dies of."""
 
 
@@ -58,23 +57,27 @@ class Guarded:
     """A routed model whose every failure is ModelFailed, a score that is no finite number too; its guard is told, but
     not of leaves that are away or load it, which is no fault of its own. mark: tells others where this process ends."""
 
-    model: RanksPairs
+    model: RanksColumns
     guard: Guard
     mark: Mark = field(default_factory=NoMark)
 
-    def score(self, matrix: Float32) -> Float32:
-        """As RanksPairs. Raises ModelFailed."""
-        start = time.perf_counter()
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    def timed(self, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """As RanksColumns. Raises ModelFailed."""
+        rows = rows_of(columns)
         try:
             with self.mark:
-                scores = self.model.score(matrix)
-            if scores.shape != (len(matrix),) or not np.isfinite(scores).all():
-                raise ModelFailed(f"scores {list(scores.shape)} of {len(matrix)} rows, or some that are not finite")
+                scores, ms = self.model.timed(columns, deadline)
+            if scores.shape != (rows,) or not np.isfinite(scores).all():
+                raise ModelFailed(f"scores {list(scores.shape)} of {rows} rows, or some that are not finite")
         except Exception as error:  # whatever a model dies of, the request goes on
             self.guard.failed_by(error)
             raise ModelFailed(str(error)) from error
-        self.guard.scored((time.perf_counter() - start) * 1e3, scores)
-        return scores
+        self.guard.scored(ms, scores)
+        return Timed(scores, ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,8 @@ def _chosen(variant: str, ref: ModelRef | None, opened: tuple[Guarded, Breaker] 
 _NOBODY = _Open(Route(), 0, None, None)
 
 
-def in_process(ref: ModelRef, spec: ModelSpec, folder: Path) -> RanksPairs:
-    return OfFeatures.open(folder, spec)
+def in_process(ref: ModelRef, spec: ModelSpec, folder: Path) -> RanksColumns:
+    return HereRanks.open(folder, spec)
 
 
 class RoutedModels:
@@ -195,13 +198,12 @@ class RoutedModels:
 
     def look(self) -> None:
         """Follows the route, if it is another, and opens what could not be opened. Failures are logged and counted."""
-        try:
-            self._look()
-            self._look_for_lists()
-            self._judge()
-        except Exception as error:  # whatever a look dies of, the next one may do
-            self._counts.route_failures.inc()
-            log.warning("cannot look for routes of models in %s: %s", self._store_uri, error)
+        for step in (self._judge, self._look, self._look_for_lists, self._tell):
+            try:
+                step()
+            except Exception as error:  # whatever a step dies of, the others do not wait for, and the next look may do
+                self._counts.route_failures.inc()
+                log.warning("cannot look for routes of models in %s: %s", self._store_uri, error)
 
     def _look(self) -> None:
         try:
@@ -223,13 +225,15 @@ class RoutedModels:
         self._seen = seen
 
     def _judge(self) -> None:
-        """Takes a canary off that is out of bounds: here at once, and then for everybody, as soon as the store can be
-        written."""
+        """Takes a canary off that is out of bounds: here, be the store away or not."""
         canary = self._open.canary
         if canary is not None and (why := self._stopped(canary.ref, canary.model.guard)):
             self._off[canary.ref] = why
             del self._models[canary.ref]  # whoever routes to it again counts anew
             self._open = replace(self._open, canary=None, stamp=self._open.stamp + 1)
+
+    def _tell(self) -> None:
+        """Takes those that are off here off for everybody."""
         for ref, why in list(self._off.items()):
             at = format_time(datetime.now(UTC).replace(microsecond=0))
             routes = RouteStore(open_store(self._store_uri, writable=True))
@@ -289,7 +293,7 @@ class RoutedModels:
             mark = self._marks.of(str(ref)) if self._opened is in_process else NoMark()
             with mark:
                 ranks = self._opened(ref, model.spec, folder)
-                ranks.score(np.zeros((WARM_UP_ROWS, len(FEATURES)), np.float32))
+                ranks.timed(defaults_of(model.spec), Deadline.after(OPENED_S))
             guard = Guard(read_golden(folder, model.spec).scores, self._bounds)
             opened = Guarded(ranks, guard, mark)
         except Exception as error:  # whatever a model dies of, others rank

@@ -6,21 +6,26 @@ from typing import Any
 
 import orjson
 
+from infra.model_routes import VARIANTS
 from lookup_api.parameters import parse_id
 from lookup_api.problems import Problem
 
 FIELDS = ("user_id", "candidate_ids", "models")
+VARIANT = "variant"
+"""May be left out."""
 MOST_MODELS = 16
 LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreQuery:
-    """A parsed body. models: names of surfaces and models, as the caller wrote them."""
+    """A parsed body. models: names of surfaces and models, as the caller wrote them. variant: wanted, of surfaces whose
+    canary clients choose."""
 
     user_id: int
     candidate_ids: tuple[int, ...]
     models: tuple[str, ...]
+    variant: str | None = None
 
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self))
@@ -28,7 +33,7 @@ class ScoreQuery:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ScoreQuery":
         """Of parsed JSON that `to_json` wrote."""
-        return cls(values["user_id"], tuple(values["candidate_ids"]), tuple(values["models"]))
+        return cls(values["user_id"], tuple(values["candidate_ids"]), tuple(values["models"]), values.get(VARIANT))
 
 
 def parse_score_query(body: bytes, most: int) -> ScoreQuery:
@@ -40,7 +45,10 @@ def parse_score_query(body: bytes, most: int) -> ScoreQuery:
     for name in models:
         if not 1 <= len(name) <= LONGEST_NAME:
             raise _invalid(f"models: a name has 1 to {LONGEST_NAME} characters.")
-    return ScoreQuery(user_id, tuple(_id(one, "candidate_ids") for one in candidates), tuple(models))
+    if VARIANT in values and values[VARIANT] not in VARIANTS:
+        raise _invalid(f"{VARIANT}: is not {' or '.join(VARIANTS)}.")
+    ids = tuple(_id(one, "candidate_ids") for one in candidates)
+    return ScoreQuery(user_id, ids, tuple(models), values.get(VARIANT))
 
 
 def _values(body: bytes) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def _values(body: bytes) -> dict[str, Any]:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise _invalid("The body is not JSON.") from None
-    if not isinstance(parsed, dict) or parsed.keys() != set(FIELDS):
+    if not isinstance(parsed, dict) or parsed.keys() - {VARIANT} != set(FIELDS):
         lacks = [name for name in FIELDS if name not in parsed] if isinstance(parsed, dict) else []
         why = f" It lacks {', '.join(lacks)}." if lacks else ""
         raise _invalid('The body is not {"user_id":"…","candidate_ids":[…],"models":[…]}.' + why)

@@ -54,7 +54,7 @@ class Scoring:
         """
         if level >= NO_LIVE:
             raise overloaded(self.retry_after_s)
-        named = self.root.named(query.models, query.user_id, deadline)
+        named = self.root.named(query.models, query.user_id, deadline, query.variant)
         allowed, found = np.zeros(len(query.candidate_ids), np.bool_), None
         if facts is not None and not facts.viewer_hidden:
             ask = Ask(Query(query.user_id, 0, frozenset(), False), release, facts, deadline, level)

@@ -28,7 +28,7 @@ from infra.shadow_files import BUSY, ENDING, FULL, SPENT
 from infra.store import open_store
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.ladder import Ask, RankedBy
-from lookup_api.leaves.protocol import Leaf
+from lookup_api.leaves.protocol import Leaf, LeafBusy
 from lookup_api.live_list import LiveList
 from lookup_api.load import FULL as ALL_QUALITY
 from lookup_api.load import Load
@@ -151,21 +151,34 @@ class Shadows:
         self._leaf.close()
 
     def step(self, files: "ShadowLog") -> None:
-        """Scores what waits, and stores files that are old enough; all of them where the server is to end."""
-        self._ends = self.is_ending()
-        while self._waiting:
+        """Scores what waits, but for what comes meanwhile, and stores files that are old enough; all of them where the
+        server is to end."""
+        self._look(files)
+        for _ in range(len(self._waiting)):
             one = self._waiting.popleft()
-            if self._is_busy() and not self._ends:
-                self._drop(one.surface, one.shadows, BUSY)
+            if why := self._why_dropped():
+                self._drop(one.surface, one.shadows, why)
                 continue
             self._let_requests_go_first()
-            files.add(one.surface, one.at_us, self._rows(one))
+            if rows := self._rows(one):
+                files.add(one.surface, one.at_us, rows)
+            self._look(files)
         with self._lock:
             dropped, self._dropped = self._dropped, Counter()
         for (surface, model, why), number in dropped.items():
             files.dropped(surface, model, why, number)
         files.roll(all_of_them=self._ends)
-        self._spent = not files.has_room
+        self._look(files)
+
+    def _look(self, files: "ShadowLog") -> None:
+        """Whether the server is to end, and whether more may be stored."""
+        self._ends, self._spent = self.is_ending(), not files.has_room
+
+    def _why_dropped(self) -> str | None:
+        """Why a request that waits is dropped; None where it is not."""
+        if self._spent:
+            return SPENT
+        return BUSY if self._is_busy() and not self._ends else None
 
     def _why_not(self, level: int) -> str | None:
         """Why a request is dropped; None where it is not."""
@@ -199,15 +212,17 @@ class Shadows:
             time.sleep(MOMENT_S)
 
     def _rows(self, one: _Waiting) -> "list[Row]":
-        """Of who answered, and of each shadow."""
+        """Of who answered, and of each shadow that was scored or failed; none where all were dropped."""
         from lookup_api.shadow_log import Row
 
         by = one.by
         name, _, version = by.model.partition("@")
         answered = Row(name, version or by.release_id, by.variant, ANSWERED, by.ms, by.scores)
-        return [answered, *(self._scored(ref, one.gathered) for ref in one.shadows)]
+        scored = [row for ref in one.shadows if (row := self._scored(one.surface, ref, one.gathered))]
+        return [answered, *scored] if scored else []
 
-    def _scored(self, ref: ModelRef, gathered: Gathered) -> "Row":
+    def _scored(self, surface: str, ref: ModelRef, gathered: Gathered) -> "Row | None":
+        """None where it was dropped, as its leaf scores for others."""
         from lookup_api.shadow_log import Row
 
         name, scores, outcome = str(ref), None, ANSWERED
@@ -219,9 +234,12 @@ class Shadows:
             if spec.unit != "row":
                 raise PymkError("scores lists, of which nobody is shadowed")
             inputs, _ = gathered.columns_of(spec)
-            scores = self._leaf.score(ref, inputs, deadline)
+            scores = self._leaf.score(ref, gathered.with_others(inputs, spec), deadline)
             if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
                 raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")
+        except LeafBusy:
+            self._drop(surface, (ref,), BUSY)
+            return None
         except Exception as error:  # whatever a model dies of, nobody waits for it
             scores, outcome = None, LATE if isinstance(error, TooLate) else FAILED
             self._sparing.warning("a shadow gave no scores", model=name, why=outcome, error=str(error))

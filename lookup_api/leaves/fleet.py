@@ -20,7 +20,7 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.leaf_metrics import HostMetrics, SenderMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
 from lookup_api.leaves.placement import shard_of
-from lookup_api.leaves.protocol import Leaf, LeafFailed, LeafLost, ModelLoading
+from lookup_api.leaves.protocol import Leaf, LeafFailed, LeafLost, ModelLoading, Timed
 from lookup_api.ranking.scorers import Array, Float32
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class LeafFleet:
         """leaves: by address. breaker: makes one, by name, for a version that ends its leaves."""
         self._members = {address: _Member(leaf) for address, leaf in leaves.items()}
         self._size = shard_size
-        self._counts = counts
+        self.counts = counts
         self._breaker = breaker
         self._placed: dict[ModelRef, tuple[tuple[_Member, ...], Breaker]] = {}
         self._turn = itertools.count()
@@ -65,6 +65,10 @@ class LeafFleet:
 
     def score(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Float32:
         """Raises as every leaf does; LeafFailed where none of the model's leaves could score."""
+        return self.timed(model, columns, deadline).scores
+
+    def timed(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """Raises as `score`."""
         members, breaker = self._placed.get(model) or self._place(model)
         if not breaker.allows():
             raise LeafFailed(f"{model}: its leaves ended while they scored, so it is left alone for a while")
@@ -72,7 +76,7 @@ class LeafFleet:
         for at, member in enumerate(asked):
             is_last = at == len(asked) - 1
             try:
-                scores = self._asked(member, model, columns, deadline, is_last)
+                timed = self._asked(member, model, columns, deadline, is_last)
             except (LeafFailed, TooLate) as error:
                 if isinstance(error, LeafLost):
                     breaker.failed()
@@ -81,8 +85,8 @@ class LeafFleet:
                 continue
             breaker.succeeded()
             if at:
-                self._counts.moved.inc()
-            return scores
+                self.counts.moved.inc()
+            return timed
         raise LeafFailed(f"{model}: no leaf is there")
 
     def shard(self, model: ModelRef) -> tuple[str, ...]:
@@ -107,17 +111,17 @@ class LeafFleet:
 
     def _asked(
         self, member: _Member, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline, is_last: bool
-    ) -> Float32:
+    ) -> Timed:
         """is_last: where none could be asked after it. A leaf that loads the model is not given up for another, which
         would have to load it as well."""
         member.in_hand += 1
         try:
             if is_last:
-                return member.leaf.score(model, columns, deadline)
+                return member.leaf.timed(model, columns, deadline)
             try:
-                return member.leaf.score(model, columns, deadline.within(deadline.left_s * FIRST_SHARE))
+                return member.leaf.timed(model, columns, deadline.within(deadline.left_s * FIRST_SHARE))
             except ModelLoading:
-                return member.leaf.score(model, columns, deadline)
+                return member.leaf.timed(model, columns, deadline)
         finally:
             member.in_hand -= 1
 
@@ -128,18 +132,22 @@ def open_leaf(store_uri: str, settings: Settings, registry: CollectorRegistry) -
     Connects to none and loads nothing yet, so that a process may fork after it. Raises UsageError for an address that
     is none.
     """
-    ladder, leaves = settings.ladder, settings.leaves
+    if settings.leaves.addresses:
+        return open_fleet(settings, SenderMetrics(registry))
+    return LocalLeaf(store_uri, settings.leaves, HostMetrics(registry), partial(_breaker, settings))
 
-    def breaker(name: str, failures: int = ladder.breaker_failures) -> Breaker:
-        return Breaker(name, failures, ladder.breaker_wait_s)
 
-    if not leaves.addresses:
-        return LocalLeaf(store_uri, leaves, HostMetrics(registry), breaker)
+def open_fleet(settings: Settings, counts: SenderMetrics, spare: bool = False) -> LeafFleet:
+    """The leaf processes that the settings name. spare: they score for it only while they do for nobody else."""
     from lookup_api.leaves.remote_leaf import RemoteLeaf  # with Arrow, which this process does without otherwise
 
-    counts = SenderMetrics(registry)
+    leaves = settings.leaves
     remote = {
-        address: RemoteLeaf(address, leaves, counts, breaker(f"leaf {address}"))
+        address: RemoteLeaf(address, leaves, counts, _breaker(settings, f"leaf {address}"), spare)
         for address in dict.fromkeys(leaves.addresses)
     }
-    return LeafFleet(remote, leaves.shard_size, counts, partial(breaker, failures=LOST))
+    return LeafFleet(remote, leaves.shard_size, counts, partial(_breaker, settings, failures=LOST))
+
+
+def _breaker(settings: Settings, name: str, failures: int | None = None) -> Breaker:
+    return Breaker(name, failures or settings.ladder.breaker_failures, settings.ladder.breaker_wait_s)

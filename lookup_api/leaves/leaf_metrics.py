@@ -16,32 +16,35 @@ SENT, SAVED, DISCARDED = "sent", "saved", "discarded"
 class HostMetrics:
     """Of the models that a process has open."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, prefix: str = "pymk_leaf") -> None:
+        """prefix: another one for each leaf of a process, be the registries others too: workers share files of values
+        by name."""
+
         def counter(name: str, says: str, *labels: str) -> Counter:
-            return Counter(name, says, list(labels), registry=registry)
+            return Counter(f"{prefix}_{name}", says, list(labels), registry=registry)
 
         def gauge(name: str, says: str) -> Gauge:
-            return Gauge(name, says, multiprocess_mode="livesum", registry=registry)
+            return Gauge(f"{prefix}_{name}", says, multiprocess_mode="livesum", registry=registry)
 
-        self.requests = counter("pymk_leaf_requests", "Requests to score, by model and outcome.", "model", "outcome")
-        self.rows = counter("pymk_leaf_rows", "Rows scored, by model.", "model")
+        self.requests = counter("requests", "Requests to score, by model and outcome.", "model", "outcome")
+        self.rows = counter("rows", "Rows scored, by model.", "model")
         self.seconds = Histogram(
-            "pymk_leaf_seconds", "Time to score a request, waiting for its turn included.", ["model"],
+            f"{prefix}_seconds", "Time to score a request, waiting for its turn included.", ["model"],
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.together = Histogram(
-            "pymk_leaf_requests_together", "Requests scored in one call of a model.",
+            f"{prefix}_requests_together", "Requests scored in one call of a model.",
             buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry,
         )  # fmt: skip
-        self.loads = counter("pymk_leaf_loads", "Models opened: loaded, failed or missing.", "outcome")
+        self.loads = counter("loads", "Models opened: loaded, failed or missing.", "outcome")
         self.load_seconds = Histogram(
-            "pymk_leaf_load_seconds", "Time to open a model.", buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+            f"{prefix}_load_seconds", "Time to open a model.", buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10),
             registry=registry,
         )  # fmt: skip
-        self.evicted = counter("pymk_leaf_evictions", "Models closed to make room for others.")
-        self.cache = counter("pymk_leaf_cache_lookups", "Look-ups of identical requests: hit or miss.", "result")
-        self.models = gauge("pymk_leaf_models", "Models that are open.")
-        self.bytes = gauge("pymk_leaf_model_bytes", "Memory that open models say they take.")
+        self.evicted = counter("evictions", "Models closed to make room for others.")
+        self.cache = counter("cache_lookups", "Look-ups of identical requests: hit or miss.", "result")
+        self.models = gauge("models", "Models that are open.")
+        self.bytes = gauge("model_bytes", "Memory that open models say they take.")
         self._requests: dict[tuple[ModelRef, str], Any] = {}
         self._answered: dict[ModelRef, tuple[Any, Any]] = {}
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SAYS = {
     wire.SCORE: "scores of columns; see lookup_api.leaves.wire",
     wire.COLUMNS: "the columns that a version of a model takes, as JSON",
-    wire.HEALTH: "whether it takes requests, and the models that are open, as JSON",
+    wire.HEALTH: "whether it is ready for requests, and the models that are open or hang, as JSON",
     wire.METRICS: "its metrics, as Prometheus reads them",
 }
 SWITCH_S = 0.0005
@@ -72,7 +72,10 @@ class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
     def health(self) -> dict[str, Any]:
         models = self._leaf.models
         names = sorted(str(one.ref) for one in models.open_models())
-        return {"ready": not self.leaving, "in_hand": self._in_hand, "models": names, "bytes": models.size_bytes}
+        hanging = sorted(map(str, self._leaf.hanging()))
+        ready = not self.leaving and not hanging
+        told = {"ready": ready, "in_hand": self._in_hand, "models": names, "bytes": models.size_bytes}
+        return told | {"hanging": hanging}
 
     def end(self, within_s: float) -> None:
         """Takes no more requests, waits for those in hand, at most so long, and stops."""
@@ -130,8 +133,8 @@ class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
             columns = wire.decode_all(asked.body)
             inputs = resident.columns.inputs_of(resident.columns.trimmed(columns))
             discarded = _bytes_but_for(columns, resident)
-        scores = self._leaf.score_inputs(resident, inputs, deadline)
-        return wire.encode_reply(Status.OK, scores, discarded=discarded)
+        scores, ms = self._leaf.score_inputs(resident, inputs, deadline, asked.spare)
+        return wire.encode_reply(Status.OK, scores, discarded=discarded, ms=ms)
 
     def _schema(self, resident: Resident) -> pa.Schema:
         """Of its columns; made once for each model that is open."""

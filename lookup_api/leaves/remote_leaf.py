@@ -7,6 +7,7 @@ While it is missing or corrupt all columns are sent, and counted; scores are the
 import logging
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,11 +18,11 @@ from infra.errors import UsageError
 from infra.model_routes import ModelRef
 from infra.serving_settings import LeafSettings
 from lookup_api.breaker import Breaker
-from lookup_api.deadline import Deadline, TooLate
+from lookup_api.deadline import Deadline
 from lookup_api.leaves import wire
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_metrics import SenderMetrics
-from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost
+from lookup_api.leaves.protocol import ENOUGH_S, LeafAway, LeafFailed, LeafLate, LeafLost, Timed
 from lookup_api.leaves.wire import Reply, Status, WireError
 from lookup_api.ranking.scorers import Array, Float32
 
@@ -52,14 +53,20 @@ class _List:
 class RemoteLeaf:
     """Safe to use from any thread; connects when it is first asked, so that a process may fork before."""
 
-    def __init__(self, address: str, settings: LeafSettings, counts: SenderMetrics, breaker: Breaker) -> None:
+    def __init__(
+        self, address: str, settings: LeafSettings, counts: SenderMetrics, breaker: Breaker, spare: bool = False
+    ) -> None:
+        """spare: is scored only while the leaf scores for nobody else; LeafBusy otherwise."""
         if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/]+):\d{1,5}", address):
             raise UsageError(f"leaves.addresses: {address!r} is not host:port", "Write for example 10.0.0.7:8201.")
         self.address = address
         self.breaker = breaker
         self._longest_s = settings.timeout_ms / 1000
+        self._enough_s = min(ENOUGH_S, self._longest_s / 2)
+        self._replied_s = 0.0
         self._counts = counts
         self._lz4 = settings.lz4
+        self._spare = spare
         self._client: flight.FlightClient | None = None
         self._lists: dict[ModelRef, _List] = {}
         self._corrupt: dict[ModelRef, Deadline] = {}
@@ -67,6 +74,10 @@ class RemoteLeaf:
 
     def score(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Float32:
         """Raises as every leaf does; LeafAway where the leaf itself does not answer."""
+        return self.timed(model, columns, deadline).scores
+
+    def timed(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """Raises as `score`."""
         deadline = deadline.within(self._longest_s)
         found = self._list(model, deadline)
         if found is None:
@@ -92,7 +103,7 @@ class RemoteLeaf:
         if client is not None:
             client.close()
 
-    def _score_all(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline, why: str) -> Float32:
+    def _score_all(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline, why: str) -> Timed:
         """Sends every column, which is never wrong, and counts it."""
         self._counts.untrimmed.labels(str(model), why).inc()
         self._counts.told[f"untrimmed {why}"] += 1
@@ -133,19 +144,20 @@ class RemoteLeaf:
     def _asked(
         self, action: str, model: ModelRef, deadline: Deadline, form: int, digest: bytes, body: pa.Buffer
     ) -> Reply:
-        """Raises LeafAway, TooLate."""
-        deadline.check(f"{model} at {self.address}")
+        """Raises LeafAway, LeafLate."""
+        asked_s, left_s = time.monotonic(), deadline.left_s
+        if left_s <= 0:
+            raise LeafLate(f"no time left for {model} at {self.address}")
         if not self.breaker.allows():
             raise LeafAway(f"{self.address}: did not answer and is left alone for a while")
-        left_s = deadline.left_s
-        request = wire.encode_request(model, left_s * (1 - NETWORK_SHARE), form, digest, body)
+        request = wire.encode_request(model, left_s * (1 - NETWORK_SHARE), form, digest, body, self._spare)
         try:
             call = flight.FlightCallOptions(timeout=max(left_s, 0.001))
             (result,) = self._connected().do_action(flight.Action(action, request), call)
             reply = wire.decode_reply(result.body.to_pybytes())
         except flight.FlightTimedOutError:
-            self._left_out("late")
-            raise TooLate(f"{self.address}: no answer for {model} within {left_s * 1e3:.0f} ms") from None
+            self._late(asked_s, left_s)
+            raise LeafLate(f"{self.address}: no answer for {model} within {left_s * 1e3:.0f} ms") from None
         except (pa.ArrowException, WireError, ValueError) as error:
             lost = _is_lost(error)
             self._left_out("lost" if lost else "away")
@@ -154,8 +166,16 @@ class RemoteLeaf:
         if reply.status == Status.LEAVING:
             self._left_out("leaving")
             raise LeafAway(f"{self.address}: {reply.why}")
+        self._replied_s = time.monotonic()
         self.breaker.succeeded()
         return reply
+
+    def _late(self, asked_s: float, left_s: float) -> None:
+        """Speaks against the leaf only where there was time, and it said nothing to anybody meanwhile: otherwise the
+        model is slow, or the time was used up before."""
+        self._counts.left_out.labels(self.address, "late").inc()
+        if left_s >= self._enough_s and self._replied_s < asked_s:
+            self.breaker.failed()
 
     def _left_out(self, why: str) -> None:
         self._counts.left_out.labels(self.address, why).inc()
@@ -175,10 +195,10 @@ def _is_lost(error: Exception) -> bool:
     return isinstance(error, flight.FlightError) and not any(one in said for one in refused)
 
 
-def _scores(reply: Reply, model: ModelRef) -> Float32:
+def _scores(reply: Reply, model: ModelRef) -> Timed:
     if reply.scores is None:
         raise _raised(reply, model)
-    return reply.scores
+    return Timed(reply.scores, reply.ms)
 
 
 def _raised(reply: Reply, model: ModelRef) -> Exception:

@@ -22,21 +22,23 @@ from infra.model_routes import ModelRef
 from infra.model_spec import InputSpec
 from lookup_api.deadline import TooLate
 from lookup_api.leaves.columns import ColumnList
-from lookup_api.leaves.protocol import LeafBusy, LeafFailed, ModelLoading, TurnLate
+from lookup_api.leaves.protocol import LeafBusy, LeafFailed, ModelHangs, ModelLoading, TurnLate
 from lookup_api.ranking.scorers import Array, Float32
 
 SCORE, COLUMNS, HEALTH, METRICS = "score", "columns", "health", "metrics"
 """Actions of a leaf process."""
 MAGIC = b"leaf\x01"
-REQUEST = struct.Struct("<5sBHf16s4x")
-"""Magic and version, form, length of the model's name, milliseconds left, digest of the list; Arrow's bytes follow the
-name, from the next multiple of ALIGNED."""
-REPLY = struct.Struct("<5sBxxIQ")
-"""Magic and version, status, rows, bytes of columns that were of no use; then the scores, or why there are none."""
+REQUEST = struct.Struct("<5sBHf16s?3x")
+"""Magic and version, form, length of the model's name, milliseconds left, digest of the list, whether others go first;
+Arrow's bytes follow the name, from the next multiple of ALIGNED."""
+REPLY = struct.Struct("<5sBeIQ")
+"""Magic and version, status, milliseconds that the model's own call took (0 where that is not told), rows, bytes of
+columns that were of no use; then the scores, or why there are none."""
 ALL, TRIMMED = 0, 1
 ALIGNED = 64
 END_BYTES = 8
 MOST_LEFT_MS = 3_600_000.0
+MOST_TOLD_MS = 65_504.0
 
 
 class Status(IntEnum):
@@ -53,6 +55,7 @@ class Status(IntEnum):
     LIST = 8
     TURN_LATE = 9
     BUSY = 10
+    HANGS = 11
 
 
 RAISED: Mapping[type[PymkError], Status] = {
@@ -62,6 +65,7 @@ RAISED: Mapping[type[PymkError], Status] = {
     TooLate: Status.LATE,
     UsageError: Status.USAGE,
     LeafBusy: Status.BUSY,
+    ModelHangs: Status.HANGS,
     LeafFailed: Status.FAILED,
 }
 """What a leaf raises, there and here; a class before its own."""
@@ -73,23 +77,26 @@ class WireError(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came. body: Arrow's bytes. digest: of the list by which columns were cut, if they were."""
+    """A request as it came. body: Arrow's bytes. digest: of the list by which columns were cut, if they were. spare:
+    scored only while nobody else is."""
 
     model: ModelRef
     left_s: float
     form: int
     digest: bytes
     body: pa.Buffer
+    spare: bool
 
 
 @dataclass(frozen=True)
 class Reply:
-    """scores: None unless the status is OK; why: then."""
+    """scores: None unless the status is OK; why: then. ms: that the model's own call took."""
 
     status: int
     scores: Float32 | None
     why: str
     discarded: int
+    ms: float
 
 
 def schema_of(columns: ColumnList) -> pa.Schema:
@@ -145,46 +152,51 @@ def decode_all(body: pa.Buffer) -> dict[str, Array]:
         raise WireError(f"no columns: {error}") from None
 
 
-def encode_request(model: ModelRef, left_s: float, form: int, digest: bytes, body: pa.Buffer) -> bytes:
+def encode_request(
+    model: ModelRef, left_s: float, form: int, digest: bytes, body: pa.Buffer, spare: bool = False
+) -> bytes:
     name = str(model).encode()
     left_ms = min(max(left_s * 1000, 0.0), MOST_LEFT_MS)
-    head = REQUEST.pack(MAGIC, form, len(name), left_ms, digest) + name
+    head = REQUEST.pack(MAGIC, form, len(name), left_ms, digest, spare) + name
     return b"".join((head, bytes(-len(head) % ALIGNED), memoryview(body)))
 
 
 def decode_request(data: pa.Buffer) -> Asked:
     """Raises WireError."""
     try:
-        magic, form, size, left_ms, digest = REQUEST.unpack(data[: REQUEST.size])
+        magic, form, size, left_ms, digest, spare = REQUEST.unpack(data[: REQUEST.size])
         if magic != MAGIC or form not in (ALL, TRIMMED) or not 0 <= left_ms <= MOST_LEFT_MS:
             raise WireError("no request of this version")
         end = REQUEST.size + size
         model = ModelRef.parse(data[REQUEST.size : end].to_pybytes().decode())
     except (struct.error, UnicodeDecodeError, UsageError) as error:
         raise WireError(f"no request: {error}") from None
-    return Asked(model, left_ms / 1000, form, digest, data[end + -end % ALIGNED :])
+    return Asked(model, left_ms / 1000, form, digest, data[end + -end % ALIGNED :], spare)
 
 
-def encode_reply(status: Status, scores: Float32 | None = None, why: str | bytes = "", discarded: int = 0) -> bytes:
+def encode_reply(
+    status: Status, scores: Float32 | None = None, why: str | bytes = "", discarded: int = 0, ms: float = 0.0
+) -> bytes:
     """why: what is told instead of scores."""
     told = why.encode() if isinstance(why, str) else why
     body = told if scores is None else scores.astype("<f4").tobytes()
-    return REPLY.pack(MAGIC, status, 0 if scores is None else len(scores), discarded) + body
+    rows = 0 if scores is None else len(scores)
+    return REPLY.pack(MAGIC, status, min(ms, MOST_TOLD_MS), rows, discarded) + body
 
 
 def decode_reply(data: bytes) -> Reply:
     """Raises WireError."""
     try:
-        magic, status, rows, discarded = REPLY.unpack_from(data)
+        magic, status, ms, rows, discarded = REPLY.unpack_from(data)
         if magic != MAGIC:
             raise WireError("no reply of this version")
         if status != Status.OK:
-            return Reply(status, None, data[REPLY.size :].decode(), discarded)
+            return Reply(status, None, data[REPLY.size :].decode(), discarded, ms)
     except (struct.error, UnicodeDecodeError) as error:
         raise WireError(f"no reply: {error}") from None
     if len(data) != REPLY.size + 4 * rows:
         raise WireError(f"{len(data) - REPLY.size} bytes of {rows} scores")
-    return Reply(status, np.frombuffer(data, "<f4", rows, REPLY.size).astype(np.float32), "", discarded)
+    return Reply(status, np.frombuffer(data, "<f4", rows, REPLY.size).astype(np.float32), "", discarded, ms)
 
 
 def encode_list(columns: ColumnList) -> bytes:

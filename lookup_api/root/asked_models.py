@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from infra.errors import PymkError, StoreError, UsageError
 from infra.model_routes import RELEASE, ModelRef
 from infra.model_spec import ModelSpec
 from lookup_api.deadline import Deadline
-from lookup_api.leaves.protocol import Leaf
+from lookup_api.leaves.protocol import Leaf, Timed
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.model_check import ATTRIBUTES, EMBEDDING, refuse_unknown
 from lookup_api.ranking.scorers import Array, Float32
@@ -25,14 +25,33 @@ class ModelFailed(PymkError):
     """A model did not score; another may."""
 
 
+class Told(NamedTuple):
+    """scores float32 [n], and what took defaults. ms: that the model's own call took; 0 of the release's ranker."""
+
+    scores: Float32
+    defaulted: Defaulted = NOTHING_DEFAULTED
+    ms: float = 0.0
+
+
+class RanksColumns(Protocol):
+    """A routed model, wherever it is open."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    def timed(self, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """Scores of columns by name, where the default stands for what is left out. Raises whatever it dies of."""
+        ...
+
+
 class ScoresGathered(Protocol):
     """A model as the root asks it. name: `name@version`, or `release`."""
 
     @property
     def name(self) -> str: ...
 
-    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
-        """Scores float32 [n] and what took defaults. Raises whatever a model may die of."""
+    def of(self, gathered: Gathered, deadline: Deadline) -> "Told":
+        """Raises whatever a model may die of."""
         ...
 
     def given(self, gathered: Gathered) -> Mapping[str, Array]:
@@ -47,31 +66,30 @@ class OwnRanker:
     ranker: RanksPairs | None
     name: str = RELEASE
 
-    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+    def of(self, gathered: Gathered, deadline: Deadline) -> Told:
         if self.ranker is None:
             raise StoreError("the ranking model of the release could not be opened yet")
-        return self.ranker.score(gathered.matrix), NOTHING_DEFAULTED
+        return Told(self.ranker.score(gathered.matrix))
 
     def given(self, gathered: Gathered) -> Mapping[str, Array]:
         return dict(zip(FEATURES, gathered.matrix.T, strict=True))
 
 
 @dataclass(frozen=True)
-class OfMatrix:
-    """A model that takes the ranker's input, with defaults of its own where spec says so."""
+class Routed:
+    """A model that a surface is routed to."""
 
     name: str
-    ranker: RanksPairs
-    spec: ModelSpec | None
+    model: RanksColumns
 
-    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
-        matrix, defaulted = (gathered.matrix, NOTHING_DEFAULTED) if self.spec is None else gathered.matrix_of(self.spec)
-        return self.ranker.score(matrix), defaulted
+    def of(self, gathered: Gathered, deadline: Deadline) -> Told:
+        columns, defaulted = gathered.columns_of(self.model.spec)
+        scores, ms = self.model.timed(gathered.with_others(columns, self.model.spec), deadline)
+        return Told(scores, defaulted, ms)
 
     def given(self, gathered: Gathered) -> Mapping[str, Array]:
-        matrix = gathered.matrix if self.spec is None else gathered.matrix_of(self.spec)[0]
-        named = FEATURES if self.spec is None else self.spec.columns
-        return {name: column for name, column in zip(FEATURES, matrix.T, strict=True) if name in named}
+        spec = self.model.spec
+        return _whole(gathered.columns_of(spec)[0], spec, len(gathered))
 
 
 @dataclass(frozen=True)
@@ -86,9 +104,10 @@ class OnLeaf:
     def name(self) -> str:
         return str(self.ref)
 
-    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+    def of(self, gathered: Gathered, deadline: Deadline) -> Told:
         columns, defaulted = gathered.columns_of(self.spec)
-        return self.leaf.score(self.ref, columns, deadline), defaulted
+        scores, ms = self.leaf.timed(self.ref, gathered.with_others(columns, self.spec), deadline)
+        return Told(scores, defaulted, ms)
 
     def given(self, gathered: Gathered) -> Mapping[str, Array]:
         return _whole(gathered.columns_of(self.spec)[0], self.spec, len(gathered))
@@ -109,9 +128,10 @@ class ListOnLeaf:
     def name(self) -> str:
         return str(self.ref)
 
-    def of(self, gathered: Gathered, deadline: Deadline) -> tuple[Float32, Defaulted]:
+    def of(self, gathered: Gathered, deadline: Deadline) -> Told:
         columns, defaulted = Listed(gathered, self.scores, self.prices).columns_of(self.spec)
-        return self.leaf.score(self.ref, columns, deadline), defaulted
+        scores, ms = self.leaf.timed(self.ref, gathered.with_others(columns, self.spec), deadline)
+        return Told(scores, defaulted, ms)
 
     def given(self, gathered: Gathered) -> Mapping[str, Array]:
         columns, _ = Listed(gathered, self.scores, self.prices).columns_of(self.spec)

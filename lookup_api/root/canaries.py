@@ -85,7 +85,8 @@ class Canaries:
 
     def look(self, routes: Routes) -> bool:
         """Takes off canaries of these routes that are out of bounds, and watches the others; whether the routes were
-        changed for it, and are to be read again before `changed`. Raises PymkError, and then tries again next time."""
+        changed for it, and are to be read again before `changed`. Raises what the store may, once it has looked at all,
+        and then tries again next time."""
         places = _places(routes)
         self._off = {place: why for place, why in self._off.items() if place in places}
         self._watched = {p: one for p, one in self._watched.items() if places.get(p) == one.changed_at}
@@ -97,13 +98,10 @@ class Canaries:
                 self._take_off(place, f"a server on {socket.gethostname()} ended while it scored")
             elif watched is not None and (why := watched.guard.verdict()):
                 self._take_off(place, why)
-        for (surface, model), why in self._off.items():
-            at = format_time(datetime.now(UTC).replace(microsecond=0))
-            store = RouteStore(open_store(self._store_uri, writable=True))
-            store.change(surface, without_canary(model, why, at), at, f"a server on {socket.gethostname()}")
         for place, changed_at in places.items():
             if place not in self._off and place not in self._watched:
                 self._watch(place, changed_at)
+        self._tell()
         return bool(self._off)
 
     def changed(self) -> None:
@@ -111,6 +109,19 @@ class Canaries:
         self._watched = {place: one for place, one in self._watched.items() if place not in self._off}
         self._off = {}
         self._marks.forget(*{str(model) for _, model in self._watched})
+
+    def _tell(self) -> None:
+        """Takes those that are off here off for everybody. Raises one of the failures, once all were tried."""
+        failed: Exception | None = None
+        for (surface, model), why in self._off.items():
+            at = format_time(datetime.now(UTC).replace(microsecond=0))
+            try:
+                store = RouteStore(open_store(self._store_uri, writable=True))
+                store.change(surface, without_canary(model, why, at), at, f"a server on {socket.gethostname()}")
+            except Exception as error:  # whatever one dies of, the others are told all the same
+                failed = error
+        if failed is not None:
+            raise failed
 
     def _watch(self, place: Place, changed_at: str) -> None:
         _, model = place

@@ -8,7 +8,7 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from infra.errors import NotFound, PymkError, UsageError
+from infra.errors import NotFound, UsageError
 from infra.model_routes import CANARY, LOOKUP, RELEASE, STABLE, ModelRef, Route, Routes, RouteStore
 from infra.model_spec import ModelSpec, check_model_name
 from infra.models import Registry
@@ -66,12 +66,15 @@ class Catalog:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def named(self, asked: str, user_id: int, deadline: Deadline) -> Named:
-        """Raises NotFound where there is no such model, UsageError for a name that cannot be one or a model that takes
+    def named(self, asked: str, user_id: int, deadline: Deadline, wanted: str | None = None) -> Named:
+        """wanted: the variant of a surface, where clients choose.
+
+        Raises NotFound where there is no such model, UsageError for a name that cannot be one or a model that takes
         other things than features, StoreError or CorruptArtifact where that cannot be told, and TooLate where it is
-        not read in time: it is known to who asks again."""
+        not read in time: it is known to who asks again.
+        """
         route = self._route(asked, deadline)
-        variant = self._variant(asked, route, user_id) if route is not None else ""
+        variant = self._variant(asked, route, user_id, wanted) if route is not None else ""
         ref = route.of(variant) if route is not None else self._ref(asked, deadline)
         shadows = route.shadows if route is not None else ()
         if ref is None:
@@ -130,8 +133,8 @@ class Catalog:
         routes = self.routes(deadline)
         return routes.of(asked).route if asked == LOOKUP or asked in routes.surfaces else None
 
-    def _variant(self, surface: str, route: Route, user_id: int) -> str:
-        variant = route.variant(surface, user_id)
+    def _variant(self, surface: str, route: Route, user_id: int, wanted: str | None = None) -> str:
+        variant = route.variant(surface, user_id, wanted)
         canary = route.canary.model if route.canary is not None and variant == CANARY else None
         return STABLE if canary is not None and self.canaries.is_off(surface, canary) else variant
 
@@ -193,5 +196,5 @@ class Catalog:
                 return
             try:
                 self.look()
-            except (PymkError, OSError) as error:
+            except Exception as error:
                 log.warning("cannot look for models in %s: %s", self._store_uri, error)

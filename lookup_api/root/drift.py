@@ -10,6 +10,7 @@ import random
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -36,7 +37,11 @@ MOST_ROWS = 256
 """Of a request that are counted, spread evenly."""
 MOST_WAITING = 32
 MOST_MODELS = 64
-"""Models that are counted in a worker, the first that are asked: each takes a gauge an input."""
+"""Models that are counted in a worker: each takes a gauge an input."""
+IDLE_S = 600.0
+"""Without a counted request, after which a model gives its place to another."""
+MOST_NAMES = 4096
+"""Models without a reference that are remembered."""
 LEAST = 50
 """Counted requests from which drift is told: fewer viewers than that are like nobody else."""
 RETRY_S = 60.0
@@ -90,6 +95,15 @@ class Window:
         return stability_indexes(self._now + self._before, self._learnt)
 
 
+@dataclass(slots=True)
+class _Counted:
+    """at_s: of the last request."""
+
+    version: ModelRef
+    window: Window
+    at_s: float
+
+
 class Drift:
     """Safe to use from any thread. Until `start` nothing is counted."""
 
@@ -108,7 +122,8 @@ class Drift:
         self._references = references
         self._draw = draw
         self._clock = clock
-        self._known: dict[str, tuple[ModelRef, Window | None]] = {}
+        self._known: OrderedDict[str, _Counted] = OrderedDict()  # the one that was idle longest first
+        self._without: dict[str, ModelRef] = {}
         self._again: dict[str, float] = {}
         self._waiting: SimpleQueue[Sample | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._follow, name="drift", daemon=True)
@@ -144,20 +159,47 @@ class Drift:
 
     def _window_of(self, model: str) -> Window | None:
         """None where the model has no reference, or it cannot be read now, or enough others are counted."""
-        known = self._known.get(model)
-        if (known is None and len(self._known) >= MOST_MODELS) or self._clock() < self._again.get(model, 0.0):
+        known, now = self._known.get(model), self._clock()
+        if (known is None and not self._has_room(now)) or now < self._again.get(model, 0.0):
             return None
         try:
             version = self._references.version(model)
-            if known is None or known[0] != version:
+            if self._without.get(model) == version:
+                return None
+            if known is None or known.version != version:
                 reference = self._references.read(version)
-                known = self._known[model] = (version, Window(reference, self._window) if reference else None)
+                if reference is None:
+                    self._is_without(model, version)
+                    return None
+                known = self._known[model] = _Counted(version, Window(reference, self._window), now)
         except PymkError as error:
             if model not in self._again:
                 log.warning("where %s learnt cannot be read, it is tried each minute: %s", model, error)
-            self._again[model] = self._clock() + RETRY_S
+            self._again[model] = now + RETRY_S
             return None
-        return known[1]
+        known.at_s = now
+        self._known.move_to_end(model)
+        while len(self._known) > MOST_MODELS:
+            self._tell_nothing(*self._known.popitem(last=False))
+        return known.window
+
+    def _has_room(self, now: float) -> bool:
+        """Whether another model may be counted."""
+        return len(self._known) < MOST_MODELS or now - next(iter(self._known.values())).at_s >= IDLE_S
+
+    def _is_without(self, model: str, version: ModelRef) -> None:
+        """Notes a version that has no reference."""
+        if len(self._without) >= MOST_NAMES:
+            self._without = {}
+        self._without[model] = version
+        if (counted := self._known.pop(model, None)) is not None:
+            self._tell_nothing(model, counted)
+
+    def _tell_nothing(self, model: str, counted: _Counted) -> None:
+        """Of a model that is counted no more: 0, as of all workers the largest is told."""
+        self._counts.score_drift.labels(model).set(0.0)
+        for name in counted.window.inputs:
+            self._counts.input_drift.labels(model, name).set(0.0)
 
     def _follow(self) -> None:
         if sys.platform == "linux":

@@ -91,19 +91,6 @@ class Gathered:
             columns[spec.inputs[0].name] = spec.inputs[0].defaults(len(self))
         return columns, Defaulted(missing, stale, len(self) * len(spec.inputs))
 
-    def matrix_of(self, spec: ModelSpec) -> tuple[Float32, Defaulted]:
-        """The ranker's input float32 [n, F] with the model's own defaults in the columns it names, and how many."""
-        matrix, missing, stale = self.matrix, 0, 0
-        for one in spec.inputs:
-            is_stale = self._is_stale(one)
-            absent = None if is_stale else self.missing(one.name)
-            if is_stale or absent is not None:
-                matrix = self.matrix.copy() if matrix is self.matrix else matrix
-                matrix[slice(None) if absent is None else absent, _PLACE[one.name]] = one.default
-            stale += len(self) * is_stale
-            missing += 0 if absent is None else int(absent.sum())
-        return matrix, Defaulted(missing, stale, len(self) * len(spec.inputs))
-
     def missing(self, name: str) -> Bools | None:
         """Of whom a feature is not known, bool [n]; None where it is of all."""
         if name.startswith(VIEWER_PREFIX):
@@ -132,6 +119,16 @@ class Gathered:
     @cached_property
     def _not_measured(self) -> Bools | None:
         return _some(~(self.stored | self.found))
+
+    def with_others(self, columns: dict[str, Array], spec: ModelSpec) -> dict[str, Array]:
+        """A model's columns, and as they are all features that it does not name: of what is there a leaf takes what it
+        needs."""
+        own = spec.columns
+        return {name: column for name, column in self._features.items() if name not in own} | columns
+
+    @cached_property
+    def _features(self) -> dict[str, Array]:
+        return dict(zip(FEATURES, self.by_column, strict=True))
 
     @cached_property
     def by_column(self) -> Float32:

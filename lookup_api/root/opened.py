@@ -7,6 +7,7 @@ from lookup_api.breaker import Breaker
 from lookup_api.canary_guard import Bounds
 from lookup_api.deadline import Deadline
 from lookup_api.leaf_ranks import LeafRanks
+from lookup_api.leaves.fleet import LeafFleet, open_fleet, open_leaf
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
 from lookup_api.root.canaries import Canaries
@@ -29,8 +30,6 @@ def open_root(
     """Nothing is read and no model opened before the first request. stopped: counts canaries that are taken off."""
     bounds, poll_s = Bounds.of(settings.models), settings.api.poll_s
     if settings.leaves.addresses:
-        from lookup_api.leaves.fleet import open_leaf  # loads Arrow: only for those who send columns
-
         canaries, leaf = Canaries(store_uri, bounds, stopped), open_leaf(store_uri, settings, registry)
         return Root(Catalog(store_uri, poll_s, canaries), leaf, counts, AT_ONCE, canaries.watched)
     local = _local(store_uri, settings, HostMetrics(registry))
@@ -40,17 +39,19 @@ def open_root(
 
 def on_leaves(root: Root, settings: Settings) -> Opened:
     """Has routed models rank on leaf processes."""
-    budget_s, leaves = settings.ladder.live_budget_ms / 1e3, settings.leaves.shard_size
-    return lambda ref, spec, folder: LeafRanks.open(ref, spec, root.leaf, budget_s, leaves)
+    return lambda ref, spec, folder: LeafRanks.open(ref, spec, root.leaf, settings.leaves.shard_size)
 
 
-def open_shadows(store_uri: str, settings: Settings, root: Root, counts: ShadowMetrics) -> Shadows:
-    """Of models that leaf processes host, or this one, on a leaf of their own: no request waits for its turn behind
-    them. Nothing is read and no model opened before a request of a route that has some."""
+def open_shadows(store_uri: str, settings: Settings, root: Root, registry: CollectorRegistry) -> Shadows:
+    """Of models that leaf processes host, which score for them while they do for nobody else, or this one, on a leaf of
+    their own: no request waits for its turn behind them. Nothing is read and no model opened before a request of a
+    route that has some."""
     leaf = root.leaf
     if isinstance(leaf, LocalLeaf):
-        leaf = _local(store_uri, settings, leaf.counts)
-    return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, counts)
+        leaf = _local(store_uri, settings, HostMetrics(registry, "pymk_shadow_leaf"))
+    elif isinstance(leaf, LeafFleet):
+        leaf = open_fleet(settings, leaf.counts, spare=True)
+    return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, ShadowMetrics(registry))
 
 
 def _local(store_uri: str, settings: Settings, counts: HostMetrics) -> LocalLeaf:

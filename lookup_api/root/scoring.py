@@ -16,7 +16,15 @@ from lookup_api.leaves.protocol import Leaf
 from lookup_api.logs import Sparing
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.scoring import RanksPairs
-from lookup_api.root.asked_models import NOTHING_DEFAULTED, ListOnLeaf, ModelFailed, OnLeaf, OwnRanker, ScoresGathered
+from lookup_api.root.asked_models import (
+    NOTHING_DEFAULTED,
+    ListOnLeaf,
+    ModelFailed,
+    OnLeaf,
+    OwnRanker,
+    ScoresGathered,
+    Told,
+)
 from lookup_api.root.canaries import Watched
 from lookup_api.root.catalog import Catalog, Named
 from lookup_api.root.gathered import Defaulted, Gathered
@@ -65,10 +73,13 @@ class Root:
         self._pool = ThreadPoolExecutor(at_once, "root") if at_once > 1 else None
         self._sparing = Sparing(log)
 
-    def named(self, asked: Sequence[str], user_id: int, deadline: Deadline) -> list[Named | Scored]:
-        """Who scores for each name, in order; where that cannot be told, what became of it."""
+    def named(
+        self, asked: Sequence[str], user_id: int, deadline: Deadline, wanted: str | None = None
+    ) -> list[Named | Scored]:
+        """Who scores for each name, in order; where that cannot be told, what became of it. wanted: the variant, where
+        clients choose."""
         soon = deadline.within(OF_DEADLINE * deadline.left_s)
-        return [self._named(name, user_id, soon) for name in asked]
+        return [self._named(name, user_id, soon, wanted) for name in asked]
 
     def score(
         self,
@@ -121,13 +132,13 @@ class Root:
         start = time.perf_counter()
         try:
             with guard.scoring() if guard else nullcontext():
-                scores, defaulted = scored(model, gathered, deadline, self._counts)
+                told = scored(model, gathered, deadline, self._counts)
         except (ModelFailed, TooLate) as error:
             return self._failed(model.name, outcome_of(error), error)
         ms = (time.perf_counter() - start) * 1e3
         if guard:
-            guard.scored(ms, scores)
-        return Scored(model.name, model.name, scores, defaulted, ms=ms)
+            guard.scored(told.ms, told.scores)
+        return Scored(model.name, model.name, told.scores, told.defaulted, ms=ms)
 
     def _guard(self, named: Named, gathered: Gathered) -> Watched | None:
         """Of a surface's canary, where it takes as many people."""
@@ -158,9 +169,9 @@ class Root:
         assert named.spec is not None
         return ListOnLeaf(named.ref, named.spec, self.leaf, before.scores if before else None, prices)
 
-    def _named(self, asked: str, user_id: int, deadline: Deadline) -> Named | Scored:
+    def _named(self, asked: str, user_id: int, deadline: Deadline, wanted: str | None) -> Named | Scored:
         try:
-            return self.catalog.named(asked, user_id, deadline)
+            return self.catalog.named(asked, user_id, deadline, wanted)
         except PymkError as error:
             why = UNKNOWN if isinstance(error, UsageError) else outcome_of(error)
             self._counts.failed(NO_MODEL, why)
@@ -171,26 +182,25 @@ class Root:
         return Scored(name, name, why=why)
 
 
-def scored(
-    model: ScoresGathered, gathered: Gathered, deadline: Deadline, counts: RootMetrics
-) -> tuple[Float32, Defaulted]:
-    """A model's scores float32 [n], all of them finite, and what took defaults; counted.
+def scored(model: ScoresGathered, gathered: Gathered, deadline: Deadline, counts: RootMetrics) -> Told:
+    """A model's scores, all of them finite; counted.
 
     Raises TooLate where the time was over before, and ModelFailed for whatever the model dies of.
     """
     deadline.check(model.name)
     start = time.perf_counter()
     try:
-        scores, defaulted = model.of(gathered, deadline)
+        told = model.of(gathered, deadline)
+        scores = told.scores
         if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
             raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")
     except Exception as error:  # whatever a model dies of, others may score
         counts.failed(model.name, outcome_of(error))
         raise ModelFailed(f"{model.name}: {error}") from error
-    counts.answered(model.name, time.perf_counter() - start, defaulted)
+    counts.answered(model.name, time.perf_counter() - start, told.defaulted)
     if counts.saw is not None:
         counts.saw(model, gathered, scores)
-    return scores, defaulted
+    return told
 
 
 def outcome_of(error: BaseException) -> str:

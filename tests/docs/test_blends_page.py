@@ -59,10 +59,10 @@ def test_the_page_can_be_followed_to_the_letter(graph: Graph, tmp_path: Path, mo
         if " push " not in command:
             seen.append(versions())
     stable, canary, promoted, back = seen
-    has_canary = {user for user in graph.ids.tolist() if back[user] == "my-blend@2"}
+    has_canary = {user for user in graph.ids.tolist() if canary[user] == "my-blend@2"}
     assert set(stable.values()) == {"my-blend@1"}
     assert 0 < len(has_canary) < 0.15 * len(graph.ids)
     assert canary == {user: f"my-blend@{2 if user in has_canary else 1}" for user in graph.ids.tolist()}
     assert set(promoted.values()) == {"my-blend@2"}
-    assert back == canary
+    assert back == stable
     release.give_back()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore
+from infra.model_routes import LOOKUP, ModelRef, Route, RouteStore
 from infra.store import open_store
 from tests.docs.reference import DOCS
 from tests.suites.command import pymk_json
@@ -27,6 +27,6 @@ def test_the_page_can_be_followed_to_the_letter(tmp_path: Path, monkeypatch: pyt
     store = open_store(str(tmp_path / "store"), create=True)
     commands = re.findall(r"^pymk (model (?!rank).*)$", PAGE, re.MULTILINE)
     answers = [pymk_json(*shlex.split(command.replace("STORE", store.uri))) for command in commands]
-    canary = Canary(model=ModelRef.parse("my-model@1"), share=0.2)
     assert [answer.get("stable") for answer in answers[2:]] == ["release", "release", "my-model@1", "release"]
-    assert RouteStore(store).read().of(LOOKUP).route == Route(canary=canary)
+    surface = RouteStore(store).read().of(LOOKUP)
+    assert (surface.route, surface.stopped[0].model) == (Route(), ModelRef.parse("my-model@1"))

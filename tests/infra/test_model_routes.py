@@ -87,13 +87,12 @@ def test_the_same_route_again_changes_nothing(store: ObjectStore) -> None:
     assert before.history == (Route(),)
 
 
-def test_a_promoted_canary_is_stable_and_its_rollback_brings_both_back(store: ObjectStore) -> None:
-    first = Route(stable=A, canary=canary(), shadows=(C, B))
-    change(store, routed(first))
+def test_a_promoted_canary_is_stable_and_its_rollback_brings_back_the_stable_model_alone(store: ObjectStore) -> None:
+    change(store, routed(Route(stable=A, canary=canary(), shadows=(C, B))))
     assert change(store, promoted).route == Route(stable=B, shadows=(C,))
     back = change(store, rolled_back("worse", AT))
-    assert (back.route, back.history) == (first, (Route(),))
-    assert back.stopped == (), "what is routed again is not stopped"
+    assert (back.route, back.history) == (Route(stable=A, shadows=(C,)), (Route(),))
+    assert [(one.model, one.why) for one in back.stopped] == [(B, "worse")], "it has no share of the users either"
     again = change(store, rolled_back("all of it", AT))
     assert again.route == Route()
     assert {str(one.model) for one in again.stopped} == {"trees@1", "trees@2", "mlp@1"}
@@ -111,6 +110,35 @@ def test_a_stopped_canary_is_not_routed_again_unless_forced(store: ObjectStore) 
             change(store, routed(route))
     forced = change(store, routed(Route(canary=canary()), force=True))
     assert (forced.route.canary, forced.stopped) == (canary(), ())
+
+
+def test_a_rollback_brings_back_no_canary_and_no_shadow_that_was_stopped(store: ObjectStore) -> None:
+    change(store, routed(Route(stable=A)))
+    change(store, routed(Route(stable=A, canary=canary(share=0.1), shadows=(B, C))))
+    change(store, routed(Route(stable=A, canary=canary(share=0.5), shadows=(C,))))
+    change(store, without_canary(B, "scores are NaN", AT))
+    for history in (3, 2):
+        back = change(store, rolled_back("", AT))
+        assert (back.route, len(back.history)) == (Route(stable=A, shadows=(C,)), history)
+        assert [one.why for one in back.stopped] == ["scores are NaN"]
+
+
+def test_a_smaller_share_comes_back_with_a_rollback(store: ObjectStore) -> None:
+    for share in (0.1, 0.5):
+        change(store, routed(Route(canary=canary(share=share))))
+    back = change(store, rolled_back("", AT))
+    assert (back.route, back.stopped) == (Route(canary=canary(share=0.1)), ())
+
+
+def test_a_rollback_to_a_stable_model_that_was_stopped_is_refused_unless_forced(store: ObjectStore) -> None:
+    for model in (A, B, A):
+        change(store, routed(Route(stable=model)))
+    before = change(store, rolled_back("late", AT))
+    with pytest.raises(UsageError, match=f"trees@1: is stable in the route before, and was stopped at {AT}: late"):
+        change(store, rolled_back("", AT))
+    assert RouteStore(store).read().of(HOME) == before
+    forced = change(store, rolled_back("worse", AT, force=True))
+    assert (forced.route, [one.model for one in forced.stopped]) == (Route(stable=A), [B])
 
 
 def test_stopping_a_canary_that_was_replaced_leaves_its_successor(store: ObjectStore) -> None:

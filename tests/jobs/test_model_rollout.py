@@ -66,7 +66,7 @@ def test_a_model_goes_from_canary_to_stable_and_back(two: ObjectStore) -> None:
     surface, findings = promote(two, LOOKUP, reason="better")
     assert (surface.route, findings) == (Route(stable=other), [])
     back = roll_back(two, LOOKUP, "worse after all")
-    assert back.route == Route(stable=one, canary=Canary(model=other, share=0.5))
+    assert back.route == Route(stable=one), "without whom it was rolled back from"
     assert [(deed.action, deed.reason, deed.done) for deed in deeds(two)][-2:] == [
         ("model-promote", "better", True),
         ("model-rollback", "worse after all", True),
@@ -219,7 +219,9 @@ def test_the_commands_do_as_they_say(tmp_path: Path) -> None:
     assert (promoted["stable"], promoted["canary"], promoted["outcomes"]) == ("small@2", None, None)
     assert promoted["warnings"] == ["outcomes: nobody knows what became of whom it showed: no --lake was given"]
     back = pymk_json("model", "rollback", store, "--reason=worse")
-    assert (back["stable"], back["canary"]["model"]) == ("release", "small@2")
+    assert (back["stable"], back["canary"], back["stopped"][0]["model"]) == ("release", None, "small@2")
+    assert pymk_json("model", "route", store, "--stable=small@1")["stable"] == "small@1"
+    assert pymk_json("model", "rollback", store)["stable"] == "release"
     assert "no canary to promote" in pymk_json("model", "promote", "other", store, code=1)["error"]["what"]
     assert "no model none" in pymk_json("model", "show", "none", store, code=1)["error"]["what"]
     assert "stable the ranker of the release" in pymk("model", "route", store).stdout

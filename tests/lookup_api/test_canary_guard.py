@@ -9,13 +9,16 @@ from infra.errors import StoreError
 from infra.model_routes import LOOKUP, Canary, Route, RouteStore, routed
 from infra.settings import ModelSettings
 from infra.store import ObjectStore, open_store
-from lookup_api.canary_guard import Bounds, Guard
+from lookup_api.canary_guard import OTHERS, Bounds, Guard
+from lookup_api.deadline import TooLate
 from lookup_api.ladder_metrics import LadderMetrics
+from lookup_api.leaves.protocol import ModelHangs, Timed
 from lookup_api.metrics import Metrics
-from lookup_api.ranking.features import FEATURES
 from lookup_api.root.asked_models import ModelFailed
-from lookup_api.routed_models import RoutedModels
+from lookup_api.routed_models import Guarded, RoutedModels
 from tests.lookup_api.test_routed_models import breaker, models_of, push, route
+from tests.suites.leaf_models import soon
+from tests.suites.model_folders import small_spec
 
 GOLDEN = np.random.default_rng(1).normal(size=500).astype(np.float32)
 USUAL = np.random.default_rng(2).normal(size=(200, 50)).astype(np.float32)
@@ -62,6 +65,33 @@ def test_one_that_is_slow_is_out_of_bounds_once_there_are_enough_requests() -> N
         guard.scored(60.0, scores)
         assert guard.verdict() is None
     guard.scored(60.0, USUAL[20])
+    assert guard.verdict() == "p95 of scoring is 60.0 ms, 50 are allowed"
+
+
+def test_what_a_model_can_do_nothing_for_is_not_held_against_it_but_late_answers_are_and_a_hang_at_once() -> None:
+    guard = guarded()
+    for kind in OTHERS:
+        for _ in range(5):
+            guard.failed_by(kind("elsewhere"))
+    assert guard.verdict() is None
+    for _ in range(3):
+        guard.failed_by(TooLate("late"))
+    assert guard.verdict() == "3 of 3 requests failed"
+    guard = guarded()
+    guard.failed_by(ModelHangs("hangs"))
+    assert guard.verdict() == "it hangs"
+
+
+def test_the_time_that_counts_is_the_models_own() -> None:
+    class Told:
+        spec = small_spec()
+
+        def timed(self, *asked: object) -> Timed:
+            return Timed(USUAL[0], 60.0)
+
+    guard = guarded()
+    for _ in range(20):
+        Guarded(Told(), guard).timed({"walk": USUAL[0]}, soon())
     assert guard.verdict() == "p95 of scoring is 60.0 ms, 50 are allowed"
 
 
@@ -127,10 +157,10 @@ def canary_on(store: ObjectStore, folder: Path) -> tuple[RoutedModels, RoutedMod
 def fail(worker: RoutedModels, times: int = 3) -> None:
     chosen = worker.chosen(1)
     assert chosen is not None
-    matrix = np.full((5, len(FEATURES)), np.nan, np.float32)
+    columns = {"candidate_degree": np.full(5, np.nan, np.float32)}
     for _ in range(times):
         with pytest.raises(ModelFailed):
-            chosen.model.score(matrix)
+            chosen.model.timed(columns, soon())
 
 
 def test_what_one_worker_sees_stops_the_canary_for_all(store: ObjectStore, tmp_path: Path) -> None:
@@ -171,17 +201,20 @@ def test_a_stopped_canary_that_is_forced_back_is_judged_anew(store: ObjectStore,
     assert RouteStore(store).read().of(LOOKUP).route == before
 
 
+@pytest.mark.parametrize("can", ["be read", "do nothing"])
 def test_where_the_store_cannot_be_written_the_canary_is_off_here_and_for_all_once_it_can(
-    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    can: str, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = canary_on(store, tmp_path / "1")
     fail(one)
 
-    def read_only(uri: str, *, writable: bool = False) -> ObjectStore:
-        raise StoreError(f"{uri}: is read-only")
+    def away(*asked: object, writable: bool = False) -> ObjectStore:
+        raise StoreError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lookup_api.routed_models.open_store", read_only)
+        patch.setattr("lookup_api.routed_models.open_store", away)
+        if can == "do nothing":
+            patch.setattr(RouteStore, "stored", away)
         for _ in range(3):
             one.look()
             assert one.chosen(1) is None

@@ -17,7 +17,7 @@ from infra.model_spec import InputSpec
 from infra.models import Registry
 from infra.settings import LadderSettings, LeafSettings, Settings
 from infra.store import ObjectStore, open_store
-from lookup_api import routed_models
+from lookup_api import leaf_ranks
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, Offer, Query
 from lookup_api.live_rung import Live
@@ -164,8 +164,8 @@ def test_a_bad_canary_is_stopped_and_nobody_is_left_without_an_answer(
     lookup = lookup_on(night)
     if kind == "slow":  # the clock of whoever times it goes on by 60 ms each time it is looked at
         ticks = itertools.count()
-        slow = SimpleNamespace(perf_counter=lambda: next(ticks) * 0.06, monotonic=routed_models.time.monotonic)
-        monkeypatch.setattr(routed_models, "time", slow)
+        slow = SimpleNamespace(perf_counter=lambda: next(ticks) * 0.06, monotonic=leaf_ranks.time.monotonic)
+        monkeypatch.setattr(leaf_ranks, "time", slow)
     seen = Seen(lookup, release, own, ref)
     said = stopped(night)
     assert (said is None) == (why is None)
@@ -211,14 +211,14 @@ CRASHING_WORKER = """
 import ctypes, os, sys
 import numpy as np
 from infra.store import open_store
-from lookup_api.ranking.features import FEATURES
-from lookup_api.ranking.routed import OfFeatures
+from lookup_api.leaf_ranks import HereRanks
+from tests.suites.leaf_models import soon
 from tests.lookup_api.test_routed_models import models_of
 
 models = models_of(open_store(sys.argv[1]))
 models.look()
-OfFeatures.score = lambda self, matrix: ctypes.string_at(0)
-models.chosen(1).model.score(np.ones((3, len(FEATURES)), np.float32))
+HereRanks.timed = lambda self, columns, deadline: ctypes.string_at(0)
+models.chosen(1).model.timed({"candidate_degree": np.ones(3, np.float32)}, soon())
 """
 
 
@@ -248,7 +248,7 @@ def test_a_process_that_ends_between_requests_is_held_against_nobody(
 ) -> None:
     ref = pushed(night, release, tmp_path / "model", "sound")
     route(night, canary=Canary(model=ref, share=1))
-    quiet = CRASHING_WORKER.replace("OfFeatures.score", "_").replace(
+    quiet = CRASHING_WORKER.replace("HereRanks.timed", "_").replace(
         "models.chosen(1)", "os.kill(os.getpid(), 9) or models.chosen(1)"
     )
     assert subprocess.run([sys.executable, "-c", quiet, night.uri], check=False).returncode == -9

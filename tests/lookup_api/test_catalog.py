@@ -1,5 +1,6 @@
 """What a name means is looked up in the store, and followed there."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +35,14 @@ def store(tmp_path: Path) -> ObjectStore:
     return store
 
 
+def catalog_of(store: ObjectStore, poll_s: float) -> Catalog:
+    stopped = Counter("stopped", "", ["model"], registry=CollectorRegistry())
+    return Catalog(store.uri, poll_s, Canaries(store.uri, Bounds(), stopped))
+
+
 @pytest.fixture
 def catalog(store: ObjectStore) -> Iterator[Catalog]:
-    stopped = Counter("stopped", "", ["model"], registry=CollectorRegistry())
-    made = Catalog(store.uri, 3600, Canaries(store.uri, Bounds(), stopped))
+    made = catalog_of(store, 3600)
     yield made
     made.stop()
 
@@ -119,6 +124,24 @@ def test_what_was_known_holds_while_the_store_is_away(
         catalog.look()
     assert catalog.named("small", USER, soon()).model == "small@1"
     assert catalog.named(LOOKUP, USER, soon()).model == "release"
+
+
+def test_whatever_a_look_dies_of_the_next_one_is_made(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, look, looks, again = catalog_of(store, 0.001), Catalog.look, itertools.count(), threading.Event()
+
+    def dying(self: Catalog) -> None:
+        match next(looks):
+            case 0:
+                look(self)
+            case 1:
+                raise RuntimeError("unforeseen")
+            case _:
+                again.set()
+
+    monkeypatch.setattr(Catalog, "look", dying)
+    assert catalog.named("small", USER, soon()).model == "small@1"
+    assert again.wait(60)
+    catalog.stop()
 
 
 def test_a_store_that_hangs_holds_no_request_beyond_its_deadline_and_later_ones_not_at_all(

@@ -16,7 +16,7 @@ from infra.models import Registry
 from infra.settings import ModelSettings
 from infra.store import ObjectStore, open_store
 from lookup_api.root import drift
-from lookup_api.root.drift import LEAST, MOST_MODELS, MOST_ROWS, MOST_WAITING, Drift, Sample, Window
+from lookup_api.root.drift import IDLE_S, LEAST, MOST_MODELS, MOST_ROWS, MOST_WAITING, Drift, Sample, Window
 from lookup_api.root.references import References
 from lookup_api.root.root_metrics import RootMetrics
 from tests.infra.test_models import NOW
@@ -151,12 +151,31 @@ def test_another_ranker_of_the_release_is_counted_anew() -> None:
     assert known.reads == 2
 
 
-def test_models_that_are_counted_are_so_many_and_no_more() -> None:
-    known = Known()
-    watched, _ = counting(known)
+def test_models_that_are_counted_are_so_many_and_who_is_asked_no_more_gives_its_place() -> None:
+    known, now = Known(), [0.0]
+    watched, registry = counting(known, clock=lambda: now[0])
+    see(watched, LEAST, shift=3.0, model="small@0")
     for number in range(MOST_MODELS + 5):
         see(watched, 1, model=f"small@{number}")
     assert known.reads == MOST_MODELS
+    now[0] = IDLE_S
+    see(watched, 1, model="small@1")
+    assert psi(registry, "walk", "small@0") > 1  # type: ignore[operator]
+    see(watched, LEAST, model="small@new")
+    assert (psi(registry, "walk", "small@0"), psi(registry, model="small@new")) == (0, 0)
+    see(watched, 1, model="small@1")
+    assert known.reads == MOST_MODELS + 1, "it was asked a moment ago"
+
+
+def test_models_without_a_reference_take_nobodys_place() -> None:
+    known = Known(None)
+    watched, registry = counting(known)
+    for number in range(MOST_MODELS + 5):
+        see(watched, 2, model=f"small@{number}")
+    assert known.reads == MOST_MODELS + 5
+    known.found = REFERENCE
+    see(watched, LEAST, model="small@new")
+    assert psi(registry, model="small@new") == 0
 
 
 class Given:

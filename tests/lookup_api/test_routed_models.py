@@ -1,6 +1,7 @@
 """A worker ranks live by the models that the lookup is routed to, follows a change, and outlives a broken model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +17,28 @@ from infra.model_spec import InputSpec, ModelSpec
 from infra.models import Registry
 from infra.settings import LadderSettings, Settings
 from infra.store import ObjectStore, open_store
+from lookup_api import leaf_ranks
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, Offer, Query
 from lookup_api.ladder_metrics import LadderMetrics
-from lookup_api.live_rung import Live
+from lookup_api.leaf_ranks import HereRanks
+from lookup_api.leaves.columns import ColumnList
+from lookup_api.leaves.protocol import LeafLate, ModelHangs, Timed
+from lookup_api.live_rung import ROUTED_SHARE, Live
 from lookup_api.lookup import NO_FACTS, Lookup
 from lookup_api.metrics import Metrics
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.model_check import check_model
 from lookup_api.ranking.routed import OfFeatures
-from lookup_api.ranking.scorers import open_scorer
+from lookup_api.ranking.scorers import open_scorer, rows_of
 from lookup_api.routed_models import RoutedModels
 from lookup_api.served_release import ServedRelease
 from tests.infra.test_models import NOW
+from tests.lookup_api.leaves.test_batches import Held
 from tests.lookup_api.ranking.test_scorers import above_mean, onnx_weights
 from tests.lookup_api.test_live import outdating
+from tests.suites.leaf_models import soon
 from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
 from tests.suites.model_folders import columns_of, small_spec, write_folder
 from tests.suites.served_store import current_release
@@ -170,6 +177,21 @@ def trees(folder: Path) -> None:
     xgb.train({"max_depth": 3, "nthread": 1}, xgb.DMatrix(x, x.sum(axis=1)), 5).save_model(folder / "model.json")
 
 
+def test_while_a_call_in_this_process_hangs_no_other_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(spec=small_spec())
+    here, columns = HereRanks(held, ColumnList.of(held.spec)), {"walk": np.ones(2, np.float32)}
+    with ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(here.timed, columns, soon())
+        while not held.calls:
+            pass
+        with monkeypatch.context() as patch:
+            patch.setattr(leaf_ranks, "HANGS_S", 0.0)
+            with pytest.raises(ModelHangs):
+                here.timed(columns, soon())
+        held.go_on.set()
+        assert stuck.result().scores.shape == here.timed(columns, soon()).scores.shape == (2,)
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -249,8 +271,10 @@ def test_where_a_routed_model_fails_the_releases_own_ranks_and_the_list_is_not_k
     assert chosen is not None
 
     class Broken:
-        def score(self, matrix: np.ndarray) -> np.ndarray:
-            return np.full(len(matrix), np.nan, np.float32)
+        spec = chosen.model.spec
+
+        def timed(self, columns: Mapping[str, np.ndarray], deadline: Deadline) -> Timed:
+            return Timed(np.full(rows_of(columns), np.nan, np.float32), 1.0)
 
     broken = replace(chosen, model=replace(chosen.model, model=Broken()))
     lookup.models._open = replace(lookup.models._open, canary=broken)
@@ -262,6 +286,31 @@ def test_where_a_routed_model_fails_the_releases_own_ranks_and_the_list_is_not_k
     query, facts = Query(user, 10, frozenset(), False), outdating(guarded_graph(), 1)
     answers = [lookup.answer(query, release, facts, Deadline.after(60)).values for _ in range(2)]
     assert [(answer["source"], answer["cache"]) for answer in answers] == [("live", "none")] * 2
+    route(night)
+
+
+def test_a_routed_model_that_hangs_leaves_time_for_the_releases_own_ranker(
+    night: ObjectStore, release: ServedRelease, tmp_path: Path
+) -> None:
+    user = int(guarded_graph().ids[1])
+    own = scores(offered(lookup_on(night), release, user))
+    route(night, canary=Canary(model=push(night, tmp_path / "hangs", "hangs", 2), share=1))
+    lookup, left = lookup_on(night), []
+    assert lookup.models is not None
+    chosen = lookup.models.chosen(user)
+    assert chosen is not None
+
+    class Hangs:
+        spec = chosen.model.spec
+
+        def timed(self, columns: Mapping[str, np.ndarray], deadline: Deadline) -> Timed:
+            left.append(deadline.left_s)
+            raise LeafLate("no answer")
+
+    hangs = replace(chosen, model=replace(chosen.model, model=Hangs()))
+    lookup.models._open = replace(lookup.models._open, canary=hangs)
+    assert scores(offered(lookup, release, user)) == own
+    assert 0 < left[0] <= 60 * ROUTED_SHARE
     route(night)
 
 

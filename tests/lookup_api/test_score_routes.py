@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from benchmarks.serving_rows import FIRST_ID, STEP
 from infra.keys import EVENTS, READ, KeyStore, utc_now
 from infra.model_golden import Golden
+from infra.model_routes import Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
 from infra.models import Registry
 from infra.settings import ApiSettings
@@ -22,6 +23,7 @@ from lookup_api.ranking.model_check import check_model
 from lookup_api.score_request import ScoreQuery
 from tests.infra.test_models import NOW
 from tests.lookup_api.ranking.test_scorers import onnx_weights
+from tests.suites.canaries import until_watched
 from tests.suites.model_folders import columns_of, small_spec, write_folder
 from tests.suites.served_store import publish_day
 
@@ -30,20 +32,27 @@ USER, OTHER, THIRD = (str(FIRST_ID + STEP * row) for row in (0, 200, 201))
 BODY = {"user_id": USER, "candidate_ids": [OTHER, THIRD], "models": ["fits"]}
 
 
-@pytest.fixture
-def store(store: ObjectStore, tmp_path: Path) -> ObjectStore:
-    """With a model that says how well the friendship factors of a pair fit, 3 where that is not known."""
+def push(store: ObjectStore, folder: Path, version: str) -> ModelRef:
+    """A model that says how well the friendship factors of a pair fit, 3 where that is not known."""
     from onnx import TensorProto, helper
 
-    spec = small_spec(name="fits", kind="onnx", inputs=(InputSpec(name="factors", default=3),))
+    inputs = (InputSpec(name="factors", default=3),)
+    spec = small_spec(name="fits", version=version, kind="onnx", inputs=inputs)
     columns = columns_of(spec)
     weights = onnx_weights(
         [("factors", TensorProto.FLOAT, ["n"])],
         [helper.make_node("Identity", ["factors"], ["score"])],
     )
+    Registry(store).push(
+        write_folder(folder, spec, weights, Golden(columns, columns["factors"])), check_model, NOW, "a"
+    )
+    return ModelRef(name="fits", version=version)
+
+
+@pytest.fixture
+def store(store: ObjectStore, tmp_path: Path) -> ObjectStore:
     publish_day(store, 2)
-    folder = write_folder(tmp_path / "fits", spec, weights, Golden(columns, columns["factors"]))
-    Registry(store).push(folder, check_model, NOW, "a")
+    push(store, tmp_path / "fits", "1")
     return store
 
 
@@ -94,6 +103,25 @@ def test_an_event_takes_the_score_at_once(serve: Callable[..., FlaskClient]) -> 
     told = client.post("/v1/score", json=BODY).json
     assert told["barred"] == [OTHER]
     assert told["scores"]["fits"] == [None, 3.0]
+
+
+def test_a_canary_that_clients_choose_is_had_by_who_asks_for_it_now_and_later(
+    store: ObjectStore, tmp_path: Path, serve: Callable[..., FlaskClient]
+) -> None:
+    canary = Canary(model=push(store, tmp_path / "2", "2"), share=1, sticky="client")
+    route = Route(stable=ModelRef(name="fits", version="1"), canary=canary)
+    RouteStore(store).change("feed", routed(route), "2026-01-01T00:00:00Z", "a")
+    client = serve()
+    until_watched(parts_of(client).lookup.root.catalog)  # type: ignore[union-attr]
+
+    def scored_by(**wanted: str) -> str:
+        body = BODY | {"models": ["feed"]} | wanted
+        now = client.post("/v1/score", json=body).json["models"]["feed"]
+        queued = client.post("/v1/score?async=1", json=body).json["id"]
+        assert later(client, queued).json["answer"]["models"]["feed"] == now
+        return str(now)
+
+    assert [scored_by(), scored_by(variant="stable"), scored_by(variant="canary")] == ["fits@1", "fits@1", "fits@2"]
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,8 @@ BAD: list[Callable[[dict[str, Any]], Any]] = [
     lambda body: body | {"models": [""]},
     lambda body: body | {"models": [f"m{n}" for n in range(17)]},
     lambda body: {"user_id": "1"},
+    lambda body: body | {"variant": "shadow"},
+    lambda body: body | {"variant": None},
 ]
 
 
@@ -378,6 +380,7 @@ BAD: list[Callable[[dict[str, Any]], Any]] = [
 def test_a_body_that_is_no_request_is_refused(change: Callable[[dict[str, Any]], Any]) -> None:
     body = {"user_id": "1", "candidate_ids": ["2", "3"], "models": ["release"]}
     assert parse_score_query(orjson.dumps(body), 3).candidate_ids == (2, 3)
+    assert parse_score_query(orjson.dumps(body | {"variant": "canary"}), 3).variant == "canary"
     with pytest.raises(Problem) as problem:
         parse_score_query(orjson.dumps(change(body)), 3)
     assert (problem.value.status, problem.value.name) == (400, "invalid-body")

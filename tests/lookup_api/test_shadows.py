@@ -25,6 +25,7 @@ from infra.shadow_files import DROPPED, FOLDER, files_of, remove_old
 from infra.store import ObjectStore, open_store
 from lookup_api import shadow_log
 from lookup_api.deadline import Deadline
+from lookup_api.leaves.protocol import LeafBusy
 from lookup_api.load import FEWER, FULL, Load
 from lookup_api.lookup import NO_FACTS
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
@@ -155,6 +156,13 @@ def test_a_shadow_that_fails_is_told_as_failed(store: ObjectStore) -> None:
     ] * 2
 
 
+def test_a_shadow_whose_leaf_scores_for_others_is_dropped(store: ObjectStore) -> None:
+    shadows = shadows_of(store, QuickLeaf(LeafBusy("others are scored")))
+    shadows.offer(LOOKUP, (SMALL,), gathered(), by())
+    shadows.stop()
+    assert (counted(shadows, "busy"), rows(store)) == (1, [])
+
+
 def test_a_full_queue_drops_and_counts(store: ObjectStore) -> None:
     leaf = HeldLeaf()
     shadows = shadows_of(store, leaf, queue=2)
@@ -272,11 +280,52 @@ def test_no_more_is_stored_in_an_hour_than_may_be(store: ObjectStore) -> None:
     assert not log.has_room
     now[0] = 3600.0
     assert log.has_room
-    shadows = shadows_of(store, QuickLeaf())
-    shadows._spent = True
+
+
+def test_what_waits_when_enough_is_stored_is_dropped_and_so_is_what_comes(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow_log, "GROUP_BYTES", 1)
+    monkeypatch.setattr(shadow_log, "FILE_BYTES", 1)
+    shadows, now = shadows_of(store, QuickLeaf()), [0.0]
+    log = ShadowLog(lambda: store, 1e9, 1, clock=lambda: now[0])
+    shadows._start = lambda: None  # type: ignore[method-assign]
+    for requests, answered, spent in ((3, 1, 2), (1, 1, 3)):
+        for _ in range(requests):
+            shadows.offer(LOOKUP, (SMALL,), gathered(), by())
+        shadows.step(log)
+        assert (counted(shadows, "answered"), counted(shadows, "spent")) == (answered, spent)
+    now[0] = 3600.0
+    shadows.step(log)
     shadows.offer(LOOKUP, (SMALL,), gathered(), by())
-    shadows.stop()
-    assert counted(shadows, "spent") == 1
+    shadows.step(log)
+    assert counted(shadows, "answered") == 2
+
+
+class AskedMeanwhile(QuickLeaf):
+    """One that is asked again while it scores, each time."""
+
+    shadows: Shadows
+
+    def score(self, model: ModelRef, columns: Mapping[str, Any], deadline: Deadline) -> np.ndarray:
+        assert counted(self.shadows, "answered") < 100
+        self.shadows.offer(LOOKUP, (SMALL,), gathered(), by())
+        return super().score(model, columns, deadline)
+
+
+def test_under_a_load_that_never_ends_files_are_stored_and_a_server_that_is_to_end_does(store: ObjectStore) -> None:
+    leaf = AskedMeanwhile()
+    shadows = leaf.shadows = shadows_of(store, leaf)
+    log = ShadowLog(lambda: store, 0.0, 1 << 20)
+    shadows._start = lambda: None  # type: ignore[method-assign]
+    shadows.offer(LOOKUP, (SMALL,), gathered(), by())
+    for done in (1, 2):
+        shadows.step(log)
+        assert (counted(shadows, "answered"), len(files(store))) == (done, done)
+    shadows.is_ending = lambda: counted(shadows, "answered") > 2
+    shadows.offer(LOOKUP, (SMALL,), gathered(), by())
+    shadows.step(log)
+    assert (counted(shadows, "answered"), counted(shadows, "ending"), len(shadows._waiting)) == (4, 1, 1)
 
 
 def test_old_days_are_removed(store: ObjectStore) -> None:
@@ -345,6 +394,9 @@ def test_surfaces_that_are_scored_for_are_shadowed(
     np.testing.assert_array_equal(np.float32(answered["scores"]), told["scores"]["feed"][allowed])
     np.testing.assert_allclose(unseen["scores"], 2 * np.float32(answered["scores"]))
     assert answered["ms"] > 0
+    live, apart = (leaf.counts for leaf in (scoring.root.leaf, scoring.shadows._leaf))  # type: ignore[attr-defined, union-attr]
+    assert [{str(model) for model, _ in one._requests} for one in (live, apart)] == [{"small@f1"}, {"small@f2"}]
+    assert live.models._name != apart.models._name, "workers share values by name"
 
 
 def test_a_route_without_shadows_starts_nothing(

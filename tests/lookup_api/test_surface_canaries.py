@@ -61,9 +61,9 @@ def store(store: ObjectStore, tmp_path: Path) -> ObjectStore:
     return store
 
 
-def route(store: ObjectStore, name: str) -> None:
+def route(store: ObjectStore, name: str, surface: str = HOME) -> None:
     route = Route(stable=ModelRef.parse("sound@1"), canary=Canary(model=ModelRef.parse(f"{name}@1"), share=1))
-    RouteStore(store).change(HOME, routed(route, force=True), "2026-01-01T00:00:00Z", "a")
+    RouteStore(store).change(surface, routed(route, force=True), "2026-01-01T00:00:00Z", "a")
 
 
 def catalog_of(client: FlaskClient) -> Catalog:
@@ -71,11 +71,11 @@ def catalog_of(client: FlaskClient) -> Catalog:
     return found
 
 
-def who_scores(client: FlaskClient) -> str | None:
+def who_scores(client: FlaskClient, surface: str = HOME) -> str | None:
     """Of the surface; None where its model failed."""
-    answer: Any = client.post("/v1/score", json=BODY).json
+    answer: Any = client.post("/v1/score", json=BODY | {"models": [surface, "sound@1"]}).json
     assert all(score == 3 for score in answer["scores"]["sound@1"]), "whatever becomes of the other"
-    found: str | None = answer["models"].get(HOME)
+    found: str | None = answer["models"].get(surface)
     return found
 
 
@@ -121,12 +121,15 @@ def test_a_worker_leaves_it_out_before_the_store_can_be_written(
     def away(*asked: object) -> None:
         raise StoreError("the store is away")
 
+    route(store, "slow", "page")
     with monkeypatch.context() as patched:
         patched.setattr(RouteStore, "change", away)
+        catalog_of(client).look()
         for _ in range(2):
             with pytest.raises(StoreError):
                 catalog_of(client).look_at_canaries()
             assert who_scores(client) == "sound@1"
+            assert who_scores(client, "page") == "slow@1", "a canary that comes meanwhile is watched"
     assert stopped(store) is None
     catalog_of(client).look_at_canaries()
     assert "requests failed" in str(stopped(store))
@@ -146,7 +149,7 @@ def opened(model):
 
 counter = Counter("stopped", "", ["model"], registry=CollectorRegistry())
 canaries, routes = Canaries(sys.argv[1], Bounds(), counter, opened), RouteStore(open_store(sys.argv[1])).read()
-((surface, one),) = routes.surfaces.items()
+surface, one = sorted(routes.surfaces.items())[0]
 assert canaries.is_off(surface, one.route.canary.model), "nobody has it before it is watched"
 canaries.look(routes)
 with canaries.watched(surface, one.route.canary.model).scoring():
@@ -158,7 +161,8 @@ with canaries.watched(surface, one.route.canary.model).scoring():
 def test_one_that_ends_a_server_is_not_asked_by_the_next(
     when: str, store: ObjectStore, serve: Callable[..., FlaskClient]
 ) -> None:
-    route(store, "slow")
+    for surface in (HOME, "page"):  # the mark of one canary is the mark of the other too
+        route(store, "slow", surface)
     assert subprocess.run([sys.executable, "-c", ENDS, store.uri, when], check=False).returncode == -11
     client = serve(**QUIET)
     assert who_scores(client) == "sound@1"

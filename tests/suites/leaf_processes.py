@@ -74,6 +74,6 @@ def leaves(
             leaf.kill()
 
 
-def remote_to(address: str, **settings: Any) -> RemoteLeaf:
+def remote_to(address: str, spare: bool = False, **settings: Any) -> RemoteLeaf:
     values = LeafSettings(**{"timeout_ms": 60_000} | settings)
-    return RemoteLeaf(address, values, SenderMetrics(CollectorRegistry()), breaker(address))
+    return RemoteLeaf(address, values, SenderMetrics(CollectorRegistry()), breaker(address), spare)

@@ -17,11 +17,13 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.batches import Batches
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_metrics import HostMetrics
-from lookup_api.leaves.protocol import LeafFailed
+from lookup_api.leaves.protocol import LeafBusy, LeafFailed, ModelHangs
 from lookup_api.leaves.residents import Resident
 from lookup_api.ranking.scorers import Float32, Scorer
 from tests.suites.leaf_models import breaker, soon
 from tests.suites.model_folders import small_spec
+
+LONGEST_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +60,20 @@ class Asking:
 
     def __init__(self, most_waiting: int = 100) -> None:
         self.counts = HostMetrics(CollectorRegistry())
-        self.batches = Batches(1, most_waiting, self.counts)
+        self.now_s = 0.0
+        self.batches = Batches(1, most_waiting, LONGEST_S, self.counts, lambda: self.now_s)
         self.pool = ThreadPoolExecutor(32)
 
     def ask(self, model: Resident, inputs: Float32, deadline: Deadline | None = None) -> "Future[Float32]":
         """Returns once the request scores or waits."""
         before = self.state()
-        answer = self.pool.submit(self.batches.score, model, inputs, deadline or soon())
+        answer = self.pool.submit(self.scores, model, inputs, deadline or soon())
         while self.state() == before and not answer.done():
             time.sleep(0)
         return answer
+
+    def scores(self, model: Resident, inputs: Float32, deadline: Deadline) -> Float32:
+        return self.batches.score(model, inputs, deadline).scores
 
     def state(self) -> tuple[int, int]:
         return self.batches._free, self.batches._waiting
@@ -153,8 +159,38 @@ def test_a_storm_of_requests_ends_with_everybody_answered() -> None:
         held(model).go_on.set()
     draws = np.random.default_rng(1).integers(0, 100, 600)
     with ThreadPoolExecutor(16) as pool:
-        answers = [pool.submit(asking.batches.score, models[v % 3], rows(v, 1 + v % 4), soon()) for v in draws]
+        answers = [pool.submit(asking.scores, models[v % 3], rows(v, 1 + v % 4), soon()) for v in draws]
         for value, answer in zip(draws, answers, strict=True):
             assert answer.result().tolist() == [3.0 * value] * (1 + value % 4)
     assert asking.state() == (1, 0)
     asking.pool.shutdown()
+
+
+def test_a_call_that_hangs_gives_its_turn_to_others_and_its_model_is_left_alone(asking: Asking) -> None:
+    hangs, other = resident("1"), resident("2")
+    held(other).go_on.set()
+    stuck, behind, beside = (asking.ask(model, rows(1)) for model in (hangs, hangs, other))
+    asking.now_s = LONGEST_S
+    assert (asking.batches.hanging(), hangs.breaker.open) == (set(), False), "not yet"
+    asking.now_s += 0.1
+    assert asking.batches.hanging() == {hangs.ref}
+    assert hangs.breaker.open
+    assert beside.result().tolist() == [3, 3]
+    with pytest.raises(ModelHangs):
+        behind.result()
+    assert asking.ask(other, rows(2)).result().tolist() == [6, 6]
+    held(hangs).go_on.set()
+    assert stuck.result().tolist() == [3, 3]
+    assert (asking.state(), asking.batches.hanging()) == ((1, 0), set())
+
+
+def test_who_is_to_be_scored_beside_nobody_is_refused_while_others_are(asking: Asking) -> None:
+    model = resident()
+    held(model).go_on.set()
+    assert asking.batches.score(model, rows(1), soon(), spare=True).scores.tolist() == [3, 3]
+    held(model).go_on.clear()
+    first = asking.ask(model, rows(2))
+    with pytest.raises(LeafBusy, match="others are scored"):
+        asking.batches.score(model, rows(1), soon(), spare=True)
+    held(model).go_on.set()
+    assert first.result().tolist() == [6, 6]

@@ -19,7 +19,7 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.fleet import LeafFleet, open_leaf
 from lookup_api.leaves.leaf_metrics import SenderMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
-from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost, ModelLoading
+from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost, ModelLoading, Timed
 from lookup_api.ranking.scorers import Array, Float32
 from tests.suites.leaf_models import breaker, leaf_of, push, soon
 from tests.suites.leaf_processes import LeafProcess, leaves
@@ -36,12 +36,15 @@ class Scripted:
         self.does = list(does)
         self.given: list[float] = []
 
-    def score(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Float32:
+    def timed(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
         self.given.append(deadline.left_s)
         done = self.does.pop(0) if self.does else None
         if done is not None:
             raise done
-        return np.zeros(1, np.float32)
+        return Timed(np.zeros(1, np.float32), 2.5)
+
+    def score(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Float32:
+        return self.timed(model, columns, deadline).scores
 
     def close(self) -> None:
         self.given.append(-1.0)
@@ -59,7 +62,7 @@ def test_what_one_leaf_cannot_the_other_of_the_pair_does(error: Exception) -> No
     members[1].does.clear()
     for _ in range(4):
         assert fleet.score(REF, COLUMNS, soon()).tolist() == [0]
-    assert fleet._counts.moved._value.get() == 1
+    assert fleet.counts.moved._value.get() == 1
     assert {len(one.given) for one in members} <= {2, 3}
 
 

@@ -17,7 +17,7 @@ from infra.store import ObjectStore, open_store
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves import residents
 from lookup_api.leaves.local_leaf import LocalLeaf
-from lookup_api.leaves.protocol import LeafFailed
+from lookup_api.leaves.protocol import LeafFailed, Timed, TurnLate, refuse_late
 from lookup_api.ranking.scorers import Scorer, open_scorer
 from tests.lookup_api.ranking.test_scorers import MODELS, every_model, onnx_weights
 from tests.suites.leaf_models import QUARTER, leaf_of, push, soon
@@ -248,3 +248,24 @@ def test_while_the_bucket_is_away_models_come_from_the_copy_on_this_machine(
     np.testing.assert_array_equal(leaf_of(store).score(ref, COLUMNS, soon()), scores)
     with pytest.raises(LeafFailed, match="away"):
         leaf_of(store).score(ModelRef(name="small", version="2"), COLUMNS, soon())
+
+
+@pytest.mark.parametrize(("ms", "over_s", "kind"), [(1e5, 60, TooLate), (70_010, 70, TurnLate), (5, 60, TurnLate)])
+def test_a_late_answer_is_the_models_where_its_call_began_early_enough(ms: float, over_s: float, kind: Any) -> None:
+    with pytest.raises(TooLate) as late:
+        refuse_late("small@1", ms, Deadline.after(-over_s))
+    assert type(late.value) is kind
+    refuse_late("small@1", ms, soon())
+
+
+def test_a_model_that_answers_too_late_is_left_alone_unless_others_took_the_time(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, leaf = push(store, "1"), leaf_of(store)
+    breaker = leaf.resident(ref, soon()).breaker
+    for ms, is_open in ((5.0, False), (90_000.0, True)):
+        monkeypatch.setattr(leaf._batches, "score", lambda *_, ms=ms: Timed(np.zeros(40, np.float32), ms))
+        for _ in range(2):
+            with pytest.raises(TooLate, match="too late"):
+                leaf.score(ref, COLUMNS, Deadline.after(-1))
+        assert breaker.open == is_open

@@ -20,8 +20,9 @@ from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves import wire
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_server import LeafServer
-from lookup_api.leaves.protocol import LeafAway, LeafFailed, LeafLost
+from lookup_api.leaves.protocol import LeafAway, LeafBusy, LeafFailed, LeafLate, LeafLost, ModelHangs, Timed
 from lookup_api.leaves.remote_leaf import RemoteLeaf
+from tests.lookup_api.leaves.test_batches import Held
 from tests.lookup_api.leaves.test_local_leaf import LOOKED_UP, looked_up
 from tests.lookup_api.ranking.test_scorers import MODELS
 from tests.suites.frozen import freeze
@@ -117,6 +118,73 @@ def test_what_a_leaf_raises_is_raised_here(store: ObjectStore, monkeypatch: pyte
             with pytest.raises(PymkError, match="here") as raised:
                 there.score(ref, COLUMNS, soon())
             assert type(raised.value) is (kind if kind in wire.RAISED else LeafFailed)
+
+
+@pytest.mark.parametrize(("ms", "told"), [(12.5, 12.5), (1e9, 65_504.0)])
+def test_it_tells_how_long_the_models_own_call_took(
+    ms: float, told: float, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = push(store, f"21{int(told)}")
+    with serving(store) as server:
+        monkeypatch.setattr(server._leaf, "score_inputs", lambda *_: Timed(np.ones(40, np.float32), ms))
+        timed = remote_to(f"127.0.0.1:{server.port}").timed(ref, COLUMNS, soon())
+    assert (timed.scores.tolist(), timed.ms) == ([1] * 40, told)
+
+
+def test_a_model_that_hangs_is_told_so_and_the_leaf_is_not_ready_meanwhile(store: ObjectStore) -> None:
+    ref, other = push(store, "211"), push(store, "212")
+    columns = {name: np.abs(column) for name, column in COLUMNS.items()}
+    with serving(store) as server:
+        there = remote_to(f"127.0.0.1:{server.port}")
+        resident = server._leaf.resident(ref, soon())
+        resident.scorer = held = Held(spec=resident.spec)
+        asking = threading.Thread(target=lambda: there.score(ref, columns, soon()))
+        asking.start()
+        while not held.calls:
+            pass
+        assert server.health()["ready"]
+        server._leaf._batches._longest_s = 0.0
+        health = server.health()
+        assert (health["ready"], health["hanging"]) == (False, [str(ref)])
+        server._leaf._batches._longest_s = 60.0
+        with pytest.raises(ModelHangs):
+            there.score(ref, columns, soon())
+        assert there.score(other, columns, soon()).shape == (40,)
+        held.go_on.set()
+        asking.join()
+
+
+def test_late_answers_open_a_leafs_breaker_only_where_there_was_time_and_it_said_nothing_meanwhile(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, end = push(store, "213"), threading.Event()
+    with serving(store) as server:
+        there = remote_to(f"127.0.0.1:{server.port}")
+        there.score(ref, COLUMNS, soon())
+        monkeypatch.setattr(server._leaf, "score_inputs", lambda *_: end.wait(60))
+
+        def ask(seconds: float) -> bool:
+            for _ in range(2):  # failures open it
+                with pytest.raises(LeafLate):
+                    there.score(ref, COLUMNS, Deadline.after(seconds))
+            return there.breaker.open
+
+        assert not ask(0.015)
+        replied_s, there._replied_s = there._replied_s, float("inf")
+        assert not ask(0.1)
+        there._replied_s = replied_s
+        assert ask(0.1)
+        end.set()
+
+
+def test_who_is_to_be_scored_beside_nobody_says_so(store: ObjectStore) -> None:
+    ref = push(store, "214")
+    with serving(store) as server:
+        there = remote_to(f"127.0.0.1:{server.port}", spare=True)
+        assert there.score(ref, COLUMNS, soon()).shape == (40,)
+        server._leaf._batches._free = 0
+        with pytest.raises(LeafBusy):
+            there.score(ref, COLUMNS, soon())
 
 
 def test_few_rows_cost_little_more_than_their_columns(store: ObjectStore, process: LeafProcess) -> None:
