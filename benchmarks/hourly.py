@@ -171,7 +171,7 @@ def _lasting(dismissals: pa.Table) -> pa.Table:
     days = timedelta(days=Settings().graph.dismissal_days)
     made = dismissals["at"]
     expires = pc.and_(
-        pc.greater(made, pa.scalar(NIGHT - days, made.type)), pc.less_equal(made, pa.scalar(HOUR - days, made.type))
+        pc.greater_equal(made, pa.scalar(NIGHT - days, made.type)), pc.less(made, pa.scalar(HOUR - days, made.type))
     )
     return dismissals.filter(pc.invert(expires))
 

@@ -119,13 +119,14 @@ def withdrawn_releases(store: ObjectStore) -> set[str]:
     return {part[1] for part in parts if len(part) == 3 and part[2] == WITHDRAWN}
 
 
-def mark_withdrawn(store: ObjectStore, pointer: Pointer) -> None:
-    """Marks the releases that CURRENT, which was written just now, has as withdrawn, and not the one that it names."""
+def mark_withdrawn(store: ObjectStore, pointer: Pointer, nightly: str) -> None:
+    """Marks the releases that CURRENT, which was written just now, has as withdrawn, and neither the one that it names
+    nor the nightly of that."""
     try:
         marked = withdrawn_releases(store)
         for release_id in set(pointer.withdrawn) - marked:
             store.put(records_of(release_id) + WITHDRAWN, b"CURRENT was rolled back from this release.\n")
-        if pointer.release_id in marked:
-            store.delete(records_of(pointer.release_id) + WITHDRAWN)
+        for release_id in marked & {pointer.release_id, nightly}:
+            store.delete(records_of(release_id) + WITHDRAWN)
     except StoreError as error:  # CURRENT has moved: to fail now would deny it
         log.warning("which releases are withdrawn is known to CURRENT alone: %s", error)

@@ -185,7 +185,7 @@ class ReleaseStore:
 
     def _anew(self, release: Release) -> Pointer:
         """The first CURRENT, or one in place of a damaged one."""
-        withdrawn = withdrawn_releases(self.store) - {release.release_id}
+        withdrawn = withdrawn_releases(self.store) - {release.release_id, release.nightly}
         return Pointer(release.release_id, withdrawn=tuple(sorted(withdrawn, reverse=True)[:HISTORY]))
 
     def _moved(self, pointer: Pointer, release: Release) -> Pointer:
@@ -238,10 +238,10 @@ class ReleaseStore:
             if not pointer or not judged:
                 return release
             if pointer.release_id == release.release_id:
-                mark_withdrawn(self.store, pointer)  # whoever moved it may have died in between
+                mark_withdrawn(self.store, pointer, release.nightly)  # whoever moved it may have died in between
                 return release
             self._refuse_another_night(judged, pointer)
-            if self._swap(seen.stored, self._back(pointer, release)):
+            if self._swap(seen.stored, self._back(pointer, release, judged)):
                 return release
 
     def _refuse_another_night(self, judged: Pointer, pointer: Pointer) -> None:
@@ -253,12 +253,13 @@ class ReleaseStore:
                 "Look at that one: roll back again if it is at fault too.",
             )
 
-    def _back(self, pointer: Pointer, release: Release) -> Pointer:
+    def _back(self, pointer: Pointer, release: Release, judged: Pointer) -> Pointer:
         """Back to the release; or forward again to a newer one, withdrawn by mistake: who is served is not at fault."""
         left = self._find(pointer.release_id)
         if left and pointer.has_withdrawn(release) and release.order > left.order:
             return self._moved(pointer, release)
-        leaving = [left.nightly] if left and left.nightly != release.nightly else []
+        leaving = [judged.release_id]  # an hour on it may have come since
+        leaving += [left.nightly] if left and left.nightly != release.nightly else []
         moved = pointer.back_to(release.release_id, leaving=leaving, staying=(release.nightly,))
         if release.release_id in pointer.history:
             return moved
@@ -273,6 +274,9 @@ class ReleaseStore:
         if not pointer:
             raise PymkError(f"{self.store.uri}: nothing was published yet", "Run `pymk run` first.")
         served = self._find(pointer.release_id)
+        if leaving_night and served is None:
+            fix = "Name a release with --to ID; `pymk release list` shows them."
+            raise PymkError(f"{self.store.uri}: of what night {pointer.release_id} is cannot be read", fix)
         for release_id in pointer.history:
             found = self._find(release_id)
             if found is None and not self.store.exists(_key(release_id)):
@@ -382,7 +386,8 @@ class ReleaseStore:
         except Conflict:
             return False
         self._refuse_removed(stored, pointer, data)
-        mark_withdrawn(self.store, pointer)
+        served = self._find(pointer.release_id)
+        mark_withdrawn(self.store, pointer, served.nightly if served else pointer.release_id)
         return True
 
     def _refuse_removed(self, stored: StoredObject | None, pointer: Pointer, data: bytes) -> None:

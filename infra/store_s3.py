@@ -125,9 +125,9 @@ class S3Store:
             head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
         version = hashlib.sha256(f"{self.uri}/{key}:{head['ETag']}".encode()).hexdigest()
         path = cache_folder() / OBJECTS / version[:2] / version / Path(key).name
-        if path.exists():
+        with suppress(OSError):  # there is none, or another user's
             os.utime(path)  # what is used stays
-        else:
+        if not path.exists():
             self.download(key, path)
         return path
 

@@ -128,7 +128,8 @@ class _Asked:
         served = _served(releases, seen, release, force)
         newer = served is None or seen.pointer is None or releases.is_newer(release, served, seen.pointer)
         manifests = manifests_of(releases.store, release)
-        findings = judge(releases, release, manifests, served if newer else None, self.settings, repairing=force)
+        beside = served if newer or (served and served.nightly == release.nightly) else None
+        findings = judge(releases, release, manifests, beside, self.settings, repairing=force)
         _refuse(release, [f for f in findings if f.refuses and (f.gate == INTEGRITY or not force)])
         overridden = [f for f in findings if f.refuses]
         kept = self._kept(seen.pointer, served, newer)

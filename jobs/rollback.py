@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.audit import deeds, recorded, tries
+from infra.audit import Deed, deeds, recorded, tries
 from infra.errors import GateRefused, UsageError
 from infra.release_files import Pointer
 from infra.releases import Release, ReleaseStore, manifests_of
@@ -27,6 +27,8 @@ def roll_back(
     than the served one and was not served before, and without a named one where another run went back since it was
     asked for; GateRefused for one with faults, and what ReleaseStore.rollback raises.
     """
+    if to is not None and night:
+        raise UsageError("--to and --night: both say where to go", "Give one of them.")
     pointer = releases.pointer()  # before the tries: who moved CURRENT has kept before what it was to do
     for one in tries(releases.store, "rollback"):
         if not one.result:
@@ -35,6 +37,7 @@ def roll_back(
         left = {one.result.get("from"), one.result.get("night")}
         if one.done or (pointer and left.intersection(pointer.withdrawn)):
             return _done_before(to, pointer)
+        _refuse_another_night(releases, one, pointer)
     if to is None and asked_at is not None:
         _refuse_outrun(releases, asked_at)
     target = releases.get(to or releases.before(pointer, leaving_night=night))
@@ -43,12 +46,22 @@ def roll_back(
     intended = {
         "release_id": target.release_id,
         "from": pointer and pointer.release_id,
-        "night": served and served.nightly != target.nightly and served.nightly,
+        "night": served and served.nightly,
     }
     with recorded(releases.store, "rollback", reason, intended) as result:
         releases.rollback(target.release_id, pointer)
         result["moved_at"] = format_time(datetime.now(UTC))
     return {"release_id": target.release_id, "published": True, "said": f"rolled back to {target.release_id}"}
+
+
+def _refuse_another_night(releases: ReleaseStore, one: Deed, pointer: Pointer | None) -> None:
+    """Raises UsageError where a try that did not end was of another night than the served one."""
+    meant, served = one.result.get("night"), releases.current(repairing=True)
+    if pointer and served and meant not in (None, served.nightly) and pointer.release_id != one.result["release_id"]:
+        raise UsageError(
+            f"this run was to leave {one.result.get('from')}, and {pointer.release_id} of another night is served now",
+            "Look at that one: trigger a new run if it is at fault too.",
+        )
 
 
 def _refuse_outrun(releases: ReleaseStore, asked_at: datetime) -> None:

@@ -8,6 +8,7 @@ import pytest
 from infra.audit import deeds
 from infra.errors import Conflict, GateRefused, PymkError, StoreError, UsageError
 from infra.release_files import Pointer
+from infra.release_records import withdrawn_releases
 from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore, open_store
 from jobs.rollback import roll_back
@@ -127,6 +128,40 @@ def test_a_night_published_while_another_is_verified_is_not_the_one_to_leave(
         roll_back(Slow(store))
     assert current(store) == repaired.release_id
     assert ReleaseStore(store).pointer() == Pointer(repaired.release_id, tuple(n.release_id for n in reversed(nights)))
+
+
+@pytest.mark.usefixtures("in_a_run")
+def test_a_try_that_another_night_stopped_is_not_made_of_that_night(store: ObjectStore, nights: list[Release]) -> None:
+    class Overtaken(ReleaseStore):
+        def verify(self, release: Release) -> None:
+            ReleaseStore(store).publish(repaired)
+
+    repaired = make_night(store, 4)
+    with pytest.raises(Conflict):
+        roll_back(Overtaken(store))
+    with pytest.raises(UsageError, match=f"was to leave {nights[3].release_id}, and {repaired.release_id} of another"):
+        roll_back(ReleaseStore(store))
+    assert current(store) == repaired.release_id
+
+
+def test_an_hour_that_comes_while_the_one_before_is_verified_saves_nobody(
+    store: ObjectStore, nights: list[Release]
+) -> None:
+    first, bad, last = (make_delta(store, nights[3], hours(nights[3], hour)) for hour in (1, 2, 3))
+    for hour in (first, bad):
+        publish(store, hour)
+
+    class Overtaken(ReleaseStore):
+        def verify(self, release: Release) -> None:
+            ReleaseStore(store).publish(last)
+
+    roll_back(Overtaken(store))
+    assert current(store) == first.release_id
+    assert not publish(store, bad)["published"]
+    assert withdrawn_releases(store) == {bad.release_id, last.release_id}
+    roll_back(ReleaseStore(store), nights[2].release_id)
+    roll_back(ReleaseStore(store), first.release_id)
+    assert nights[3].release_id not in withdrawn_releases(store), "an hour on it is served"
 
 
 def test_a_whole_night_can_be_left_however_many_hours_are_on_it(store: ObjectStore, nights: list[Release]) -> None:
