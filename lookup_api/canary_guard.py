@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infra.settings import ModelSettings
-from lookup_api.leaves.protocol import LeafAway, LeafBusy, LeafLate, LeafLost, ModelHangs, ModelLoading, TurnLate
+from lookup_api.leaves.protocol import LeafAway, LeafBusy, LeafLate, LeafLost, ModelLoading, TurnLate
 from lookup_api.ranking.scorers import Float32
 from lookup_api.ranking.stability import stability_index
 
@@ -69,21 +69,19 @@ class Guard:
         self._begin()
 
     def scored(self, ms: float, scores: Float32) -> None:
-        """Notes a request that was scored. ms: that the model's own call took."""
+        """Notes a request that was scored. ms: that the model's own call took, 0 where nobody tells."""
         counted = self._counted(scores)
         with self._lock:
             self._requests += 1
             self._found += counted
-            if len(self._times) < MOST_TIMES:
+            if ms > 0 and len(self._times) < MOST_TIMES:
                 self._times.append(ms)
 
     def failed_by(self, error: BaseException | None) -> None:
         """Notes a request that was not, or too late, where that may be a fault of the model's own. A leaf that goes
-        with a request speaks against it at once, and so does a call that hangs."""
+        with a request speaks against it at once."""
         if isinstance(error, LeafLost):
             self._at_once = "it ended the leaves that scored by it"
-        elif isinstance(error, ModelHangs):
-            self._at_once = "it hangs"
         elif not isinstance(error, OTHERS):
             with self._lock:
                 self._requests += 1
@@ -102,7 +100,7 @@ class Guard:
             return f"{failures} of {requests} requests failed"
         if requests < bounds.requests:
             return None
-        slow = float(np.percentile(times, 95)) if times else 0.0
+        slow = float(np.percentile(times, 95)) if len(times) >= bounds.requests / 4 else 0.0
         if slow > bounds.p95_ms:
             return f"p95 of scoring is {slow:.1f} ms, {bounds.p95_ms:g} are allowed"
         drift = stability_index(found, self._usual) if len(self._edges) > 1 else 0.0

@@ -15,7 +15,7 @@ from infra.shared_cache import SharedCache
 from lookup_api.bounded_cache import BoundedCache
 from lookup_api.breaker import Breaker, retried
 from lookup_api.circle import circle_of
-from lookup_api.deadline import Deadline
+from lookup_api.deadline import Deadline, TooLate
 from lookup_api.ladder import Ask, NoFacts, Offer, Query, RankedBy, Spared
 from lookup_api.ladder_metrics import ANSWERED, FAILED, LadderMetrics
 from lookup_api.leaves.protocol import ENOUGH_S
@@ -170,7 +170,7 @@ class Live:
         """The list, and whether the chosen model made it: where that one fails, the release's own ranker does."""
         deadline.check("live ranking")
         parts = ask.release.live
-        if parts is None:
+        if parts is None or (parts.model is None and chosen is None):
             raise self._not_open(ask)
         ranker = self._ranker(parts)
         wanted = self.settings.live_candidates
@@ -186,7 +186,7 @@ class Live:
                 self.counts.models.labels(chosen.name, chosen.variant, FAILED).inc()
                 if not chosen.breaker.open:
                     log.error("model %s failed, the release's own ranks: %s", chosen.name, error)
-                if own_s >= ENOUGH_S:
+                if own_s >= ENOUGH_S or not isinstance(error.__cause__, TooLate):
                     chosen.breaker.failed()
             else:
                 chosen.breaker.succeeded()

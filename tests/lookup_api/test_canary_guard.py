@@ -68,18 +68,29 @@ def test_one_that_is_slow_is_out_of_bounds_once_there_are_enough_requests() -> N
     assert guard.verdict() == "p95 of scoring is 60.0 ms, 50 are allowed"
 
 
-def test_what_a_model_can_do_nothing_for_is_not_held_against_it_but_late_answers_are_and_a_hang_at_once() -> None:
+def test_what_a_model_can_do_nothing_for_is_not_held_against_it_but_late_answers_and_hangs_are() -> None:
     guard = guarded()
     for kind in OTHERS:
         for _ in range(5):
             guard.failed_by(kind("elsewhere"))
     assert guard.verdict() is None
-    for _ in range(3):
-        guard.failed_by(TooLate("late"))
-    assert guard.verdict() == "3 of 3 requests failed"
+    for kind in (TooLate, ModelHangs):
+        guard = guarded()
+        for _ in range(3):
+            assert guard.verdict() is None
+            guard.failed_by(kind("its own"))
+        assert guard.verdict() == "3 of 3 requests failed"
+
+
+def test_times_that_nobody_tells_are_none() -> None:
+    """Of kept answers, and of leaves of an earlier version."""
     guard = guarded()
-    guard.failed_by(ModelHangs("hangs"))
-    assert guard.verdict() == "it hangs"
+    for scores in USUAL[:40]:
+        guard.scored(0.0, scores)
+    for scores in USUAL[:5]:
+        assert guard.verdict() is None
+        guard.scored(60.0, scores)
+    assert guard.verdict() == "p95 of scoring is 60.0 ms, 50 are allowed"
 
 
 def test_the_time_that_counts_is_the_models_own() -> None:

@@ -51,7 +51,7 @@ def breaker(name: str) -> Breaker:
 
 def leaf_of(store: ObjectStore, **settings: Any) -> LocalLeaf:
     """A leaf with room for four models of a quarter."""
-    values = LeafSettings(**{"memory_mib": 1} | settings)
+    values = LeafSettings(**{"memory_mib": 1, "timeout_ms": 60_000} | settings)
     return LocalLeaf(store.uri, values, HostMetrics(CollectorRegistry()), breaker)
 
 
