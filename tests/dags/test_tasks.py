@@ -289,3 +289,22 @@ pymk_clean.clean.function()
 """
     said = "release clean --store=/store --config=/pymk.toml --grace-hours=24 --reason=disk"
     assert answers(run(code, tmp_path, PYMK_STORE="/store", PYMK_CONFIG="/pymk.toml")) == [said]
+
+
+def test_a_rollback_by_form_says_where_to_or_when_it_was_asked_for(tmp_path: Path) -> None:
+    code = """
+import datetime
+import pymk_rollback
+context["dag_run"] = Namespace(run_after=datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC))
+pymk_rollback.get_current_context = lambda: context
+pymk_rollback.run_pymk = lambda *words: answer(*words)
+for to, night in (("R", False), (None, True), (None, False)):
+    context["params"] = {"to": to, "night": night, "reason": "why"}
+    pymk_rollback.rollback.function()
+"""
+    first, asked = "release rollback --store=/store", "--asked-at=2026-01-02T03:00:00+00:00"
+    assert answers(run(code, tmp_path, PYMK_STORE="/store")) == [
+        f"{first} --to=R --reason=why",
+        f"{first} {asked} --night --reason=why",
+        f"{first} {asked} --reason=why",
+    ]
