@@ -65,7 +65,15 @@ def _refuse_another_night(releases: ReleaseStore, one: Deed, pointer: Pointer | 
 
 
 def _refuse_outrun(releases: ReleaseStore, asked_at: datetime) -> None:
-    """Raises UsageError where somebody went back since this was asked for: it would go back by one more."""
+    """Raises UsageError where somebody went back since this was asked for, or the served night was made since: it would
+    leave what whoever asked has not seen."""
+    served = releases.current(repairing=True)
+    for info in releases.store.list(f"releases/{served.nightly}.json") if served else ():
+        if info.modified_s > asked_at.timestamp():
+            raise UsageError(
+                f"{served and served.nightly}, which is served, was made after this was asked for",
+                "Look at that one: if it is at fault too, trigger anew, or name the release with --to ID.",
+            )
     for one in deeds(releases.store, "rollback"):
         moved_at = str(one.result.get("moved_at", one.at))
         if one.done and datetime.fromisoformat(moved_at) >= asked_at:

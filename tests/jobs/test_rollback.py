@@ -12,6 +12,7 @@ from infra.release_records import withdrawn_releases
 from infra.releases import Release, ReleaseStore
 from infra.store import ObjectStore, open_store
 from jobs.rollback import roll_back
+from tests.infra.test_retention import age
 from tests.jobs.test_publishing import FAULTY, WORSE, current, make_night, publish
 from tests.jobs.test_publishing_deltas import hours, make_delta
 from tests.suites.command import pymk_json
@@ -97,6 +98,9 @@ def test_who_types_it_twice_goes_back_twice(store: ObjectStore, nights: list[Rel
 
 def test_of_two_who_ask_at_once_the_second_is_told(store: ObjectStore, nights: list[Release]) -> None:
     asked_at = datetime.now(UTC) - timedelta(minutes=1)
+    with pytest.raises(UsageError, match=f"{nights[3].release_id}, which is served, was made after this was asked for"):
+        roll_back(ReleaseStore(store), asked_at=asked_at)
+    age(store, "releases/", 3600)
     roll_back(ReleaseStore(store), asked_at=asked_at)
     with pytest.raises(UsageError, match=rf"rolled back to {nights[2].release_id} at .*, after this was asked for"):
         roll_back(ReleaseStore(store), asked_at=asked_at)
