@@ -44,7 +44,7 @@ run: setup
 	$(BIN)/python -m jobs.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: setup promtool check
-	@echo "testing in two halves at once, about 13 minutes on 2 cores; that of the pipeline goes to build/test-pipeline.log"
+	@echo "testing in two halves at once, about 16 minutes on 2 cores; that of the pipeline goes to build/test-pipeline.log"
 	@mkdir -p build; $(MAKE) --no-print-directory test-pipeline >build/test-pipeline.log 2>&1 & pipeline=$$!; \
 	  $(MAKE) --no-print-directory test-serving; serving=$$?; \
 	  wait $$pipeline; failed=$$(($$? || serving)); cat build/test-pipeline.log; exit $$failed
