@@ -30,6 +30,7 @@ def never(chance: random.Random) -> float | None:
 class Backfill:
     """Runs commands, `at_once` of them at a time; one that was killed is run again until it ends by itself.
 
+    kill_at: for each text, the first command that tells it is killed.
     answers: what each printed that ended. kills: how many were killed. made: how often each artifact was made by one
     that ended. moves: releases that CURRENT named, in order.
     """
@@ -37,6 +38,7 @@ class Backfill:
     store: Path
     at_once: int = 3
     kill: Kill = never
+    kill_at: set[str] = field(default_factory=set)
     seed: int = 20260101
     answers: list[dict[str, Any]] = field(default_factory=list)
     kills: int = 0
@@ -71,11 +73,10 @@ class Backfill:
             self._once(command, after_s)
 
     def _once(self, command: list[str], after_s: float | None) -> None:
-        with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as told:
-            process = subprocess.Popen(command, stdout=printed, stderr=told, start_new_session=True)
-            try:
-                process.wait(after_s)
-            except subprocess.TimeoutExpired:
+        with tempfile.TemporaryFile("w+") as printed, tempfile.NamedTemporaryFile("w") as stderr:
+            process = subprocess.Popen(command, stdout=printed, stderr=stderr, start_new_session=True)
+            told = Path(stderr.name)
+            if self._has_to_go(process, told, after_s):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 with self._lock:
@@ -83,14 +84,26 @@ class Backfill:
                     self._waiting.append(command)
                 return
             printed.seek(0)
-            told.seek(0)
             with self._lock:
                 if process.returncode:
-                    self._failures.append(f"{' '.join(command)}: {process.returncode}\n{told.read()[-3000:]}")
+                    self._failures.append(f"{' '.join(command)}: {process.returncode}\n{told.read_text()[-3000:]}")
                     return
                 answer = json.loads(printed.read())
                 self.answers.append(answer)
                 self.made.update(f"{s['kind']}/{s['artifact_id']}" for s in answer["stages"].values() if not s["found"])
+
+    def _has_to_go(self, process: "subprocess.Popen[bytes]", told: Path, after_s: float | None) -> bool:
+        """False once the command has ended by itself."""
+        since = time.monotonic()
+        while process.poll() is None:
+            if after_s is not None and time.monotonic() - since > after_s:
+                return True
+            with self._lock:
+                if here := {text for text in self.kill_at if text in told.read_text()}:
+                    self.kill_at -= here
+                    return True
+            time.sleep(0.02)
+        return False
 
     def _watch(self, done: threading.Event) -> None:
         """Notes every move of CURRENT, and that no finished artifact changes."""
