@@ -6,7 +6,8 @@ python -m benchmarks.leaf_loads ADDRESS LIVE     asks for the live models in tur
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
@@ -23,6 +24,7 @@ from benchmarks.leaf_models import (
 from infra.model_routes import ModelRef
 from infra.store import ObjectStore
 from lookup_api.leaves.remote_leaf import RemoteLeaf
+from lookup_api.release_watch import FOLLOWER_NICENESS
 from tests.suites.leaf_processes import LeafProcess, leaves
 
 ROOM = 50
@@ -31,11 +33,12 @@ USED = 60
 WARM_ROWS = 1000
 WARM_UP = 20
 FEW = 16
+BUSY = ["nice", "-n", str(FOLLOWER_NICENESS), sys.executable, "-c", "while True: pass"]
 
 
 def beside_loads(store: ObjectStore, registered: int, live: int, trees: int, seconds: float, rounds: int) -> None:
-    """The warm model asked with nothing else to do, and while another process has cold ones loaded without a break, in
-    turns."""
+    """The warm model asked with nothing else to do, while another process has cold ones loaded without a break, and
+    while one that knows nothing of models keeps a core busy at the low priority of loads, in turns."""
     start = time.perf_counter()
     for at in range(registered):
         push(store, f"cold{at}", USED, trees, number=at)
@@ -48,21 +51,20 @@ def beside_loads(store: ObjectStore, registered: int, live: int, trees: int, sec
         print("|---|---|---|---|---|---|---|")
         columns, leaf = columns_of(WARM_ROWS), remote(RemoteLeaf, process.address)
         told, grown = psutil.Process(process.process.pid), []
-        times: dict[str, list[float]] = {"alone": [], "beside loads": []}
+        beside = {"alone": [], "beside loads": asking_for(process.address, live), "beside a busy core": BUSY}
+        times: dict[str, list[float]] = {name: [] for name in beside}
         for _ in range(rounds):
-            for name in times:
+            for name, command in beside.items():
                 before, began = loads(process), time.perf_counter()
-                loader = asking_for(process.address, live) if name == "beside loads" else None
-                mine = asked(leaf, warm, columns, seconds, process, before if loader else None)
+                with running(command):
+                    mine = asked(leaf, warm, columns, seconds, process, before if name == "beside loads" else None)
                 times[name] += mine
-                if loader is not None:
-                    loader.kill()
-                    loader.wait()
                 rate = (loads(process) - before) / (time.perf_counter() - began)
                 grown.append((loads(process), told.memory_info().rss / 2**20))
                 show(name, mine, rate, grown[-1][1])
-        share = np.percentile(times["beside loads"], 99) / np.percentile(times["alone"], 99)
-        print(f"p99 beside loads is {share:.2f} times that alone, of all rounds together")
+        p99 = {name: np.percentile(taken, 99) for name, taken in times.items()}
+        for name in list(p99)[1:]:
+            print(f"p99 {name} is {p99[name] / p99['alone']:.2f} times that alone, of all rounds together")
         later = np.array(grown[1:])
         if len(later) > 1:
             slope = np.polyfit(later[:, 0], later[:, 1], 1)[0] * 1000
@@ -123,8 +125,20 @@ def version_of(number: int) -> ModelRef:
     return ModelRef(name="bench", version=f"cold{number}")
 
 
-def asking_for(address: str, live: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.leaf_loads", address, str(live)])
+def asking_for(address: str, live: int) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.leaf_loads", address, str(live)]
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[None]:
+    """Beside it, the command if there is one."""
+    process = subprocess.Popen(command) if command else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
 
 
 def main() -> None:

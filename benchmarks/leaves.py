@@ -8,9 +8,10 @@ loads of other models cost a warm one, and what a model that ends its leaves doe
 Trimming: three models use 20, 60 and 60 of 200 columns, and every request asks all of them of one leaf process, in
 turns: trimmed, all columns, and both with lz4. Columns are random, or those of a Parquet file of a features artifact,
 repeated. Together: 16 callers of 16 rows each on one core, in the leaf's scorer and end to end, together and one by
-one. Loads: every registered version is asked once, then one that stays warm, alone and while another process asks for
-the live ones in turns, of a leaf that has room for 50. Faults: eight leaves, two a version, under 30 % of the requests
-that they answer at most. Models are boosted trees, --trees of depth 6.
+one. Loads: every registered version is asked once, then one that stays warm, of a leaf that has room for 50: alone,
+while another process asks for the live ones in turns, and while one that has nothing to do with it keeps a core busy.
+Faults: eight leaves, two a version, under 30 % of the requests that they answer at most. Models are boosted trees,
+--trees of depth 6.
 """
 
 import argparse
