@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra.model_spec import ModelSpec
 from jobs.cli import main
-from lookup_api.ranking.scorers import KINDS, Float32, Scorer
+from lookup_api.ranking.scorers import CPU, KINDS, Float32, Scorer
 from tests.suites.leaf_processes import LeafProcess
 
 CRASHER = "crasher"
@@ -26,7 +26,7 @@ class Crasher(Scorer):
         return matrix[:, 0]
 
     @classmethod
-    def read(cls, weights: Path, spec: ModelSpec) -> "Crasher":
+    def read(cls, weights: Path, spec: ModelSpec, device: str = CPU) -> "Crasher":
         return cls(spec=spec)
 
 

@@ -171,6 +171,9 @@ class LeafSettings(Section):
     most_waiting: int = Field(
         256, ge=1, le=100_000, description="Requests that may wait for their turn in a leaf; more are refused."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where models of a leaf process score; auto takes a GPU if any. A worker scores on the CPU."
+    )
     lz4: bool = Field(False, description="Whether columns are compressed on their way to a leaf process.")
     timeout_ms: float = Field(
         1000,

@@ -24,6 +24,7 @@ from infra.settings import Settings
 from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline
 from lookup_api.leaves import wire
+from lookup_api.leaves.devices import devices_of
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
 from lookup_api.leaves.residents import Resident
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 SAYS = {
     wire.SCORE: "scores of columns; see lookup_api.leaves.wire",
     wire.COLUMNS: "the columns that a version of a model takes, as JSON",
-    wire.HEALTH: "whether it is ready for requests, and the models that are open or hang, as JSON",
+    wire.HEALTH: "whether it is ready, the models that are open or hang, and devices by kind of model, as JSON",
     wire.METRICS: "its metrics, as Prometheus reads them",
 }
 SWITCH_S = 0.0005
@@ -74,8 +75,8 @@ class LeafServer(flight.FlightServerBase):  # type: ignore[misc]
         names = sorted(str(one.ref) for one in models.open_models())
         hanging = sorted(map(str, self._leaf.hanging()))
         ready = not self.leaving and not hanging
-        told = {"ready": ready, "in_hand": self._in_hand, "models": names, "bytes": models.size_bytes}
-        return told | {"hanging": hanging}
+        state = {"ready": ready, "in_hand": self._in_hand, "models": names, "bytes": models.size_bytes}
+        return state | {"hanging": hanging, "devices": dict(self._leaf.devices)}
 
     def end(self, within_s: float) -> None:
         """Takes no more requests, waits for those in hand, at most so long, and stops."""
@@ -156,21 +157,23 @@ def _bytes_but_for(columns: Mapping[str, Array], resident: Resident) -> int:
 def serve_leaf(store_uri: str, settings: Settings, host: str, port: int, metrics_port: int | None) -> None:
     """Serves until SIGTERM or SIGINT; then it finishes what it has in hand.
 
-    metrics_port: of this machine, where Prometheus finds /metrics over HTTP; None for nowhere.
+    metrics_port: of this machine, where Prometheus finds /metrics over HTTP; None for nowhere. Raises PymkError where
+    models are to score on a GPU and there is none.
     """
-    stop = threading.Event()
+    stop, devices = threading.Event(), devices_of(settings.leaves.device)
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, lambda *_: stop.set())
     sys.setswitchinterval(SWITCH_S)
     for module, _ in KINDS.values():
         import_module(module)  # here, not while requests wait
     registry = CollectorRegistry()
-    leaf = LocalLeaf(store_uri, settings.leaves, HostMetrics(registry), _breakers(settings))
+    leaf = LocalLeaf(store_uri, settings.leaves, HostMetrics(registry), _breakers(settings), devices)
     where = f"[{host}]" if ":" in host else host
     server = LeafServer(f"grpc://{where}:{port}", leaf, registry)
     if metrics_port is not None:
         start_http_server(metrics_port, host, registry)
-    log.info("a leaf of %s on %s:%d", store_uri, host, server.port)
+    chosen = ", ".join(f"{kind} on {device}" for kind, device in devices.items())
+    log.info("a leaf of %s on %s:%d: %s", store_uri, host, server.port, chosen)
     while not stop.wait(3600):
         pass
     start = time.monotonic()

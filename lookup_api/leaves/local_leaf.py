@@ -14,6 +14,7 @@ from lookup_api.breaker import Breaker
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.leaves.batches import Batches
 from lookup_api.leaves.columns import Inputs, count_of
+from lookup_api.leaves.devices import ON_CPU
 from lookup_api.leaves.leaf_metrics import FAILED, LATE, OPEN, REFUSED, HostMetrics
 from lookup_api.leaves.protocol import LeafBusy, LeafFailed, ModelHangs, Timed, TurnLate, refuse_late
 from lookup_api.leaves.residents import Resident, Residents
@@ -26,11 +27,17 @@ class LocalLeaf:
     """Models of a store's registry, opened here when they are asked for. Safe to use from any thread."""
 
     def __init__(
-        self, store_uri: str, settings: LeafSettings, counts: HostMetrics, breaker: Callable[[str], Breaker]
+        self,
+        store_uri: str,
+        settings: LeafSettings,
+        counts: HostMetrics,
+        breaker: Callable[[str], Breaker],
+        devices: Mapping[str, str] = ON_CPU,
     ) -> None:
-        """breaker: makes one, by name, for every model."""
+        """breaker: makes one, by name, for every model. devices: that models score on, by their kind."""
         self.counts = counts
-        self.models = Residents(store_uri, settings.memory_mib * MIB, settings.load_threads, counts, breaker)
+        self.devices = devices
+        self.models = Residents(store_uri, settings.memory_mib * MIB, settings.load_threads, counts, breaker, devices)
         self._batches = Batches(settings.math_threads, settings.most_waiting, settings.timeout_ms / 1e3, counts)
         self._cache = BoundedCache[Float32](settings.cache_mib * MIB, settings.cache_life_s)
 

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from lookup_api.deadline import Deadline
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.protocol import LeafFailed, ModelLoading
-from lookup_api.ranking.scorers import Scorer, open_scorer
+from lookup_api.ranking.scorers import CPU, Scorer, open_scorer
 from lookup_api.release_watch import FOLLOWER_NICENESS
 
 log = logging.getLogger(__name__)
@@ -70,13 +70,15 @@ class Residents:
         load_threads: int,
         counts: HostMetrics,
         breaker: Callable[[str], Breaker],
+        devices: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """breaker: makes one, by name."""
+        """breaker: makes one, by name. devices: by kind of model; the CPU where it has none."""
         self._store_uri = store_uri
         self._most_bytes = most_bytes
         self._counts = counts
         self._breaker = breaker
+        self._devices = devices
         self._clock = clock
         self._store: ObjectStore | None = None
         self._open: dict[ModelRef, Resident] = {}
@@ -152,7 +154,7 @@ class Residents:
         size = spec.resources.memory_bytes
         self._reserve(ref, size)
         try:
-            scorer = open_scorer(registry.files_of(found), spec)
+            scorer = open_scorer(registry.files_of(found), spec, self._devices.get(spec.kind, CPU))
             scorer.score({one.name: one.defaults(WARM_UP_ROWS) for one in spec.inputs})
         except BaseException:
             with self._lock:

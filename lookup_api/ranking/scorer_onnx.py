@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infra.errors import CorruptArtifact, PymkError
 from infra.model_spec import ModelSpec
-from lookup_api.ranking.scorers import Array, Float32, Scorer, file_of, filled_up, refuse_width
+from lookup_api.ranking.scorers import CPU, CUDA, Array, Float32, Scorer, file_of, filled_up, refuse_width
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -25,6 +25,11 @@ TYPES = {
 """onnxruntime's name of a type -> that of an input in model.toml."""
 ROWS = 2048
 """Rows given to a graph at a time where each is scored alone: what it keeps between layers stays in cache."""
+ON_CPU = "CPUExecutionProvider"
+ON_CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
+"""TF32, the default, keeps three digits of what matrix products multiply."""
+PROVIDERS: dict[str, list[Any]] = {CPU: [ON_CPU], CUDA: [ON_CUDA, ON_CPU]}
+"""Device -> onnxruntime's own, the first that can run a part of a graph runs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +77,9 @@ class OnnxScorer(Scorer):
         return scores.reshape(-1).astype(np.float32)
 
     @classmethod
-    def read(cls, weights: Path, spec: ModelSpec) -> "OnnxScorer":
+    def read(cls, weights: Path, spec: ModelSpec, device: str = CPU) -> "OnnxScorer":
         path = file_of(weights, FILE)
-        session = _session(path)
+        session = _session(path, device)
         outputs = [one.name for one in session.get_outputs()]
         if spec.output not in outputs:
             raise CorruptArtifact(f"{path}: gives {', '.join(outputs)}, model.toml says {spec.output}")
@@ -95,7 +100,7 @@ class OnnxScorer(Scorer):
         return cls(spec=spec, session=session, matrix=None)
 
 
-def _session(path: Path) -> "onnxruntime.InferenceSession":
+def _session(path: Path, device: str) -> "onnxruntime.InferenceSession":
     """Raises CorruptArtifact."""
     import onnxruntime  # only those who rank with a network pay for it
 
@@ -103,6 +108,6 @@ def _session(path: Path) -> "onnxruntime.InferenceSession":
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=PROVIDERS[device])
     except Exception as error:  # onnxruntime's errors share no class but this one
         raise CorruptArtifact(f"{path}: {str(error).splitlines()[0]}", "Export the model again.") from None

@@ -7,13 +7,13 @@ from infra.errors import CorruptArtifact
 from infra.model_spec import ModelSpec
 from lookup_api.ranking.features import FEATURES
 from lookup_api.ranking.ranker import HEAD
-from lookup_api.ranking.scorers import Float32, Scorer, file_of
+from lookup_api.ranking.scorers import CPU, Float32, Scorer, file_of
 from lookup_api.ranking.scoring import RankingModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankerScorer(Scorer):
-    """weights: the files of a ranker artifact."""
+    """weights: the files of a ranker artifact. It scores on the CPU whatever the device, as workers do."""
 
     model: RankingModel
 
@@ -21,7 +21,7 @@ class RankerScorer(Scorer):
         return self.model.score(matrix)
 
     @classmethod
-    def read(cls, weights: Path, spec: ModelSpec) -> "RankerScorer":
+    def read(cls, weights: Path, spec: ModelSpec, device: str = CPU) -> "RankerScorer":
         head = file_of(weights, HEAD)
         if spec.columns != FEATURES:
             raise CorruptArtifact(f"{head}: takes the {len(FEATURES)} features of the night, in order, not others")

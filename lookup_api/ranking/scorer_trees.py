@@ -11,7 +11,7 @@ import xgboost as xgb
 
 from infra.errors import CorruptArtifact
 from infra.model_spec import ModelSpec
-from lookup_api.ranking.scorers import Float32, Scorer, file_of, refuse_width
+from lookup_api.ranking.scorers import CPU, CUDA, Float32, Scorer, file_of, refuse_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +19,22 @@ class XgboostScorer(Scorer):
     """weights: model.json or model.ubj, as `Booster.save_model` writes it. Scores are those of `Booster.predict`."""
 
     booster: xgb.Booster
+    device: str = CPU
 
     def of_matrix(self, matrix: Float32) -> Float32:
+        if self.device == CUDA:  # inplace_predict takes arrays of the GPU's own memory there, and warns of others
+            return np.asarray(self.booster.predict(xgb.DMatrix(matrix, nthread=1)), np.float32)
         return np.asarray(self.booster.inplace_predict(matrix), np.float32)
 
     @classmethod
-    def read(cls, weights: Path, spec: ModelSpec) -> "XgboostScorer":
+    def read(cls, weights: Path, spec: ModelSpec, device: str = CPU) -> "XgboostScorer":
         path = file_of(weights, "model.json", "model.ubj")
         booster = xgb.Booster({"nthread": 1})
         try:
             booster.load_model(path)
         except xgb.core.XGBoostError as error:
             raise CorruptArtifact(f"{path}: {str(error).splitlines()[0]}", "Save the model again.") from None
-        booster.set_param({"nthread": 1})
+        booster.set_param({"nthread": 1, "device": device})
         refuse_width(booster.num_features(), spec, path)
         booster.feature_names = None  # columns go by their place
-        return cls(spec=spec, booster=booster)
+        return cls(spec=spec, booster=booster, device=device)

@@ -23,6 +23,7 @@ KINDS = {
     "onnx": ("lookup_api.ranking.scorer_onnx", "OnnxScorer"),
 }
 """Kind of a model -> module and class."""
+CPU, CUDA = "cpu", "cuda"
 FEWEST_ROWS = 16
 """Fewer rows than this are filled up where products of matrices are taken: those of a few rows round otherwise."""
 
@@ -61,8 +62,11 @@ class Scorer(ABC):
 
     @classmethod
     @abstractmethod
-    def read(cls, weights: Path, spec: ModelSpec) -> "Scorer":
-        """Opens the weights. Raises CorruptArtifact where they are none of the kind, or do not fit the inputs."""
+    def read(cls, weights: Path, spec: ModelSpec, device: str = CPU) -> "Scorer":
+        """Opens the weights. Raises CorruptArtifact where they are none of the kind, or do not fit the inputs.
+
+        device: where it scores, if its kind can: CPU or CUDA.
+        """
 
     def _column(self, inputs: Mapping[str, Array], wanted: InputSpec, rows: int) -> Array:
         if wanted.name not in inputs:
@@ -73,17 +77,17 @@ class Scorer(ABC):
         return column
 
 
-def open_scorer(folder: Path, spec: ModelSpec | None = None) -> Scorer:
+def open_scorer(folder: Path, spec: ModelSpec | None = None, device: str = CPU) -> Scorer:
     """Opens a model's folder. Raises UsageError for an unknown kind, CorruptArtifact for weights that are no use.
 
-    spec: of its model.toml, which is read if not given.
+    spec: of its model.toml, which is read if not given. device: as `Scorer.read` takes it.
     """
     spec = spec or read_spec(folder)
     if spec.kind not in KINDS:
         raise UsageError(f"{spec.name}: kind {spec.kind!r}: no such kind of model", f"Kinds: {', '.join(KINDS)}.")
     module, title = KINDS[spec.kind]
     kind: type[Scorer] = getattr(import_module(module), title)
-    return kind.read(folder / WEIGHTS, spec)
+    return kind.read(folder / WEIGHTS, spec, device)
 
 
 def rows_of(columns: Mapping[str, Array]) -> int:

@@ -41,7 +41,7 @@ class Held(Scorer):
         return np.asarray(matrix.sum(axis=1), np.float32)
 
     @classmethod
-    def read(cls, weights: Path, spec: ModelSpec) -> "Held":
+    def read(cls, weights: Path, spec: ModelSpec, device: str = "cpu") -> "Held":
         raise NotImplementedError
 
 

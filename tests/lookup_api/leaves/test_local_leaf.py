@@ -36,10 +36,10 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, threading.Event
     """Events by version of a model: it does not load before its event is set."""
     found: dict[str, threading.Event] = {}
 
-    def gated(folder: Path, spec: Any) -> Scorer:
+    def gated(folder: Path, spec: Any, device: str) -> Scorer:
         if spec.version in found:
             assert found[spec.version].wait(60)
-        return open_scorer(folder, spec)
+        return open_scorer(folder, spec, device)
 
     monkeypatch.setattr(residents, "open_scorer", gated)
     yield found
