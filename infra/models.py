@@ -168,6 +168,18 @@ class Registry:
         """The version that was pushed last; None where there is none."""
         return max(self.list(name), key=lambda one: (one.pushed_at, one.version), default=None)
 
+    def pushed(self, name: str, known: Mapping[str, str]) -> dict[str, str]:
+        """When each version of a model was pushed, by version; a damaged one is logged and left out.
+
+        known: what was told before. As no version changes, those that are known are not read again, but listed alone:
+        one that was removed and pushed again meanwhile keeps its time.
+        """
+        versions = self.store.folders(f"{FOLDER}/{check_model_name(name)}/")
+        with ThreadPoolExecutor(READERS) as pool:
+            new = pool.map(lambda one: self._found(name, one), [one for one in versions if one not in known])
+            found = {one.version: one.pushed_at for one in new if one}
+        return found | {one: known[one] for one in versions if one in known}
+
     def remove(self, name: str, version: str) -> None:
         """Deletes a version; whether anybody routes to it is the caller's to know."""
         self.store.delete(f"{prefix_of(name, version)}/{MANIFEST}")  # first: what is half gone is not there

@@ -1,7 +1,8 @@
 """Which model a name means: a surface, a model, one version of a model, or the ranker of the release.
 
-Routes and newest versions are looked at in the background; what a version takes never changes and is read once. No
-request reads the store itself.
+Routes and newest versions are looked at in the background; what a version takes and when it was pushed never change and
+are read once, so that a look at which nothing is new costs one read, and a listing for each model that was asked for by
+its name alone. No request reads the store itself.
 """
 
 import logging
@@ -60,6 +61,7 @@ class Catalog:
         self._routes: Routes | None = None
         self._etag: str | None = None
         self._newest: dict[str, str] = {}
+        self._pushed: dict[str, dict[str, str]] = {}
         self._asked: set[str] = set()
         self._specs: dict[ModelRef, ModelSpec] = {}
         self._reads = StoreReads(poll_s)
@@ -178,8 +180,13 @@ class Catalog:
         return found
 
     def _latest(self, name: str) -> str | None:
-        found = Registry(self._opened()).latest(name)
-        return found.version if found else None
+        """None where there is none."""
+        pushed = Registry(self._opened()).pushed(name, self._pushed.get(name, {}))
+        if pushed:
+            self._pushed[name] = pushed
+        else:
+            self._pushed.pop(name, None)  # so that these are no more than the registry has
+        return max(pushed, key=lambda version: (pushed[version], version), default=None)
 
     def _opened(self) -> ObjectStore:
         if self._store is None:

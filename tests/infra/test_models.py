@@ -109,6 +109,19 @@ def test_versions_are_listed_by_name_and_time_and_a_damaged_one_is_passed_over(
     assert "not a manifest of a model" in caplog.text
 
 
+def test_when_versions_were_pushed_is_read_once(store: ObjectStore, tmp_path: Path) -> None:
+    registry = Registry(store)
+    for at, version in enumerate("abcd"):
+        push(store, any_folder(tmp_path / version, version, version=version), NOW + timedelta(days=at))
+    first = registry.pushed("small", {})
+    assert first == {version: f"2026-01-0{at + 1}T00:00:00Z" for at, version in enumerate("abcd")}
+    for version in "bc":
+        store.put(f"models/small/{version}/manifest.json", b"{")
+    registry.remove("small", "d")
+    assert registry.pushed("small", {version: first[version] for version in "abd"}) == {v: first[v] for v in "ab"}
+    assert registry.pushed("none", first) == {}
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema_version": 99}', b"[" * 100_000])
 def test_other_bytes_are_no_manifest(store: ObjectStore, data: bytes) -> None:
     store.put("models/small/1/manifest.json", data)

@@ -2,17 +2,21 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from infra.artifacts import MANIFEST
 from infra.errors import NotFound, StoreError, UsageError
 from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
 from infra.model_spec import InputSpec
 from infra.models import ModelVersion, Registry
 from infra.store import ObjectStore, open_store
+from infra.store_folder import FolderStore
 from lookup_api.canary_guard import Bounds
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.root import store_reads
@@ -60,6 +64,43 @@ def test_a_model_without_a_version_is_the_one_pushed_last(store: ObjectStore, ca
     catalog.look()
     assert catalog.named("small", USER, soon()).model == "small@3"
     assert catalog.named("small@1", USER, soon()).model == "small@1"
+
+
+def test_looks_read_what_is_new_and_nothing_twice(
+    store: ObjectStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of many versions that counts what is asked of it."""
+    one = Registry(store).get("small", "1")
+    for at in range(20):
+        version = replace(one, version=f"v{at}")
+        store.put(f"{version.prefix}/{MANIFEST}", version.to_json())
+    route(store, "home", stable=ModelRef(name="small", version="1"))
+    reads: list[str] = []
+
+    def counted(read: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, key: (reads.append(key), read(self, key))[1]
+
+    for method in ("get", "folders", "list", "exists", "open_local"):
+        monkeypatch.setattr(FolderStore, method, counted(getattr(FolderStore, method)))
+
+    def read_by(name: str | None = None) -> list[str]:
+        reads.clear()
+        catalog.named(name, USER, soon()) if name else catalog.look()
+        return sorted(reads)
+
+    folder, routes, manifest = "models/small/", "routes.json", "models/small/{}/manifest.json".format
+    read_by("home")
+    assert (read_by("home"), read_by("small@1"), read_by()) == ([], [], [routes])
+    every = [folder, *sorted(manifest(v) for v in ("1", *(f"v{at}" for at in range(20))))]
+    assert read_by("small") == sorted([*every, manifest("v9")]), "what the chosen one takes, too"
+    assert (read_by(), read_by("small"), read_by()) == ([folder, routes], [], [folder, routes])
+    assert (read_by(), read_by("small")) == ([routes], [folder]), "known, though nobody asked for a while"
+    push(store, "2")
+    assert read_by() == [folder, manifest("2"), routes]
+    store.delete_folder("models/small/v9/")
+    catalog.named("small", USER, soon())
+    assert read_by() == [folder, routes]
+    assert catalog.named("small", USER, soon()).model == "small@v8"
 
 
 def test_a_surface_is_its_route_as_of_the_last_look(store: ObjectStore, catalog: Catalog) -> None:
@@ -171,17 +212,17 @@ def test_what_the_store_does_not_have_is_not_looked_for_again_at_once(
     store: ObjectStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    latest, get = Registry.latest, Registry.get
+    pushed, get = Registry.pushed, Registry.get
 
-    def of_name(self: Registry, name: str) -> ModelVersion | None:
+    def of_name(self: Registry, name: str, known: dict[str, str]) -> dict[str, str]:
         looked.append(name)
-        return latest(self, name)
+        return pushed(self, name, known)
 
     def of_version(self: Registry, name: str, version: str) -> ModelVersion:
         looked.append(f"{name}@{version}")
         return get(self, name, version)
 
-    monkeypatch.setattr(Registry, "latest", of_name)
+    monkeypatch.setattr(Registry, "pushed", of_name)
     monkeypatch.setattr(Registry, "get", of_version)
     for _ in range(3):
         for name in ("none", "none@1"):
