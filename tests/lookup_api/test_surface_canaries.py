@@ -1,5 +1,6 @@
 """A canary of a surface that callers score for is taken off as that of the lookup is: by what it did to requests."""
 
+import json
 import subprocess
 import sys
 import time
@@ -19,9 +20,12 @@ from infra.model_spec import InputSpec
 from infra.models import Registry
 from infra.settings import ApiSettings, ModelSettings
 from infra.store import ObjectStore
+from lookup_api.leaves import batches
+from lookup_api.model_marks import marks_of
 from lookup_api.root.catalog import Catalog
 from tests.infra.test_models import NOW
 from tests.lookup_api.ranking.test_scorers import onnx_weights
+from tests.lookup_api.test_score_routes import halted, later
 from tests.suites.canaries import until_watched
 from tests.suites.model_folders import columns_of, small_spec, write_folder
 from tests.suites.served_store import publish_day
@@ -71,9 +75,14 @@ def catalog_of(client: FlaskClient) -> Catalog:
     return found
 
 
-def who_scores(client: FlaskClient, surface: str = HOME) -> str | None:
-    """Of the surface; None where its model failed."""
-    answer: Any = client.post("/v1/score", json=BODY | {"models": [surface, "sound@1"]}).json
+def who_scores(client: FlaskClient, surface: str = HOME, by_and_by: bool = False) -> str | None:
+    """Of the surface; None where its model failed. by_and_by: the worker that took the request scores it then."""
+    body = BODY | {"models": [surface, "sound@1"]}
+    if by_and_by:
+        halted(client)
+        answer: Any = later(client, client.post("/v1/score?async=1", json=body).json["id"]).json["answer"]
+    else:
+        answer = client.post("/v1/score", json=body).json
     assert all(score == 3 for score in answer["scores"]["sound@1"]), "whatever becomes of the other"
     found: str | None = answer["models"].get(surface)
     return found
@@ -85,17 +94,24 @@ def stopped(store: ObjectStore) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
-    [("sound", None), ("nan", "requests failed"), ("slow", "p95 of scoring"), ("biased", "stability index")],
+    ("name", "why", "by_and_by"),
+    [
+        ("sound", None, False),
+        ("nan", "requests failed", False),
+        ("slow", "p95 of scoring", False),
+        ("biased", "stability index", False),
+        ("nan", "requests failed", True),
+        ("slow", "p95 of scoring", True),
+    ],
 )
 def test_a_bad_canary_of_a_surface_is_taken_off(
-    name: str, why: str | None, store: ObjectStore, serve: Callable[..., FlaskClient]
+    name: str, why: str | None, by_and_by: bool, store: ObjectStore, serve: Callable[..., FlaskClient]
 ) -> None:
     route(store, name)
     bounds = ModelSettings(canary_requests=ENOUGH, canary_p95_ms=1e-3) if name == "slow" else QUIET["models"]
     client = serve(**QUIET | {"models": bounds})
     until_watched(catalog_of(client))
-    seen = [who_scores(client) for _ in range(ENOUGH)]
+    seen = [who_scores(client, by_and_by=by_and_by) for _ in range(ENOUGH)]
     assert seen == [None if name == "nan" else f"{name}@1"] * ENOUGH
     catalog_of(client).look_at_canaries()
     said = stopped(store)
@@ -176,6 +192,27 @@ def test_one_that_ends_a_server_is_not_asked_by_the_next(
     catalog_of(client).look()
     catalog_of(client).look_at_canaries()
     assert (stopped(store), who_scores(client)) == (None, "slow@1"), "what was known against it is forgotten"
+
+
+def test_its_mark_is_set_while_it_scores_by_and_by_a_few_rows_at_a_time(
+    store: ObjectStore, serve: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route(store, "slow")
+    client = serve(**QUIET)
+    until_watched(catalog_of(client))
+    called, folder, seen = batches.called, marks_of(store.uri, "surfaces"), []
+
+    def noted(resident: Any, inputs: Any) -> Any:
+        in_hand = {json.loads(file[1:])[1]: file[0] for file in (path.read_bytes() for path in folder.iterdir())}
+        seen.append((len(inputs), in_hand))
+        return called(resident, inputs)
+
+    monkeypatch.setattr(batches, "called", noted)
+    people = [str(FIRST_ID + STEP * row) for row in range(200, 220)]
+    halted(client)
+    taken = client.post("/v1/score?async=1", json=BODY | {"candidate_ids": people, "models": [HOME]}).json
+    assert later(client, taken["id"]).json["answer"]["scores"] == {HOME: [3.0] * 20}
+    assert seen == [(16, {"slow@1": 1}), (4, {"slow@1": 1})]
 
 
 def test_requests_that_name_the_model_itself_say_nothing_of_the_surface(
