@@ -5,14 +5,12 @@ Where a model cannot be opened, what ranked before goes on: those of the earlier
 
 import logging
 import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,6 @@ from infra.models import Registry
 from infra.store import ObjectStore, open_store
 from infra.store_folder import FolderStore
 from infra.stored_files import copies_of
-from infra.times import format_time
 from lookup_api.breaker import Breaker
 from lookup_api.canary_guard import USUAL, Bounds, Guard
 from lookup_api.deadline import Deadline
@@ -39,6 +36,7 @@ from lookup_api.ranking.scorers import Array, rows_of
 from lookup_api.release_watch import FOLLOWER_NICENESS
 from lookup_api.root.asked_models import ModelFailed, RanksColumns
 from lookup_api.served_release import ServedRelease
+from lookup_api.taken_off import take_off, why_ended
 from lookup_api.variant_lists import VariantLists
 
 log = logging.getLogger(__name__)
@@ -235,9 +233,7 @@ class RoutedModels:
     def _tell(self) -> None:
         """Takes those that are off here off for everybody."""
         for ref, why in list(self._off.items()):
-            at = format_time(datetime.now(UTC).replace(microsecond=0))
-            routes = RouteStore(open_store(self._store_uri, writable=True))
-            routes.change(self._surface, without_canary(ref, why, at), at, f"a server on {socket.gethostname()}")
+            take_off(self._store_uri, self._surface, ref, why, without_canary)
             del self._off[ref]
             self._marks.forget()
 
@@ -245,7 +241,7 @@ class RoutedModels:
         """Why a canary is taken off, logged and counted; None where nothing is against it."""
         why = guard.verdict() if guard else None
         if why is None and str(ref) in self._marks.left():
-            why = f"a server on {socket.gethostname()} ended while it scored"
+            why = why_ended()
         if why is not None:
             log.error("canary %s is taken off: %s", ref, why)
             self._counts.canaries_stopped.labels(str(ref)).inc()

@@ -22,6 +22,9 @@ class ShadowMetrics:
         self.lost = Counter(
             "pymk_shadow_lost", "Requests that shadows scored and the store could not take.", registry=registry
         )
+        self.stopped = Counter(
+            "pymk_shadow_stopped", "Shadows that this worker took off, as they ended one.", ["model"], registry=registry
+        )
         self._requests: dict[tuple[str, str], Any] = {}
 
     def asked(self, model: str, outcome: str) -> None:

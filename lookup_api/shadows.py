@@ -24,7 +24,7 @@ from infra.errors import PymkError
 from infra.model_routes import LOOKUP, RELEASE, SHADOW, STABLE, ModelRef
 from infra.model_spec import ModelSpec
 from infra.serving_settings import ShadowSettings
-from infra.shadow_files import BUSY, ENDING, FULL, SPENT
+from infra.shadow_files import BUSY, CRASHED, ENDING, FULL, SPENT
 from infra.store import open_store
 from lookup_api.deadline import Deadline, TooLate
 from lookup_api.ladder import Ask, RankedBy
@@ -39,6 +39,7 @@ from lookup_api.root.gathered import Gathered
 from lookup_api.root.root_metrics import ANSWERED, FAILED, LATE
 from lookup_api.root.scoring import Scored
 from lookup_api.routed_models import RoutedModels
+from lookup_api.shadow_guard import NoGuard, ShadowGuard
 from lookup_api.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
@@ -95,13 +96,16 @@ class Shadows:
         leaf: Leaf,
         spec: Callable[[ModelRef, Deadline], ModelSpec],
         counts: ShadowMetrics,
+        guard: ShadowGuard | None = None,
     ) -> None:
-        """leaf: nobody waits for its turn there but shadows. spec: of a version; raises PymkError."""
+        """leaf: nobody waits for its turn there but shadows. spec: of a version; raises PymkError. guard: where the
+        leaf is this process."""
         self._store_uri = store_uri
         self._settings = settings
         self._leaf = leaf
         self._spec = spec
         self._counts = counts
+        self._guard = guard or NoGuard()
         self.load: Load | None = None
         self.is_ending: Callable[[], bool] = lambda: False
         self._waiting: deque[_Waiting] = deque()
@@ -171,7 +175,8 @@ class Shadows:
         self._look(files)
 
     def _look(self, files: "ShadowLog") -> None:
-        """Whether the server is to end, and whether more may be stored."""
+        """Whether the server is to end, whether more may be stored, and which shadows are not to be scored."""
+        self._guard.look()
         self._ends, self._spent = self.is_ending(), not files.has_room
 
     def _why_dropped(self) -> str | None:
@@ -222,9 +227,12 @@ class Shadows:
         return [answered, *scored] if scored else []
 
     def _scored(self, surface: str, ref: ModelRef, gathered: Gathered) -> "Row | None":
-        """None where it was dropped, as its leaf scores for others."""
+        """None where it was dropped, as its leaf scores for others, or it ended a worker."""
         from lookup_api.shadow_log import Row
 
+        if self._guard.is_off(ref):
+            self._drop(surface, (ref,), CRASHED)
+            return None
         name, scores, outcome = str(ref), None, ANSWERED
         inputs: dict[str, Array] = {}
         start = time.perf_counter()
@@ -234,7 +242,8 @@ class Shadows:
             if spec.unit != "row":
                 raise PymkError("scores lists, of which nobody is shadowed")
             inputs, _ = gathered.columns_of(spec)
-            scores = self._leaf.score(ref, gathered.with_others(inputs, spec), deadline)
+            with self._guard.mark(ref):
+                scores = self._leaf.score(ref, gathered.with_others(inputs, spec), deadline)
             if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
                 raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")
         except LeafBusy:

@@ -2,26 +2,24 @@
 out of bounds is taken off, by this worker at once and then for everybody. That of the lookup has RoutedModels."""
 
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 from prometheus_client import Counter
 
 from infra.model_golden import read_golden
-from infra.model_routes import LOOKUP, ModelRef, Routes, RouteStore, without_canary
+from infra.model_routes import LOOKUP, ModelRef, Routes, without_canary
 from infra.models import Registry
 from infra.store import open_store
-from infra.times import format_time
 from lookup_api.canary_guard import Bounds, Guard
 from lookup_api.deadline import TooLate
 from lookup_api.model_marks import Mark, Marks, NoMark, marks_of
 from lookup_api.ranking.scorers import Float32
 from lookup_api.root.asked_models import ModelFailed
+from lookup_api.taken_off import take_off, why_ended
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +93,7 @@ class Canaries:
         for place in places:
             watched = self._watched.get(place)
             if str(place[1]) in left:
-                self._take_off(place, f"a server on {socket.gethostname()} ended while it scored")
+                self._take_off(place, why_ended())
             elif watched is not None and (why := watched.guard.verdict()):
                 self._take_off(place, why)
         for place, changed_at in places.items():
@@ -114,10 +112,8 @@ class Canaries:
         """Takes those that are off here off for everybody. Raises one of the failures, once all were tried."""
         failed: Exception | None = None
         for (surface, model), why in self._off.items():
-            at = format_time(datetime.now(UTC).replace(microsecond=0))
             try:
-                store = RouteStore(open_store(self._store_uri, writable=True))
-                store.change(surface, without_canary(model, why, at), at, f"a server on {socket.gethostname()}")
+                take_off(self._store_uri, surface, model, why, without_canary)
             except Exception as error:  # whatever one dies of, the others are told all the same
                 failed = error
         if failed is not None:

@@ -15,6 +15,7 @@ from lookup_api.root.catalog import Catalog
 from lookup_api.root.root_metrics import RootMetrics
 from lookup_api.root.scoring import Root
 from lookup_api.routed_models import Opened
+from lookup_api.shadow_guard import ShadowGuard
 from lookup_api.shadow_metrics import ShadowMetrics
 from lookup_api.shadows import Shadows
 
@@ -46,12 +47,13 @@ def open_shadows(store_uri: str, settings: Settings, root: Root, registry: Colle
     """Of models that leaf processes host, which score for them while they do for nobody else, or this one, on a leaf of
     their own: no request waits for its turn behind them. Nothing is read and no model opened before a request of a
     route that has some."""
-    leaf = root.leaf
+    leaf, counts, guard = root.leaf, ShadowMetrics(registry), None
     if isinstance(leaf, LocalLeaf):
         leaf = _local(store_uri, settings, HostMetrics(registry, "pymk_shadow_leaf"))
+        guard = ShadowGuard(store_uri, counts.stopped)
     elif isinstance(leaf, LeafFleet):
         leaf = open_fleet(settings, leaf.counts, spare=True)
-    return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, ShadowMetrics(registry))
+    return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, counts, guard)
 
 
 def _local(store_uri: str, settings: Settings, counts: HostMetrics) -> LocalLeaf:

@@ -2,7 +2,7 @@
 kept without a name."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from infra.schemas import SHADOWS
 from infra.serving_settings import ShadowSettings
 from infra.shadow_files import DROPPED, FOLDER, files_of, remove_old
 from infra.store import ObjectStore, open_store
-from lookup_api import shadow_log
+from lookup_api import model_marks, shadow_guard, shadow_log
 from lookup_api.deadline import Deadline
 from lookup_api.leaves.protocol import LeafBusy
 from lookup_api.load import FEWER, FULL, Load
@@ -33,6 +33,7 @@ from lookup_api.root.gathered import Gathered
 from lookup_api.score_request import ScoreQuery
 from lookup_api.scores import Scoring
 from lookup_api.served_release import ServedRelease
+from lookup_api.shadow_guard import ShadowGuard
 from lookup_api.shadow_log import Row, ShadowLog
 from lookup_api.shadow_metrics import ShadowMetrics
 from lookup_api.shadows import By, Shadows
@@ -94,10 +95,15 @@ class QuickLeaf(HeldLeaf):
         return np.full(PEOPLE, self.scores, np.float32)
 
 
-def shadows_of(store: ObjectStore, leaf: HeldLeaf, **settings: Any) -> Shadows:
+def shadows_of(
+    store: ObjectStore, leaf: HeldLeaf, clock: Callable[[], float] | None = None, **settings: Any
+) -> Shadows:
+    """clock: of the guard of shadows that this process scores."""
+    counts = ShadowMetrics(CollectorRegistry())
+    guard = ShadowGuard(store.uri, counts.stopped, clock) if clock else None
     spec = small_spec(inputs=(InputSpec(name="walk"), InputSpec(name="viewer_degree")))
     values = ShadowSettings(**{"file_s": 3600} | settings)
-    return Shadows(store.uri, values, leaf, lambda ref, deadline: spec, ShadowMetrics(CollectorRegistry()))
+    return Shadows(store.uri, values, leaf, lambda ref, deadline: spec, counts, guard)
 
 
 def counted(shadows: Shadows, outcome: str) -> float:
@@ -161,6 +167,44 @@ def test_a_shadow_whose_leaf_scores_for_others_is_dropped(store: ObjectStore) ->
     shadows.offer(LOOKUP, (SMALL,), gathered(), by())
     shadows.stop()
     assert (counted(shadows, "busy"), rows(store)) == (1, [])
+
+
+def test_a_shadow_that_ends_a_worker_is_left_out_by_the_next_and_taken_off_for_everybody(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = routed(Route(shadows=(SMALL,)), force=True)
+    RouteStore(store).change("feed", edit, "2026-01-01T00:00:00Z", "a")
+    leaf, now = HeldLeaf(), [0.0]
+    ended = shadows_of(store, leaf, lambda: now[0])
+    ended.offer("feed", (SMALL,), gathered(), by())
+    leaf.entered.acquire()  # as far as it came
+    monkeypatch.setattr(model_marks, "is_gone", lambda process: True)
+
+    shadows, log = shadows_of(store, QuickLeaf(), lambda: now[0]), ShadowLog(lambda: store, 3600, 1 << 20)
+    shadows._start = lambda: None  # type: ignore[method-assign]
+
+    def scored() -> tuple[float, float]:
+        shadows.offer("feed", (SMALL,), gathered(), by())
+        shadows.step(log)
+        return counted(shadows, "answered"), counted(shadows, "crashed")
+
+    def away(*asked: object) -> None:
+        raise StoreError("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shadow_guard, "take_off", away)
+        assert scored() == (0, 1)
+    assert shadows._counts.stopped.labels("small@1")._value.get() == 1
+    assert RouteStore(store).read().of("feed").route.shadows == (SMALL,)
+    now[0] = shadow_guard.AGAIN_S
+    assert scored() == (0, 2)
+    feed = RouteStore(store).read().of("feed")
+    assert (feed.route.shadows, "ended while it scored" in feed.stopped[0].why) == ((), True)
+    RouteStore(store).change("feed", edit, "2026-01-01T00:00:00Z", "a")
+    now[0] += shadow_guard.KEPT_S
+    assert scored() == (1, 2), "what was known against it is forgotten"
+    leaf.let.release()
+    ended.stop()
 
 
 def test_a_full_queue_drops_and_counts(store: ObjectStore) -> None:
@@ -397,6 +441,7 @@ def test_surfaces_that_are_scored_for_are_shadowed(
     live, apart = (leaf.counts for leaf in (scoring.root.leaf, scoring.shadows._leaf))  # type: ignore[attr-defined, union-attr]
     assert [{str(model) for model, _ in one._requests} for one in (live, apart)] == [{"small@f1"}, {"small@f2"}]
     assert live.models._name != apart.models._name, "workers share values by name"
+    assert type(scoring.shadows._guard) is ShadowGuard  # type: ignore[union-attr]
 
 
 def test_a_route_without_shadows_starts_nothing(

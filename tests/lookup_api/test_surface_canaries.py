@@ -200,19 +200,19 @@ def test_its_mark_is_set_while_it_scores_by_and_by_a_few_rows_at_a_time(
     route(store, "slow")
     client = serve(**QUIET)
     until_watched(catalog_of(client))
-    called, folder, seen = batches.called, marks_of(store.uri, "surfaces"), []
+    timed, folder, seen = batches._timed, marks_of(store.uri, "surfaces"), []
 
-    def noted(resident: Any, inputs: Any) -> Any:
+    def noted(resident: Any, inputs: Any, patient: bool) -> Any:
         in_hand = {json.loads(file[1:])[1]: file[0] for file in (path.read_bytes() for path in folder.iterdir())}
-        seen.append((len(inputs), in_hand))
-        return called(resident, inputs)
+        seen.append((len(inputs), patient, in_hand))
+        return timed(resident, inputs, patient)
 
-    monkeypatch.setattr(batches, "called", noted)
+    monkeypatch.setattr(batches, "_timed", noted)
     people = [str(FIRST_ID + STEP * row) for row in range(200, 220)]
     halted(client)
     taken = client.post("/v1/score?async=1", json=BODY | {"candidate_ids": people, "models": [HOME]}).json
     assert later(client, taken["id"]).json["answer"]["scores"] == {HOME: [3.0] * 20}
-    assert seen == [(16, {"slow@1": 1}), (4, {"slow@1": 1})]
+    assert seen == [(16, True, {"slow@1": 1}), (4, True, {"slow@1": 1})]
 
 
 def test_requests_that_name_the_model_itself_say_nothing_of_the_surface(
