@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,9 +96,21 @@ def running(
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that differ from one another, and that nobody else who asks for any is given before a server listens there.
+
+    Each has an end of a connection that is over: the system keeps it from others for a minute, but not from a server
+    that names it (SO_REUSEADDR).
+    """
+    with ExitStack() as opened:
+        listening = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        for one in listening:
+            with socket.create_connection(one.getsockname()), one.accept()[0]:
+                pass  # the server's end is closed first, and is the one that is kept
+        return [int(one.getsockname()[1]) for one in listening]
 
 
 def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", patience_s: float = 120.0) -> None:
