@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -41,6 +42,7 @@ class LeafProcess:
             with suppress(pa.ArrowException), flight.FlightClient(f"grpc://{self.address}") as client:
                 list(client.do_action(flight.Action(wire.HEALTH, b""), flight.FlightCallOptions(timeout=5.0)))
                 return
+            time.sleep(0.02)
         raise AssertionError(f"the leaf ended with {self.process.returncode}")
 
     def told(self, action: str) -> bytes:

@@ -13,7 +13,9 @@ from tests.suites.frozen import freeze
 from tests.suites.ports import free_port, free_ports
 
 PROGRAM = "redis-server"
-START_S = 10.0
+START_S = 60.0
+WHOLE = (b"cluster_state:ok", b"cluster_slots_ok:16384")
+"""What a node says that knows of all slots; the first alone may be said without them, where not all must be covered."""
 
 
 class RedisServer:
@@ -109,7 +111,7 @@ class RedisNodes:
         for node in self.nodes[1:]:
             meeting.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.options["cluster_port"])
         for node in self.nodes:
-            while b"cluster_state:ok" not in node.client().execute_command("CLUSTER", "INFO"):
+            while not all(said in node.client().execute_command("CLUSTER", "INFO") for said in WHOLE):
                 time.sleep(0.01)
         return self
 
