@@ -1,6 +1,7 @@
 """What leases promise on every store; run by a test module a store, which provides the fixture `store`."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,6 +43,12 @@ def held(store: ObjectStore, run: str, clock: Clock | None = None) -> Lease:
     lease = take(store, NAME, maker(run), clock=clock, sleep=clock.sleep)
     assert lease
     return lease
+
+
+def beat_of(store: ObjectStore) -> int:
+    file = lease_of(store, NAME)
+    assert file
+    return file.beat
 
 
 def artifact(store: ObjectStore, content: bytes, lease: Lease) -> Manifest:
@@ -170,13 +177,21 @@ class LeaseSuite:
         assert file.holder is None
 
     def test_the_lease_is_renewed_while_the_block_runs(self, store: ObjectStore) -> None:
-        lease = take(store, NAME, maker("a"), ttl_s=0.3)
+        lease, clock, seen = take(store, NAME, maker("a"), ttl_s=0.3), Clock(), list[int]()
         assert lease
+
+        def until_renewed(seconds: float) -> None:
+            """Nearly a lifetime passes, in which there is a sign of life."""
+            until = time.monotonic() + 60
+            while (beat := beat_of(store)) in seen and time.monotonic() < until:
+                time.sleep(0.01)
+            seen.append(beat)
+            clock.sleep(0.29)
+
         with lease:
-            other = take(
-                store, NAME, maker("b"), done=counted(12), sleep=lambda s: threading.Event().wait(0.1) and None
-            )
+            other = take(store, NAME, maker("b"), done=counted(4), clock=clock, sleep=until_renewed)
             assert other is None, "four lifetimes were waited for"
+            assert len(set(seen)) == 4
             lease.check()
 
     def test_a_damaged_or_removed_lease_says_so(self, store: ObjectStore) -> None:
