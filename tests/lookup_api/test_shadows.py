@@ -111,6 +111,13 @@ def counted(shadows: Shadows, outcome: str) -> float:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a thread of the lowest priority would not be done within any time."""
+    monkeypatch.setattr("lookup_api.shadows.NICENESS", 0)
+    monkeypatch.setattr("lookup_api.shadows.ENDING_S", 60.0)
+
+
 @pytest.fixture(name="store")
 def _store(tmp_path: Path) -> ObjectStore:
     return open_store(str(tmp_path / "store"), create=True)

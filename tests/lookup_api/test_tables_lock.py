@@ -84,5 +84,6 @@ def test_the_lock_follows_in_the_background_until_it_is_stopped(store: ObjectSto
     served.watch.look()
     served.lock.start()
     served.lock.stop()
+    served.lock._thread.join(60)
     assert not served.lock._thread.is_alive()
     served.watch.stop()
