@@ -45,7 +45,8 @@ class Served:
             tables_timeout_ms=60_000,
             facts=str(self._folder / f"facts{len(self._apps)}"),
         )
-        self._apps.append(app_on(store, api=api, ladder=LadderSettings(l1_mib=0, last_good_mib=0, breaker_wait_s=0.01)))
+        ladder = LadderSettings(deadline_ms=60_000, l1_mib=0, last_good_mib=0, breaker_wait_s=0.01)
+        self._apps.append(app_on(store, api=api, ladder=ladder))
         return self._apps[-1]
 
     def stop(self) -> None:

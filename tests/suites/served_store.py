@@ -1,5 +1,6 @@
 """A store with generated serving tables, for tests of the lookup API."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from flask import Flask
 
 from benchmarks.serving_rows import publish
 from infra.releases import Release, ReleaseStore
-from infra.settings import ApiSettings, LadderSettings, Settings
+from infra.settings import ApiSettings, EventSettings, LadderSettings, Settings
 from infra.store import ObjectStore, open_store
 from lookup_api.app import create_app
 from lookup_api.release_watch import ReleaseWatch
@@ -18,8 +19,12 @@ from lookup_api.served_release import ServedRelease
 
 USERS = 300
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
-SETTINGS = Settings(api=ApiSettings(poll_s=3600), ladder=LadderSettings(deadline_ms=60_000))
-"""So long between looks that a test decides when to look, and a deadline that a busy machine keeps."""
+SETTINGS = Settings(
+    api=ApiSettings(poll_s=3600),
+    ladder=LadderSettings(deadline_ms=60_000),
+    events=EventSettings(redis_timeout_ms=60_000),
+)
+"""So long between looks that a test decides when to look, and times that a busy machine keeps."""
 
 
 def new_store(folder: Path) -> ObjectStore:
@@ -48,8 +53,10 @@ def current_release(store: ObjectStore) -> Iterator[ServedRelease]:
 
 
 def app_on(store: ObjectStore, **settings: Any) -> Flask:
-    known = SETTINGS.model_copy(update=settings)
-    return create_app(store.uri, known)
+    """One that is at its ease however slowly its requests go."""
+    app = create_app(store.uri, SETTINGS.model_copy(update=settings))
+    app.extensions["pymk"].load._limits = (math.inf, math.inf)
+    return app
 
 
 def watch_of(app: Flask) -> ReleaseWatch:
