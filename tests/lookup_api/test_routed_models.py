@@ -219,7 +219,7 @@ def release(night: ObjectStore) -> Iterator[ServedRelease]:
 
 
 def lookup_on(store: ObjectStore) -> Lookup:
-    ladder = LadderSettings(live_budget_ms=60_000, ann_budget_ms=60_000, breaker_failures=3)
+    ladder = LadderSettings(live_budget_ms=60_000, ann_budget_ms=60_000, breaker_failures=3, breaker_wait_s=3600)
     settings = LIVE_SETTINGS.model_copy(update={"ladder": ladder})
     lookup = Lookup.of(Settings.model_validate(settings.model_dump()), Metrics(), store.uri)
     assert lookup.models is not None
