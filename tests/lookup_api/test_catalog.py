@@ -188,15 +188,17 @@ def test_whatever_a_look_dies_of_the_next_one_is_made(store: ObjectStore, monkey
 def test_a_store_that_hangs_holds_no_request_beyond_its_deadline_and_later_ones_not_at_all(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    going_on, stored = threading.Event(), RouteStore.stored
+    begun, going_on, stored = threading.Event(), threading.Event(), RouteStore.stored
 
     def hung(self: RouteStore) -> object:
+        begun.set()
         going_on.wait()
         return stored(self)
 
     monkeypatch.setattr(RouteStore, "stored", hung)
     with pytest.raises(TooLate):
         catalog.named("small", USER, Deadline.after(0.01))
+    assert begun.wait(60)
     monkeypatch.setattr(store_reads, "PATIENCE_S", 0.0)
     for name in ("small", "other", "small@1"):
         with pytest.raises(StoreError, match="does not answer"):
@@ -247,6 +249,7 @@ def test_no_more_waits_for_a_store_than_is_worth_waiting_for(catalog: Catalog, m
     going_on = threading.Event()
     monkeypatch.setattr(Registry, "get", lambda self, name, version: going_on.wait())
     monkeypatch.setattr(store_reads, "MOST_WAITING", 2)
+    monkeypatch.setattr(store_reads, "PATIENCE_S", 3600.0)
     for name in ("a@1", "b@1"):
         with pytest.raises(TooLate):
             catalog.named(name, USER, Deadline.after(0))

@@ -105,6 +105,7 @@ def test_swaps_under_load_fail_no_request_and_mix_no_answer(store: ObjectStore) 
     threads = [threading.Thread(target=ask_on, args=(offset,)) for offset in range(4)]
     for thread in threads:
         thread.start()
+    wait_for_more(seen, 1)
     for day in (2, 3, 4):
         days[publish_day(store, day).release_id] = day
         watch_of(app).look()

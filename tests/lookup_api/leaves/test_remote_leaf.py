@@ -308,6 +308,17 @@ def test_it_tells_its_models_and_its_metrics(store: ObjectStore, process: LeafPr
         assert counted in page.read()
 
 
+class KilledOnceAsked:
+    """A client whose leaf is killed while it has a request: the time for that begins as it is sent, no sooner."""
+
+    def __init__(self, client: Any, process: LeafProcess) -> None:
+        self.client, self._process = client, process
+
+    def do_action(self, *asked: Any) -> Any:
+        threading.Timer(0.2, self._process.process.kill).start()
+        return self.client.do_action(*asked)
+
+
 def test_a_leaf_that_hangs_dies_comes_back_and_is_told_to_stop(store: ObjectStore) -> None:
     """One process for all of it, as each takes seconds to start."""
     ref = push(store, "205")
@@ -317,12 +328,12 @@ def test_a_leaf_that_hangs_dies_comes_back_and_is_told_to_stop(store: ObjectStor
 
         freeze(process.process)
         with pytest.raises(TooLate):
-            there.score(ref, COLUMNS, Deadline.after(0.05))
-        killer = threading.Timer(0.2, process.process.kill)
-        killer.start()
+            there.score(ref, COLUMNS, Deadline.after(0.3))
+        there._client = KilledOnceAsked(there._client, process)
         with pytest.raises(LeafLost):
             there.score(ref, COLUMNS, soon())
-        killer.join()
+        there._client = there._client.client
+        process.process.wait()
         with pytest.raises(LeafAway, match="left alone"):
             there.score(ref, COLUMNS, soon())
         there.breaker._next_s = 0.0
