@@ -1,6 +1,5 @@
 """What was accepted as events is known by the next night, also after a kill; who was erased is in nothing it makes."""
 
-import signal
 import subprocess
 import sys
 from collections.abc import Container, Iterator
@@ -33,6 +32,7 @@ AT_US = 1_767_000_000_000_000
 SETTINGS = Settings(graph=GraphSettings(dismissal_days=36_500))
 """No dismissal of that day has expired, whenever the test is run."""
 
+STORED = "stored"
 RECORDER = """
 import random, sys
 from infra.events import Event
@@ -47,20 +47,25 @@ for batch in range(100_000):
         user, other = draw.sample(people, 2)
         kind = draw.choice(("connected", "disconnected", "blocked", "unblocked", "dismissed", "shown"))
         events.append(Event(f"{seed}-{batch}-{number}", kind, user, other, AT_US + draw.randrange(10**9)))
-    facts.record(events)
     print(" ".join(f"{e.type},{e.user_id},{e.other_id},{e.at_us}" for e in events), flush=True)
-""".replace("AT_US", str(AT_US))
+    facts.record(events)
+    print("STORED", flush=True)
+""".replace("AT_US", str(AT_US)).replace("STORED", STORED)
 
 Pair = tuple[int, int]
+Told = tuple[str, int, int, int]
+"""(kind, user, other, at_us)."""
 
 
 @dataclass(frozen=True)
 class Evening:
-    """A lake after a day of events. erased: with the lake, and in the store's record alone."""
+    """A lake after a day of events. doubtful: nobody knows whether they were stored before the kill. erased: with the
+    lake, and in the store's record alone."""
 
     lake: Path
     store: Path
-    accepted: list[tuple[str, int, int, int]]
+    accepted: list[Told]
+    doubtful: list[Told]
     erased: tuple[int, int]
 
 
@@ -75,13 +80,13 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Evening:
     add_row_that_is_bad(folder / "lake", erased)
     store = open_store(str(folder / "store"), writable=True, create=True)
     facts = open_live_facts(f"{store.uri}/live", SETTINGS)
-    accepted = record_and_kill(f"{store.uri}/live", people[:60].tolist(), 5000, seed=1)
-    accepted += record_and_kill(f"{store.uri}/live", people[:60].tolist(), 5000, seed=2)
+    days = [record_and_kill(f"{store.uri}/live", people[:60].tolist(), 5000, seed) for seed in (1, 2)]
+    accepted, doubtful = ([event for day in days for event in day[part]] for part in (0, 1))
     erase(store, facts, erased[0], AT_US, lake=str(folder / "lake"))
     export_events(facts, str(folder / "lake"), keep_days=7)
     erase(store, facts, erased[1], AT_US)
     facts.close()
-    return Evening(folder / "lake", folder / "store", accepted, erased)
+    return Evening(folder / "lake", folder / "store", accepted, doubtful, erased)
 
 
 def add_row_that_is_bad(lake: Path, people: tuple[int, int]) -> None:
@@ -90,26 +95,30 @@ def add_row_that_is_bad(lake: Path, people: tuple[int, int]) -> None:
     pq.write_table(pa.table(rows), lake / "connections" / "bad.parquet")
 
 
-def record_and_kill(folder: str, people: list[int], least: int, seed: int) -> list[tuple[str, int, int, int]]:
-    """Events of another process that were stored, as it said, before it was killed in the midst of the next."""
+def record_and_kill(folder: str, people: list[int], least: int, seed: int) -> tuple[list[Told], list[Told]]:
+    """Events of another process that were stored, as it said, before it was killed; and those that it was storing."""
     command = [sys.executable, "-c", RECORDER, folder, str(seed), ",".join(map(str, people))]
-    accepted: list[str] = []
+    accepted, begun = list[Told](), list[Told]()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            accepted += line.split()
+        for line in process.stdout:  # to its end: what was said before the kill may be read after it
+            if line.strip() != STORED:
+                events = (event.split(",") for event in line.split())
+                begun = [(kind, int(user), int(other), int(at)) for kind, user, other, at in events]
+                continue
+            accepted, begun = accepted + begun, []
             if len(accepted) >= least:
-                process.send_signal(signal.SIGKILL)
-                break
-    return [(kind, int(user), int(other), int(at)) for kind, user, other, at in (e.split(",") for e in accepted)]
+                process.kill()
+    return accepted, begun
 
 
 def latest(evening: Evening, holds: str, ends: str, mutual: bool) -> dict[Pair, bool]:
     """Pair -> whether the fact holds by the latest accepted event of it, of those that no later one may contradict."""
     found: dict[Pair, tuple[int, bool]] = {}
+    doubtful = {frozenset(event[1:3]) for event in evening.doubtful}
     for kind, user, other, at in evening.accepted:
         pair = (min(user, other), max(user, other)) if mutual else (user, other)
-        if kind in (holds, ends) and not set(pair) & set(evening.erased):
+        if kind in (holds, ends) and not set(pair) & set(evening.erased) and frozenset(pair) not in doubtful:
             found[pair] = max(found.get(pair, (0, False)), (at, kind == holds))
     return {pair: held for pair, (_, held) in found.items()}
 
