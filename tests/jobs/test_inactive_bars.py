@@ -11,7 +11,7 @@ from infra.artifacts import open_artifact
 from infra.blobs import decode_bars
 from infra.events import Event
 from infra.releases import ReleaseStore
-from infra.settings import ApiSettings
+from infra.settings import ApiSettings, LadderSettings
 from infra.store import open_store
 from jobs.inactive_bars import BarRows
 from tests.conftest import SmallRelease
@@ -60,7 +60,9 @@ def test_who_comes_back_after_a_real_night_is_shown_nobody_whom_the_lake_keeps_a
         open_artifact(store, "graph", release.artifacts["graph"].artifact_id).path / "inactive_bars.parquet"
     )
     user, other = table["user_id"].to_numpy(), table["other_id"].to_numpy()
-    app = app_on(store, api=ApiSettings(poll_s=3600, facts=str(tmp_path / "live")))
+    # However slow this machine is, lists are ranked live: there is time, and of the threads but one is ever at work.
+    patient = LadderSettings(deadline_ms=60_000, live_budget_ms=60_000, ann_budget_ms=60_000)
+    app = app_on(store, api=ApiSettings(poll_s=3600, threads=4, facts=str(tmp_path / "live")), ladder=patient)
     parts, asked = app.extensions["pymk"], {}
     try:
         with parts.watch.hold() as served:
