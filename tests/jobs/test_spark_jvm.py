@@ -1,7 +1,10 @@
 """Starting Spark's JVM ends soon, well or with the setting or variable that is wrong."""
 
+import itertools
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -25,7 +28,14 @@ def spark_home(folder: Path, script: str) -> Path:
 def test_a_jvm_that_never_listens_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = tmp_path / "pid"
     monkeypatch.setenv("SPARK_HOME", str(spark_home(tmp_path, f"echo $$ > {told}; exec sleep 600")))
+    looks = itertools.count()
+
+    def clock() -> float:
+        """Past START_S as soon as the process is at work."""
+        return 3.0 if next(looks) and told.exists() and told.read_text() else 0.0
+
     monkeypatch.setattr(spark_jvm, "START_S", 2.0)
+    monkeypatch.setattr(spark_jvm, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     with pytest.raises(PymkError, match=r"did not listen within 2 s.*set TMPDIR to a folder on a larger disk"):
         spark_jvm.launch(CONF, tmp_path)
     assert not psutil.pid_exists(int(told.read_text()))
