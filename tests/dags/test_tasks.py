@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.dags.test_dags import DAGS
+from tests.jobs.test_process_tree import runs
 from tests.suites.webhook import opened_inbox
 
 PRELUDE = """
@@ -148,7 +148,7 @@ except Exception as error:
     done = run(code, tmp_path)
     started, ended = answers(done)
     assert ("143" if way == "on_kill" else "TimeoutError") in ended
-    assert not [pid for pid in map(int, started.split()[2:]) if psutil.pid_exists(pid)]
+    assert not [pid for pid in map(int, started.split()[2:]) if runs(pid)]
     if way == "on_kill":
         assert "[warning" in done.stdout
 

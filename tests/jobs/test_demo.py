@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from jobs.demo import end_family
+from tests.jobs.test_process_tree import runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ def test_a_process_is_ended_with_all_that_it_started_and_also_what_does_not_list
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     assert len(family) == 2
     end_family(process.pid)
-    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
+    assert not any(runs(one.pid) for one in family)
     process.communicate()
     end_family(process.pid)
 
@@ -71,8 +72,9 @@ def test_the_demo_told_to_stop_ends_the_night_it_started(tmp_path: Path) -> None
     assert demo.stderr is not None
     while "graph: begun" not in demo.stderr.readline():
         assert demo.poll() is None
-    night = psutil.Process(int((tmp_path / "python.pid").read_text()))
+    night = int((tmp_path / "python.pid").read_text())
+    assert runs(night)
     os.kill(demo.pid, signal.SIGTERM)
     demo.communicate(timeout=60)
     assert demo.returncode == 128 + signal.SIGTERM
-    assert not night.is_running()
+    assert not runs(night)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def test_a_spark_stage_that_is_ended_leaves_nothing_behind(whole_tree: bool, lak
             process.wait(0.05)
     below = psutil.Process(process.pid).children(recursive=True)
     assert below
-    for one in [psutil.Process(process.pid), *(below if whole_tree else ())]:
-        one.send_signal(signal.SIGTERM)
+    process.terminate()
+    for one in below if whole_tree else ():
+        with suppress(psutil.NoSuchProcess):  # the command is ending them already
+            one.terminate()
     said, _ = process.communicate()
     assert process.returncode == EXIT_CODE == 128 + 15, (tmp_path / "told").read_text()
     assert json.loads(said)["error"]["exit_code"] == EXIT_CODE
