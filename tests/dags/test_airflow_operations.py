@@ -24,10 +24,11 @@ from infra.releases import Release
 from infra.store import open_store
 from infra.times import format_time
 from tests.jobs.test_hourly import NEW, add
-from tests.jobs.test_serve import free_port, start
+from tests.jobs.test_serve import start
 from tests.suites.airflow_site import HOURLY, NIGHTLY, RUN_S, WEEKLY, Site, opened_site
 from tests.suites.askers import Asked, Askers, ask
 from tests.suites.browser import needs_chromium
+from tests.suites.ports import free_port
 from tests.suites.webhook import Inbox, opened_inbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400), needs_chromium]

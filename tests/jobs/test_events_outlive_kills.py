@@ -17,7 +17,8 @@ import pytest
 
 from benchmarks.lookup import wait_until_ready
 from benchmarks.serving_rows import user_ids
-from tests.jobs.test_serve import free_port, start
+from tests.jobs.test_serve import start
+from tests.suites.ports import free_port
 from tests.suites.served_store import USERS, new_store, publish_day
 
 EVENTS, A_REQUEST, SENDERS, KILLS = 10_000, 100, 4, 2

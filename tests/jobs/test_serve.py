@@ -30,16 +30,11 @@ from jobs.serve import (
     worker_environment,
 )
 from lookup_api.app import create_app
+from tests.suites.ports import free_port
 from tests.suites.redis_server import RedisServer
 from tests.suites.served_store import new_store, publish_day
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def start(store: str, port: int, *more: str, **streams: Any) -> "subprocess.Popen[Any]":
