@@ -214,7 +214,10 @@ class ModelSettings(Section):
         10, gt=0, le=86_400, description="Seconds after which what a canary does is counted anew."
     )
     canary_requests: int = Field(
-        20, ge=1, le=4096, description="Requests of a window before a canary's time and scores are judged."
+        20,
+        ge=1,
+        le=4096,
+        description="Requests of a window, or users of a night, before a canary is judged by time or scores.",
     )
     canary_failures: int = Field(
         3, ge=1, le=1_000_000, description="Failed requests of a window from which a canary may be taken off."

@@ -15,7 +15,7 @@ from infra.model_routes import LOOKUP, VARIANTS, ModelRef, RouteStore, Surface
 from infra.models import CARD, ModelVersion, Registry
 from infra.releases import ReleaseStore
 from infra.store import open_store
-from jobs.cli_options import Json, Store
+from jobs.cli_options import Config, Json, Set, Store, load_settings
 from jobs.cli_output import console, output, progress, table
 from jobs.cli_release import find_release
 
@@ -118,13 +118,17 @@ def route(
 
 
 @model_app.command()
-def rank(store: Store, surface: OnSurface = LOOKUP, json: Json = False) -> None:
+def rank(
+    store: Store, surface: OnSurface = LOOKUP, config: Config = None, set_: Set = None, json: Json = False
+) -> None:
     """Rank lists of the served release by the models routed to, as the next night will; servers show them at once."""
     from jobs.variant_lists import make_all
+    from lookup_api.canary_guard import Bounds
 
+    bounds = Bounds.of(load_settings(config, set_).models)
     opened = open_store(store, writable=True)
     release = find_release(ReleaseStore(opened), None)
-    made = [asdict(one) for one in make_all(opened, release, surface, progress)]
+    made = [asdict(one) for one in make_all(opened, release, surface, progress, bounds)]
     rows = [(one["model"], f"{one['share']:.1%}", f"{one['users']:,}") for one in made]
     title = f"lists of {release.nightly}" if made else "every list is the release's own"
     output.show(

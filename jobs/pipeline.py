@@ -128,10 +128,11 @@ class Pipeline(ArtifactNames):
         from jobs.hourly import carrier
         from jobs.publishing import publish_release
         from jobs.variant_lists import rank_variants
+        from lookup_api.canary_guard import Bounds
 
         release = self.make_release()
         releases = ReleaseStore(self.store)
-        rank_variants(self.store, release, self.progress)
+        rank_variants(self.store, release, self.progress, Bounds.of(self.settings.models))
         made = publish_release(
             releases,
             release,

@@ -1,7 +1,8 @@
 """Lists of a nightly release that a routed model ranks: what its users are shown in place of the release's own.
 
 Candidates, features, prices of exposure, order, reasons and form are the release's; the scores are the model's. Who was
-erased since is in none of them. The lists are an artifact of their own, found again like those of stages.
+erased since is in none of them. The lists are an artifact of their own, found again like those of stages. Those of a
+canary that is out of bounds are not kept, and it is taken off.
 """
 
 import shutil
@@ -23,11 +24,11 @@ from infra.hashing import ContentHash
 from infra.kv import RANKINGS
 from infra.lmdb_tables import LmdbWriter
 from infra.model_routes import LOOKUP, ModelRef, Route, RouteStore
-from infra.models import Registry
 from infra.releases import Release, ReleaseStore
 from infra.settings import RankSettings, RulesSettings, ServingSettings
 from infra.store import ObjectStore
 from infra.variants import KIND, Variant, keep_variant
+from jobs.canary_lists import Routed, Unfit, refuse_drift, taken_off
 from jobs.hourly import open_files
 from jobs.ordering import Ordering
 from jobs.rank import DEPTH, PRICES, rank_scored, reordered, rows_of
@@ -35,10 +36,10 @@ from jobs.reason_rows import ReasonNames
 from jobs.scoring import Block, Scorer, blocks_of
 from jobs.serving_blobs import lists_of, paged_blobs, ranking_blobs
 from jobs.version import VERSION
+from lookup_api.canary_guard import USUAL, Bounds, Guard
 from lookup_api.ranking.capped_groups import CappedGroups
 from lookup_api.ranking.popular import most_connected
 from lookup_api.ranking.reasons import ReasonFinder
-from lookup_api.ranking.routed import OfFeatures
 from lookup_api.ranking.rules import caps_of
 
 READ: dict[str, tuple[str, ...]] = {
@@ -58,15 +59,17 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Lists that a route asks for. told: what, beside release and model, decides whose they are, as JSON values."""
+    """Lists that a route asks for. told: what, beside release and model, decides whose they are and whether they are
+    kept, as JSON values. bounds: of a canary."""
 
     model: ModelRef
     share: float
     chooser: Chooser
     told: dict[str, Any]
+    bounds: Bounds | None = None
 
 
-def wanted_of(surface: str, route: Route) -> Iterator[Wanted]:
+def wanted_of(surface: str, route: Route, bounds: Bounds) -> Iterator[Wanted]:
     """The lists that a route asks for: everybody's of a stable model that is not the release's own, and those of the
     canary's users, where clients don't choose."""
     if route.stable is not None:
@@ -74,35 +77,47 @@ def wanted_of(surface: str, route: Route) -> Iterator[Wanted]:
     canary = route.canary
     if canary is not None and canary.sticky == "user" and canary.share > 0:
         told = {"surface": surface, "share": canary.share, "salt": canary.salt or str(canary.model)}
-        yield Wanted(canary.model, canary.share, lambda ids: canary.has_each(surface, ids), told)
+        told |= {"canary_requests": bounds.requests, "canary_drift": bounds.drift}
+        yield Wanted(canary.model, canary.share, lambda ids: canary.has_each(surface, ids), told, bounds)
 
 
-def make_all(store: ObjectStore, release: Release, surface: str, tell: Tell) -> list[Variant]:
-    """Makes the lists that a surface's route asks for of a release, or of the nightly that it is a delta on."""
+def make_all(store: ObjectStore, release: Release, surface: str, tell: Tell, bounds: Bounds = USUAL) -> list[Variant]:
+    """Makes the lists that a surface's route asks for of a release, or of the nightly that it is a delta on. Raises
+    what `make` does, and GateRefused for a canary that is taken off."""
     nightly = ReleaseStore(store).get(release.nightly)
     route = RouteStore(store).read().of(surface).route
-    return [make(store, nightly, wanted, tell) for wanted in wanted_of(surface, route)]
+    return [_judged(store, nightly, surface, wanted, tell) for wanted in wanted_of(surface, route, bounds)]
 
 
-def rank_variants(store: ObjectStore, nightly: Release, tell: Tell) -> None:
+def rank_variants(store: ObjectStore, nightly: Release, tell: Tell, bounds: Bounds = USUAL) -> None:
     """The same for the lookup, where a failure is told and no more: a release has lists of its own."""
     try:
         route = RouteStore(store).read().of(LOOKUP).route
     except PymkError as error:
         tell(f"warning: no other model than the release's ranks: {error}")
         return
-    for wanted in wanted_of(LOOKUP, route):
+    for wanted in wanted_of(LOOKUP, route, bounds):
         try:
-            make(store, nightly, wanted, tell)
+            _judged(store, nightly, LOOKUP, wanted, tell)
         except (PymkError, OSError) as error:
             tell(f"warning: {wanted.model} made no lists: {error}")
 
 
+def _judged(store: ObjectStore, nightly: Release, surface: str, wanted: Wanted, tell: Tell) -> Variant:
+    """`make`, where a canary that is not fit is taken off. Raises GateRefused for that."""
+    try:
+        return make(store, nightly, wanted, tell)
+    except Unfit as error:
+        if wanted.bounds is None:
+            raise
+        raise taken_off(store, surface, wanted.model, nightly.release_id, error) from error
+
+
 def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Variant:
-    """Lists of some users of a nightly release by one model. Raises what the model's opening does, and PymkError for a
-    score that is not finite."""
-    model, folder = Registry(store).open(wanted.model.name, wanted.model.version)
-    parents = {kind: nightly.artifacts[kind].artifact_id for kind in READ} | {"model": model.content_hash}
+    """Lists of some users of a nightly release by one model. Raises what the model's opening does, and Unfit for scores
+    that are not finite or, of a canary, out of bounds."""
+    routed = Routed.open(store, wanted.model, wanted.bounds or USUAL)
+    parents = {kind: nightly.artifacts[kind].artifact_id for kind in READ} | {"model": routed.version.content_hash}
     if erased := erased_people(store):
         parents["erased"] = digest_of(erased)
     wanted_id = artifact_id(KIND, parents, wanted.told, nightly.time, VERSION)
@@ -122,8 +137,8 @@ def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Va
             content_hash="",
             files=(),
         )
-        maker = ListMaker.open(opened, OfFeatures.open(folder, model.spec), erased)
-        manifest = _written(store, maker, wanted.chooser, made)
+        maker = ListMaker.open(opened, routed, erased)
+        manifest = _written(store, maker, wanted, made)
         tell(f"{wanted.model}: {manifest.rows:,} lists in {manifest.cost['wall_s']:.1f} s")
     variant = Variant(wanted_id, str(wanted.model), wanted.share, manifest.rows)
     keep_variant(store, nightly.release_id, variant)
@@ -132,12 +147,14 @@ def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Va
 
 @dataclass(frozen=True)
 class ListMaker:
-    """Makes lists as the night did. scorer: of the routed model. kept: who was not erased since, bool [N]."""
+    """Makes lists as the night did. scorer: of the routed model. guard: counts what it scores. kept: who was not erased
+    since, bool [N]."""
 
     graph: Graph
     kept: npt.NDArray[np.bool_]
     blocks: list[Block]
     scorer: Scorer
+    guard: Guard
     ordering: Ordering
     finder: ReasonFinder
     names: ReasonNames
@@ -148,7 +165,7 @@ class ListMaker:
     caps: tuple[int, ...]
 
     @classmethod
-    def open(cls, opened: dict[str, OpenArtifact], model: OfFeatures, erased: Collection[int]) -> "ListMaker":
+    def open(cls, opened: dict[str, OpenArtifact], routed: Routed, erased: Collection[int]) -> "ListMaker":
         """opened: the artifacts of READ. erased: ids."""
         paths = {kind: one.path for kind, one in opened.items()}
         rank = RankSettings.model_validate(opened["rankings"].manifest.settings["rank"])
@@ -162,7 +179,8 @@ class ListMaker:
             graph=graph,
             kept=kept,
             blocks=blocks_of(paths["features"] / "now", graph.users),
-            scorer=Scorer(model, open_array(paths["features"] / "now" / "user_features.npy")),
+            scorer=Scorer(routed.model, open_array(paths["features"] / "now" / "user_features.npy")),
+            guard=routed.guard,
             ordering=Ordering.of(rank, prices, paths["graph"], paths["embeddings"], "now"),
             finder=ReasonFinder.of(graph, "now"),
             names=ReasonNames.open(paths["graph"], graph),
@@ -182,17 +200,20 @@ class ListMaker:
         pairs = block.pairs()
         pairs = pairs.take(np.flatnonzero(chosen[pairs.user - block.first] & self.kept[pairs.candidate]))
         scores, depth = self.scorer.score(pairs), max(self.rank.per_user, DEPTH)
+        self.guard.scored(0.0, scores, len(np.unique(pairs.user)))
         best = rank_scored(self.graph, "now", self.popular, users, pairs, scores, depth)
         table = rows_of(self.graph, reordered(best, self.ordering, self.rank.per_user), self.finder, self.names)
         blobs = ranking_blobs(self.graph, self.groups, lists_of(self.graph, users, table))
         return self.ids_of(block)[chosen], paged_blobs(blobs, self.serving.first_page, self.caps)
 
 
-def _written(store: ObjectStore, maker: ListMaker, chooser: Chooser, manifest: Manifest) -> Manifest:
+def _written(store: ObjectStore, maker: ListMaker, wanted: Wanted, manifest: Manifest) -> Manifest:
     scratch = store.scratch()
     try:
         with CostMeter() as meter:
-            rows, digest = _write(scratch / DATA, maker, chooser)
+            rows, digest = _write(scratch / DATA, maker, wanted.chooser)
+        if wanted.bounds is not None:
+            refuse_drift(maker.guard)
         values = vars(manifest) | {"rows": rows, "content_hash": digest, "cost": meter.as_dict()}
         return write_artifact(store, scratch, Manifest(**values))
     finally:

@@ -68,11 +68,11 @@ class Guard:
         self._at_once: str | None = None
         self._begin()
 
-    def scored(self, ms: float, scores: Float32) -> None:
-        """Notes a request that was scored. ms: that the model's own call took, 0 where nobody tells."""
+    def scored(self, ms: float, scores: Float32, requests: int = 1) -> None:
+        """Notes a request that was scored, or several. ms: that the model's own call took, 0 where nobody tells."""
         counted = self._counted(scores)
         with self._lock:
-            self._requests += 1
+            self._requests += requests
             self._found += counted
             if ms > 0 and len(self._times) < MOST_TIMES:
                 self._times.append(ms)

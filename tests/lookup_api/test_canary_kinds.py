@@ -7,17 +7,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from infra.errors import GateRefused, StoreError, UsageError
 from infra.model_golden import Golden
-from infra.model_routes import LOOKUP, Canary, ModelRef, Route, RouteStore, routed
+from infra.model_routes import LOOKUP, NIGHTLY, Canary, ModelRef, Route, RouteStore, Surface, routed
 from infra.model_spec import InputSpec
 from infra.models import Registry
+from infra.releases import Release, ReleaseStore
 from infra.settings import LadderSettings, LeafSettings, ModelSettings, Settings
 from infra.store import ObjectStore, open_store
+from infra.variants import forget_variants, variants_of
+from jobs.nightly_model import push_nightly
+from jobs.variant_lists import make_all, rank_variants
 from lookup_api import leaf_ranks
+from lookup_api.canary_guard import USUAL, Bounds
 from lookup_api.deadline import Deadline
 from lookup_api.ladder import Ask, Offer, Query
 from lookup_api.live_rung import Live
@@ -26,17 +33,20 @@ from lookup_api.metrics import Metrics
 from lookup_api.ranking.model_check import check_model
 from lookup_api.served_release import ServedRelease
 from tests.infra.test_models import NOW
-from tests.lookup_api.ranking.test_scorers import onnx_weights
+from tests.lookup_api.ranking.test_scorers import above_mean, onnx_weights
 from tests.lookup_api.test_routed_models import models_of, route
+from tests.suites.command import pymk_json
 from tests.suites.crashing_leaf import CRASHES
 from tests.suites.leaf_processes import LeafProcess
-from tests.suites.live_store import LIVE_SETTINGS, guarded_graph, live_artifacts, publish_live
+from tests.suites.live_store import LIVE_SETTINGS, SERVED, guarded_graph, live_artifacts, publish_live
 from tests.suites.model_folders import small_spec, write_folder
 from tests.suites.served_store import current_release
 
 SHARE = 0.3
 LOOK_EVERY = 4
 """Requests between two looks of the worker."""
+OF_LISTS = (*SERVED, "graph", "embeddings", "features", "rankings")
+"""What of a night lists are made of."""
 MOST = 20 + LOOK_EVERY
 """Lists of a canary that is slow or biased: so many must be seen first."""
 
@@ -54,7 +64,7 @@ NODES: dict[str, list[tuple[str, list[str], str]]] = {
 def night(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
     folder = tmp_path_factory.mktemp("kinds")
     store = open_store(str(folder / "store"), create=True)
-    publish_live(store, live_artifacts(folder / "made", guarded_graph()))
+    publish_live(store, live_artifacts(folder / "made", guarded_graph()), kinds=OF_LISTS, settings=LIVE_SETTINGS)
     return store
 
 
@@ -258,3 +268,120 @@ def test_a_process_that_ends_between_requests_is_held_against_nobody(
     other.look()
     assert other.chosen(1) is not None
     RouteStore(night).change(LOOKUP, routed(Route(), force=True), "2026", "a")
+
+
+@pytest.fixture
+def tonight(night: ObjectStore) -> Iterator[Release]:
+    """The release of the night, without lists by others, of a store without routes; the store is left like that."""
+    release = ReleaseStore(night).list()[0]
+    RouteStore(night).change(LOOKUP, lambda surface: Surface(), "2026", "a")
+    yield release
+    RouteStore(night).change(LOOKUP, lambda surface: Surface(), "2026", "a")
+    forget_variants(night, release.release_id)
+
+
+def ranked_by(store: ObjectStore, release: Release) -> list[str]:
+    return [one.model for one in variants_of(store, release.release_id)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "why"),
+    [
+        ("sound", USUAL, None),
+        (NIGHTLY, USUAL, None),
+        ("nan", USUAL, "or some that are not finite"),
+        ("biased", USUAL, "stability index of its scores is"),
+        ("biased", Bounds(drift=100), None),
+        ("biased", Bounds(requests=1000), None),
+    ],
+)
+def test_a_canary_is_held_to_the_bounds_of_live_requests_before_its_lists_are_kept(
+    kind: str,
+    bounds: Bounds,
+    why: str | None,
+    night: ObjectStore,
+    release: ServedRelease,
+    tonight: Release,
+    tmp_path: Path,
+) -> None:
+    if kind == NIGHTLY:
+        ref = ModelRef(name=NIGHTLY, version=push_nightly(night, tonight, 0).version)
+    else:
+        ref = pushed(night, release, tmp_path / "model", kind)
+    asked, lines = Canary(model=ref, share=SHARE), []
+    route(night, canary=asked)
+    rank_variants(night, tonight, lines.append, bounds)
+    surface = RouteStore(night).read().of(LOOKUP)
+    if why is None:
+        assert ranked_by(night, tonight) == [str(ref)]
+        assert (surface.route.canary, surface.stopped) == (asked, ())
+        return
+    assert ranked_by(night, tonight) == []
+    assert surface.route == Route()
+    [stopped] = surface.stopped
+    assert (stopped.model, stopped.why.partition(": ")[0]) == (ref, f"lists of {tonight.release_id}")
+    assert why in stopped.why
+    assert f"warning: {ref} made no lists: canary {ref} of {LOOKUP} is taken off" in lines[-1]
+
+
+def test_the_stable_model_is_told_of_and_not_stopped(
+    night: ObjectStore, release: ServedRelease, tonight: Release, tmp_path: Path
+) -> None:
+    for kind, kept in (("nan", []), ("biased", ["biased@1"])):
+        ref, lines = pushed(night, release, tmp_path / kind, kind), []
+        route(night, stable=ref)
+        rank_variants(night, tonight, lines.append)
+        assert ranked_by(night, tonight) == kept
+        assert lines[-1].startswith("warning: nan@1 made no lists: scores") == (not kept)
+        surface = RouteStore(night).read().of(LOOKUP)
+        assert (surface.route.stable, surface.stopped) == (ref, ())
+
+
+def test_the_command_keeps_the_stable_models_lists_says_what_stopped_the_canary_and_takes_bounds(
+    night: ObjectStore, release: ServedRelease, tonight: Release, tmp_path: Path
+) -> None:
+    good, bad = (pushed(night, release, tmp_path / kind, kind) for kind in ("sound", "biased"))
+    canary = Canary(model=bad, share=SHARE)
+    route(night, stable=good, canary=canary)
+    said = f"canary biased@1 of {LOOKUP} is taken off; lists of {tonight.release_id}: stability.*--force"
+    with pytest.raises(GateRefused, match=said):
+        make_all(night, tonight, LOOKUP, lambda line: None)
+    assert ranked_by(night, tonight) == ["sound@1"]
+    RouteStore(night).change(LOOKUP, routed(Route(canary=canary), force=True), "2026", "a")
+    [made] = pymk_json("model", "rank", "--store", night.uri, "--set", "models.canary_drift=100")["lists"]
+    assert made["model"] == "biased@1"
+
+
+def test_a_night_goes_on_where_the_route_is_another_by_then_or_cannot_be_written(
+    night: ObjectStore, release: ServedRelease, tonight: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, lines = pushed(night, release, tmp_path / "model", "nan"), []
+    route(night, canary=Canary(model=ref, share=SHARE))
+    before = RouteStore(night).read()
+    with monkeypatch.context() as patch:
+        patch.setattr(RouteStore, "change", Mock(side_effect=StoreError("away")))
+        rank_variants(night, tonight, lines.append)
+    assert "could not be taken off (away)" in lines[-1]
+    assert RouteStore(night).read() == before
+    route(night)
+    now = RouteStore(night).stored()
+    with monkeypatch.context() as patch:
+        patch.setattr(RouteStore, "read", lambda self: before)
+        rank_variants(night, tonight, lines.append)
+    assert "is not routed any more" in lines[-1]
+    assert RouteStore(night).stored() == now
+    assert ranked_by(night, tonight) == []
+
+
+def test_neither_a_model_of_lists_nor_a_store_that_is_away_stops_a_canary(
+    night: ObjectStore, tonight: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec(name="lists", kind="onnx", inputs=(InputSpec(name="walk"),), unit="list")
+    Registry(night).push(write_folder(tmp_path / "model", spec, above_mean()), lambda *_: {}, NOW, "a")
+    route(night, canary=Canary(model=ModelRef(name="lists", version="1"), share=SHARE))
+    with pytest.raises(UsageError, match="scores lists"):
+        make_all(night, tonight, LOOKUP, lambda line: None)
+    monkeypatch.setattr(Registry, "open", Mock(side_effect=StoreError("away")))
+    with pytest.raises(StoreError, match="away"):
+        make_all(night, tonight, LOOKUP, lambda line: None)
+    assert RouteStore(night).read().of(LOOKUP).stopped == ()

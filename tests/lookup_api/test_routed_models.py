@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import xgboost as xgb
 
@@ -55,9 +56,12 @@ def weights_of(factor: float) -> Callable[[Path], None]:
     return onnx_weights(inputs, nodes, factor=np.float32(factor))
 
 
-def push(store: ObjectStore, folder: Path, version: str, factor: float) -> ModelRef:
+def push(
+    store: ObjectStore, folder: Path, version: str, factor: float, degrees: npt.NDArray[np.float32] | None = None
+) -> ModelRef:
+    """degrees: of the golden batch, as a release has them; drawn, if not given."""
     spec = small_spec(version=version, kind="onnx", inputs=INPUT)
-    columns = columns_of(spec)
+    columns = columns_of(spec) if degrees is None else {"candidate_degree": degrees}
     golden = Golden(columns, columns["candidate_degree"] * np.float32(factor))
     made = write_folder(folder, spec, weights_of(factor), golden)
     Registry(store).push(made, check_model, NOW, "a")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pytest
 
@@ -69,6 +70,12 @@ def release(store: ObjectStore, night: Release) -> Iterator[ServedRelease]:
     opened.give_back()
 
 
+@pytest.fixture(scope="module")
+def degrees(made: dict[str, Parent]) -> npt.NDArray[np.float32]:
+    """Everybody's, for golden batches that are like what is scored."""
+    return np.array(np.load(made["features"].path / "now" / "user_features.npy")[:, 0], np.float32)
+
+
 def tables_of(store: ObjectStore, night: Release, model: ModelRef) -> LmdbTables:
     variant = find_variant(store, night.release_id, model)
     assert variant is not None
@@ -91,9 +98,14 @@ def test_the_nights_own_ranker_makes_the_nights_own_lists_to_the_byte(
 
 
 def test_a_canary_ranks_for_its_share_alone_by_its_scores(
-    store: ObjectStore, night: Release, release: ServedRelease, graph: Graph, tmp_path: Path
+    store: ObjectStore,
+    night: Release,
+    release: ServedRelease,
+    graph: Graph,
+    degrees: npt.NDArray[np.float32],
+    tmp_path: Path,
 ) -> None:
-    ref = push(store, tmp_path / "1", "1", 1)
+    ref = push(store, tmp_path / "1", "1", 1, degrees)
     canary = Canary(model=ref, share=0.3)
     route(store, canary=canary)
     [variant] = make_all(store, night, LOOKUP, lambda line: None)
@@ -114,9 +126,9 @@ def test_a_canary_ranks_for_its_share_alone_by_its_scores(
 
 
 def test_lists_are_made_once_and_a_larger_share_makes_more(
-    store: ObjectStore, night: Release, graph: Graph, tmp_path: Path
+    store: ObjectStore, night: Release, degrees: npt.NDArray[np.float32], tmp_path: Path
 ) -> None:
-    ref, lines = push(store, tmp_path / "1", "1", 1), []
+    ref, lines = push(store, tmp_path / "1", "1", 1, degrees), []
     for share in (0.2, 0.2, 0.6):
         route(store, canary=Canary(model=ref, share=share))
         make_all(store, night, LOOKUP, lines.append)
@@ -167,6 +179,7 @@ def test_a_model_that_fails_at_night_leaves_the_release_its_own_lists(
     store.put("routes.json", b"{")
     rank_variants(store, night, lines.append)
     assert [line.partition(":")[0] for line in lines] == ["warning", "warning"]
+    assert "canary small@1 of recommendations is taken off" in lines[0]
     assert list(variants_of(store, night.release_id)) == []
 
 
@@ -198,12 +211,17 @@ def answered(lookup: Lookup, release: ServedRelease, user: int) -> dict[str, Any
 
 
 def test_the_lookup_shows_each_user_the_lists_of_their_variant(
-    store: ObjectStore, night: Release, release: ServedRelease, graph: Graph, tmp_path: Path
+    store: ObjectStore,
+    night: Release,
+    release: ServedRelease,
+    graph: Graph,
+    degrees: npt.NDArray[np.float32],
+    tmp_path: Path,
 ) -> None:
     people = graph.ids[:80].tolist()
     own = {user: answered(lookup_on(store, release), release, user) for user in people}
     assert {(one["source"], one["model"]) for one in own.values()} == {("precomputed", None)}
-    ref = push(store, tmp_path / "1", "1", -1)
+    ref = push(store, tmp_path / "1", "1", -1, degrees)
     canary = Canary(model=ref, share=0.4)
     route(store, canary=canary)
     lookup = lookup_on(store, release)
