@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ class OnnxScorer(Scorer):
     @classmethod
     def read(cls, weights: Path, spec: ModelSpec, device: str = CPU) -> "OnnxScorer":
         path = file_of(weights, FILE)
-        session = _session(path, device)
+        session = session_of(path.read_bytes(), str(path), device)
         outputs = [one.name for one in session.get_outputs()]
         if spec.output not in outputs:
             raise CorruptArtifact(f"{path}: gives {', '.join(outputs)}, model.toml says {spec.output}")
@@ -100,14 +101,37 @@ class OnnxScorer(Scorer):
         return cls(spec=spec, session=session, matrix=None)
 
 
-def _session(path: Path, device: str) -> "onnxruntime.InferenceSession":
-    """Raises CorruptArtifact."""
+def session_of(graph: bytes, where: str, device: str = CPU) -> "onnxruntime.InferenceSession":
+    """Raises CorruptArtifact, and PymkError where the graph does not open on a GPU."""
     import onnxruntime  # only those who rank with a network pay for it
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=PROVIDERS[device])
+    if device == CUDA:
+        _load_cuda()
+    try:  # without its fallback, which goes on on the CPU and tells nobody
+        session = onnxruntime.InferenceSession(graph, options, providers=PROVIDERS[device], enable_fallback=0)
     except Exception as error:  # onnxruntime's errors share no class but this one
-        raise CorruptArtifact(f"{path}: {str(error).splitlines()[0]}", "Export the model again.") from None
+        said = str(error).splitlines()[0]
+        if device == CUDA:
+            raise _not_on_gpu(where, said) from None
+        raise CorruptArtifact(f"{where}: {said}", "Export the model again.") from None
+    if device == CUDA and ON_CUDA[0] not in session.get_providers():
+        raise _not_on_gpu(where, "onnxruntime took the CPU, as it finds no GPU or no cuDNN")
+    return session
+
+
+def _not_on_gpu(where: str, why: str) -> PymkError:
+    return PymkError(
+        f"{where}: does not open on the GPU: {why}",
+        "Where its memory is full, lower leaves.memory_mib or route to fewer models; or set leaves.device to cpu.",
+    )
+
+
+@cache
+def _load_cuda() -> None:
+    """The libraries of CUDA and cuDNN that pip installed."""
+    import onnxruntime
+
+    onnxruntime.preload_dlls()

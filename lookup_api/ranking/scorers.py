@@ -65,7 +65,7 @@ class Scorer(ABC):
     def read(cls, weights: Path, spec: ModelSpec, device: str = CPU) -> "Scorer":
         """Opens the weights. Raises CorruptArtifact where they are none of the kind, or do not fit the inputs.
 
-        device: where it scores, if its kind can: CPU or CUDA.
+        device: where it scores, if its kind can: CPU or CUDA. Raises PymkError where that cannot take it.
         """
 
     def _column(self, inputs: Mapping[str, Array], wanted: InputSpec, rows: int) -> Array:
