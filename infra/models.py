@@ -172,18 +172,30 @@ class Registry:
         """When each version of a model was pushed, by version; a damaged one is logged and left out.
 
         known: what was told before. As no version changes, those that are known are not read again, but listed alone:
-        one that was removed and pushed again meanwhile keeps its time.
+        one that was removed and pushed again meanwhile keeps its time. The newest alone is read, so that none stands as
+        such whose removal went no further than its manifest, or that is damaged.
         """
         versions = self.store.folders(f"{FOLDER}/{check_model_name(name)}/")
         with ThreadPoolExecutor(READERS) as pool:
             new = pool.map(lambda one: self._found(name, one), [one for one in versions if one not in known])
             found = {one.version: one.pushed_at for one in new if one}
-        return found | {one: known[one] for one in versions if one in known}
+        found |= {one: known[one] for one in versions if one in known}
+        while (newest := newest_of(found)) and newest in known and not self._stands(name, newest):
+            del found[newest]
+        return found
 
     def remove(self, name: str, version: str) -> None:
         """Deletes a version; whether anybody routes to it is the caller's to know."""
         self.store.delete(f"{prefix_of(name, version)}/{MANIFEST}")  # first: what is half gone is not there
         self.store.delete_folder(f"{prefix_of(name, version)}/")
+
+    def _stands(self, name: str, version: str) -> bool:
+        """Whether it has a sound manifest. Raises StoreError where that cannot be told."""
+        try:
+            return bool(self.get(name, version))
+        except (NotFound, CorruptArtifact) as error:
+            log.warning("%s", error)
+            return False
 
     def _found(self, name: str, version: str) -> ModelVersion | None:
         try:
@@ -219,6 +231,11 @@ class Registry:
             what = f"{self.store.uri}: {made.name} {version} was pushed already, with other files"
             raise Conflict(what, "A version never changes: give this one another, in model.toml.")
         return stands
+
+
+def newest_of(pushed: Mapping[str, str]) -> str | None:
+    """The version that was pushed last, by when each was; None where there is none."""
+    return max(pushed, key=lambda version: (pushed[version], version), default=None)
 
 
 def prefix_of(name: str, version: str) -> str:

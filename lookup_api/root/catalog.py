@@ -1,8 +1,8 @@
 """Which model a name means: a surface, a model, one version of a model, or the ranker of the release.
 
 Routes and newest versions are looked at in the background; what a version takes and when it was pushed never change and
-are read once, so that a look at which nothing is new costs one read, and a listing for each model that was asked for by
-its name alone. No request reads the store itself.
+are read once, so that a look at which nothing is new costs one read, and for each model that was asked for by its name
+alone a listing and a read. No request reads the store itself.
 """
 
 import logging
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from infra.errors import NotFound, UsageError
 from infra.model_routes import CANARY, LOOKUP, RELEASE, STABLE, ModelRef, Route, Routes, RouteStore
 from infra.model_spec import ModelSpec, check_model_name
-from infra.models import Registry
+from infra.models import Registry, newest_of
 from infra.store import ObjectStore, open_store
 from lookup_api.deadline import Deadline
 from lookup_api.ranking.model_check import SCORE
@@ -186,7 +186,7 @@ class Catalog:
             self._pushed[name] = pushed
         else:
             self._pushed.pop(name, None)  # so that these are no more than the registry has
-        return max(pushed, key=lambda version: (pushed[version], version), default=None)
+        return newest_of(pushed)
 
     def _opened(self) -> ObjectStore:
         if self._store is None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infra.artifacts import local_copy
-from infra.errors import Conflict, CorruptArtifact, GateRefused, NotFound, PymkError, UsageError
+from infra.errors import Conflict, CorruptArtifact, GateRefused, NotFound, PymkError, StoreError, UsageError
 from infra.model_golden import Golden, read_golden, write_golden
 from infra.model_spec import InputSpec, ModelSpec
 from infra.models import ModelVersion, Registry
@@ -109,17 +109,34 @@ def test_versions_are_listed_by_name_and_time_and_a_damaged_one_is_passed_over(
     assert "not a manifest of a model" in caplog.text
 
 
-def test_when_versions_were_pushed_is_read_once(store: ObjectStore, tmp_path: Path) -> None:
+def test_when_versions_were_pushed_is_read_once_but_for_the_newest(store: ObjectStore, tmp_path: Path) -> None:
     registry = Registry(store)
-    for at, version in enumerate("abcd"):
+    for at, version in enumerate("abcde"):
         push(store, any_folder(tmp_path / version, version, version=version), NOW + timedelta(days=at))
     first = registry.pushed("small", {})
-    assert first == {version: f"2026-01-0{at + 1}T00:00:00Z" for at, version in enumerate("abcd")}
-    for version in "bc":
-        store.put(f"models/small/{version}/manifest.json", b"{")
-    registry.remove("small", "d")
-    assert registry.pushed("small", {version: first[version] for version in "abd"}) == {v: first[v] for v in "ab"}
+    assert first == {version: f"2026-01-0{at + 1}T00:00:00Z" for at, version in enumerate("abcde")}
+    store.put("models/small/a/manifest.json", b"{")
+    registry.remove("small", "e")
+    assert registry.pushed("small", first) == {v: first[v] for v in "abcd"}, "a is known, and not read"
+    store.delete("models/small/d/manifest.json")  # as far as a removal that dies gets
+    assert registry.pushed("small", first) == {v: first[v] for v in "abc"}
+    store.put("models/small/c/manifest.json", b"{")
+    assert registry.pushed("small", first) == {v: first[v] for v in "ab"}
     assert registry.pushed("none", first) == {}
+
+
+def test_a_store_that_is_away_takes_no_version_for_gone(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(store, any_folder(tmp_path / "a"))
+    known = Registry(store).pushed("small", {})
+
+    def away(key: str) -> None:
+        raise StoreError("away")
+
+    monkeypatch.setattr(store, "get", away)
+    with pytest.raises(StoreError, match="away"):
+        Registry(store).pushed("small", known)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema_version": 99}', b"[" * 100_000])
