@@ -1,5 +1,6 @@
 """Models of every kind score named columns, each row alone, as the library that made them does."""
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,26 @@ def test_scores_are_those_of_the_library(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         opened("xgboost", tmp_path / "x").score(matrix), booster.predict(xgb.DMatrix(matrix)).astype(np.float32)
     )
+
+
+def test_trees_that_are_opened_by_the_booster_of_others_score_as_if_they_were_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare: deque[xgb.Booster] = deque()
+    monkeypatch.setattr("lookup_api.ranking.scorer_trees.SPARE", spare)
+    boosters = [trees(3), trees(5, 40), trees(3, 1)]
+    boosters[1].set_attr(note="of others")
+    seen = set()
+    for at, made in enumerate([*boosters, *boosters]):
+        spec = small_spec(kind="xgboost", inputs=tuple(InputSpec(name=f"c{c}") for c in range(made.num_features())))
+        folder = write_folder(tmp_path / str(at), spec, lambda to, made=made: made.save_model(to / "model.ubj"))
+        scorer, matrix = open_scorer(folder), matrix_of(spec)
+        np.testing.assert_array_equal(scorer.score(matrix), made.predict(xgb.DMatrix(matrix)).astype(np.float32))
+        seen.add(scorer.booster.handle.value)
+        assert not spare, "who scores by it has it alone"
+        del scorer
+        assert len(spare) == 1
+    assert len(seen) == 1
 
 
 def test_the_ranker_of_the_night_scores_as_the_night_does(tmp_path: Path) -> None:
