@@ -128,7 +128,7 @@ class Route(_Part):
 
 
 class Stopped(_Part):
-    """A canary or shadow that was taken off, and why."""
+    """A canary that was taken off, and why."""
 
     model: Ref
     why: str
@@ -295,18 +295,6 @@ def without_canary(model: ModelRef, why: str, at: str) -> Edit:
             return surface
         after = surface.moved_to(surface.route.model_copy(update={"canary": None}))
         return after.stopping(model, why, at)
-
-    return edit
-
-
-def without_shadow(model: ModelRef, why: str, at: str) -> Edit:
-    """The same route without it, and the shadow stopped; nothing where it is none of its shadows by now."""
-
-    def edit(surface: Surface) -> Surface:
-        left = tuple(one for one in surface.route.shadows if one != model)
-        if left == surface.route.shadows:
-            return surface
-        return surface.moved_to(surface.route.model_copy(update={"shadows": left})).stopping(model, why, at)
 
     return edit
 

@@ -15,7 +15,7 @@ DROPPED = b"pymk.dropped"
 """Key of the metadata of a file: JSON, {name@version: {why: requests that it did not score}}, as UTF-8."""
 BUSY, FULL, SPENT, ENDING, CRASHED = "busy", "full", "spent", "ending", "crashed"
 """Why a request is dropped. busy: the worker has others to do; full: its queue is; spent: it stored as much in the hour
-as it may; ending: it was told to stop; crashed: the shadow ended a worker that scored by it."""
+as it may; ending: it was told to stop; crashed: a worker of the machine ended while the shadow scored."""
 
 
 def key_of(surface: str, at: datetime, name: str) -> str:

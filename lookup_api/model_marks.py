@@ -11,6 +11,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -100,6 +101,15 @@ class Marks:
     def left(self) -> set[str]:
         """Models that processes which are gone had in hand."""
         return {model for _, model in self._left()}
+
+    def taken(self) -> list[str]:
+        """The same, one for each such process, which no other is told of then."""
+        found = []
+        for path, model in list(self._left()):
+            with suppress(FileNotFoundError):  # another process was first
+                path.unlink()
+                found.append(model)
+        return found
 
     def forget(self, *but: str) -> None:
         """Removes what processes that are gone left behind, but for some models."""

@@ -18,7 +18,7 @@ import numpy as np
 from infra.artifacts import local_copy
 from infra.errors import PymkError
 from infra.model_golden import read_golden
-from infra.model_routes import CANARY, FILE, LOOKUP, STABLE, ModelRef, Route, RouteStore, without_canary
+from infra.model_routes import CANARY, FILE, LOOKUP, STABLE, ModelRef, Route, RouteStore
 from infra.model_spec import ModelSpec
 from infra.models import Registry
 from infra.store import ObjectStore, open_store
@@ -233,7 +233,7 @@ class RoutedModels:
     def _tell(self) -> None:
         """Takes those that are off here off for everybody."""
         for ref, why in list(self._off.items()):
-            take_off(self._store_uri, self._surface, ref, why, without_canary)
+            take_off(self._store_uri, self._surface, ref, why)
             del self._off[ref]
             self._marks.forget()
 

@@ -23,7 +23,10 @@ class ShadowMetrics:
             "pymk_shadow_lost", "Requests that shadows scored and the store could not take.", registry=registry
         )
         self.stopped = Counter(
-            "pymk_shadow_stopped", "Shadows that this worker took off, as they ended one.", ["model"], registry=registry
+            "pymk_shadow_stopped",
+            "Workers that had ended while a shadow scored, as this one found.",
+            ["model"],
+            registry=registry,
         )
         self._requests: dict[tuple[str, str], Any] = {}
 

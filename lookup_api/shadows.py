@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ from lookup_api.root.gathered import Gathered
 from lookup_api.root.root_metrics import ANSWERED, FAILED, LATE
 from lookup_api.root.scoring import Scored
 from lookup_api.routed_models import RoutedModels
-from lookup_api.shadow_guard import NoGuard, ShadowGuard
+from lookup_api.shadow_guard import ShadowGuard
 from lookup_api.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
@@ -98,14 +99,14 @@ class Shadows:
         counts: ShadowMetrics,
         guard: ShadowGuard | None = None,
     ) -> None:
-        """leaf: nobody waits for its turn there but shadows. spec: of a version; raises PymkError. guard: where the
-        leaf is this process."""
+        """leaf: nobody waits for its turn there but shadows. spec: of a version; raises PymkError. guard: None where
+        leaf processes score, which a shadow ends and no worker."""
         self._store_uri = store_uri
         self._settings = settings
         self._leaf = leaf
         self._spec = spec
         self._counts = counts
-        self._guard = guard or NoGuard()
+        self._guard = guard
         self.load: Load | None = None
         self.is_ending: Callable[[], bool] = lambda: False
         self._waiting: deque[_Waiting] = deque()
@@ -176,7 +177,8 @@ class Shadows:
 
     def _look(self, files: "ShadowLog") -> None:
         """Whether the server is to end, whether more may be stored, and which shadows are not to be scored."""
-        self._guard.look()
+        if self._guard:
+            self._guard.look()
         self._ends, self._spent = self.is_ending(), not files.has_room
 
     def _why_dropped(self) -> str | None:
@@ -227,10 +229,10 @@ class Shadows:
         return [answered, *scored] if scored else []
 
     def _scored(self, surface: str, ref: ModelRef, gathered: Gathered) -> "Row | None":
-        """None where it was dropped, as its leaf scores for others, or it ended a worker."""
+        """None where it was dropped, as its leaf scores for others, or a worker ended while it scored."""
         from lookup_api.shadow_log import Row
 
-        if self._guard.is_off(ref):
+        if self._guard and self._guard.is_off(ref):
             self._drop(surface, (ref,), CRASHED)
             return None
         name, scores, outcome = str(ref), None, ANSWERED
@@ -242,7 +244,7 @@ class Shadows:
             if spec.unit != "row":
                 raise PymkError("scores lists, of which nobody is shadowed")
             inputs, _ = gathered.columns_of(spec)
-            with self._guard.mark(ref):
+            with self._guard.mark(ref) if self._guard else nullcontext():
                 scores = self._leaf.score(ref, gathered.with_others(inputs, spec), deadline)
             if scores.shape != (len(gathered),) or not np.isfinite(scores).all():
                 raise PymkError(f"scores {list(scores.shape)} of {len(gathered)} people, or some that are not finite")

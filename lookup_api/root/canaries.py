@@ -11,7 +11,7 @@ import numpy as np
 from prometheus_client import Counter
 
 from infra.model_golden import read_golden
-from infra.model_routes import LOOKUP, ModelRef, Routes, without_canary
+from infra.model_routes import LOOKUP, ModelRef, Routes
 from infra.models import Registry
 from infra.store import open_store
 from lookup_api.canary_guard import Bounds, Guard
@@ -113,7 +113,7 @@ class Canaries:
         failed: Exception | None = None
         for (surface, model), why in self._off.items():
             try:
-                take_off(self._store_uri, surface, model, why, without_canary)
+                take_off(self._store_uri, surface, model, why)
             except Exception as error:  # whatever one dies of, the others are told all the same
                 failed = error
         if failed is not None:

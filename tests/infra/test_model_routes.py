@@ -25,7 +25,6 @@ from infra.model_routes import (
     rolled_back,
     routed,
     without_canary,
-    without_shadow,
 )
 from infra.store import ObjectStore, open_store
 from infra.traffic_split import place_of, places_of
@@ -140,14 +139,6 @@ def test_a_rollback_to_a_stable_model_that_was_stopped_is_refused_unless_forced(
     assert RouteStore(store).read().of(HOME) == before
     forced = change(store, rolled_back("worse", AT, force=True))
     assert (forced.route, [one.model for one in forced.stopped]) == (Route(stable=A), [B])
-
-
-def test_a_shadow_that_is_taken_off_leaves_the_rest_of_the_route(store: ObjectStore) -> None:
-    change(store, routed(Route(stable=A, canary=canary(), shadows=(A, C))))
-    stopped = change(store, without_shadow(C, "it crashed", AT))
-    assert stopped.route == Route(stable=A, canary=canary(), shadows=(A,))
-    assert [(one.model, one.why) for one in stopped.stopped] == [(C, "it crashed")]
-    assert change(store, without_shadow(C, "again", AT)) == stopped, "it is off already"
 
 
 def test_stopping_a_canary_that_was_replaced_leaves_its_successor(store: ObjectStore) -> None:

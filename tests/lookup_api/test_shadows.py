@@ -23,7 +23,7 @@ from infra.schemas import SHADOWS
 from infra.serving_settings import ShadowSettings
 from infra.shadow_files import DROPPED, FOLDER, files_of, remove_old
 from infra.store import ObjectStore, open_store
-from lookup_api import model_marks, shadow_guard, shadow_log
+from lookup_api import model_marks, shadow_log
 from lookup_api.deadline import Deadline
 from lookup_api.leaves.protocol import LeafBusy
 from lookup_api.load import FEWER, FULL, Load
@@ -33,7 +33,7 @@ from lookup_api.root.gathered import Gathered
 from lookup_api.score_request import ScoreQuery
 from lookup_api.scores import Scoring
 from lookup_api.served_release import ServedRelease
-from lookup_api.shadow_guard import ShadowGuard
+from lookup_api.shadow_guard import FIRST_S, KEPT_S, ShadowGuard
 from lookup_api.shadow_log import Row, ShadowLog
 from lookup_api.shadow_metrics import ShadowMetrics
 from lookup_api.shadows import By, Shadows
@@ -176,42 +176,42 @@ def test_a_shadow_whose_leaf_scores_for_others_is_dropped(store: ObjectStore) ->
     assert (counted(shadows, "busy"), rows(store)) == (1, [])
 
 
-def test_a_shadow_that_ends_a_worker_is_left_out_by_the_next_and_taken_off_for_everybody(
+def test_a_shadow_in_whose_hands_a_worker_ended_is_left_out_for_longer_each_time(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit = routed(Route(shadows=(SMALL,)), force=True)
-    RouteStore(store).change("feed", edit, "2026-01-01T00:00:00Z", "a")
-    leaf, now = HeldLeaf(), [0.0]
-    ended = shadows_of(store, leaf, lambda: now[0])
-    ended.offer("feed", (SMALL,), gathered(), by())
-    leaf.entered.acquire()  # as far as it came
-    monkeypatch.setattr(model_marks, "is_gone", lambda process: True)
+    now = [1e9]
 
-    shadows, log = shadows_of(store, QuickLeaf(), lambda: now[0]), ShadowLog(lambda: store, 3600, 1 << 20)
-    shadows._start = lambda: None  # type: ignore[method-assign]
+    def ended() -> None:
+        leaf = HeldLeaf()
+        worker = shadows_of(store, leaf, lambda: now[0])
+        worker.offer("feed", (SMALL,), gathered(), by())
+        leaf.entered.acquire()  # as far as it came
+        with monkeypatch.context() as patched:
+            patched.setattr(model_marks, "is_gone", lambda process: True)
+            assert scored() == "crashed"
+        leaf.let.release()
+        worker.stop()
 
-    def scored() -> tuple[float, float]:
+    def scored() -> str:
+        """What becomes of a request of a worker that comes then."""
+        shadows, log = shadows_of(store, QuickLeaf(), lambda: now[0]), ShadowLog(lambda: store, 3600, 1 << 20)
+        shadows._start = lambda: None  # type: ignore[method-assign]
         shadows.offer("feed", (SMALL,), gathered(), by())
         shadows.step(log)
-        return counted(shadows, "answered"), counted(shadows, "crashed")
+        [outcome] = [one for one in ("answered", "crashed") if counted(shadows, one)]
+        return outcome
 
-    def away(*asked: object) -> None:
-        raise StoreError("the store is away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(shadow_guard, "take_off", away)
-        assert scored() == (0, 1)
-    assert shadows._counts.stopped.labels("small@1")._value.get() == 1
-    assert RouteStore(store).read().of("feed").route.shadows == (SMALL,)
-    now[0] = shadow_guard.AGAIN_S
-    assert scored() == (0, 2)
-    feed = RouteStore(store).read().of("feed")
-    assert (feed.route.shadows, "ended while it scored" in feed.stopped[0].why) == ((), True)
-    RouteStore(store).change("feed", edit, "2026-01-01T00:00:00Z", "a")
-    now[0] += shadow_guard.KEPT_S
-    assert scored() == (1, 2), "what was known against it is forgotten"
-    leaf.let.release()
-    ended.stop()
+    assert scored() == "answered"
+    for wait_s in (FIRST_S, 2 * FIRST_S):
+        ended()
+        now[0] += wait_s - 1
+        assert scored() == "crashed", "another worker knows"
+        now[0] += wait_s + 1  # of several one tries first
+        assert scored() == "answered"
+    now[0] += KEPT_S + 1
+    ended()
+    now[0] += 2 * FIRST_S
+    assert scored() == "answered", "what was long ago is forgotten"
 
 
 def test_a_full_queue_drops_and_counts(store: ObjectStore) -> None:
