@@ -73,6 +73,13 @@ redis.call('RPOP', queue)
 redis.call('SET', prefix .. id, marked('t', data), 'KEEPTTL')
 return {{id, data}}
 """
+PUT_BACK = f"""{_PARTS}
+local id, data, left_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if redis.call('GETRANGE', prefix .. id, 0, 0) ~= 't' or redis.call('PTTL', prefix .. id) <= left_ms then return 0 end
+redis.call('SET', prefix .. id, marked('q', data), 'KEEPTTL')
+redis.call('LPUSH', queue, id)
+return 1
+"""
 FINISH = f"""{_PARTS}
 local id, result, life_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', prefix .. id) == 0 then return 0 end
@@ -115,6 +122,9 @@ class RedisQueue:
     def take(self) -> tuple[str, bytes] | None:
         found = self._run(TAKE)
         return None if found is None else (found[0].decode(), found[1])
+
+    def put_back(self, work_id: str, data: bytes, left_s: float) -> bool:
+        return bool(self._run(PUT_BACK, work_id, data, int(left_s * 1000)))
 
     def finish(self, work_id: str, result: bytes) -> None:
         self._run(FINISH, work_id, result, self._life_ms)

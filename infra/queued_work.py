@@ -59,6 +59,11 @@ class QueuedWork(Protocol):
         """What waits longest, which nobody else takes then; None where nothing does."""
         ...
 
+    def put_back(self, work_id: str, data: bytes, left_s: float) -> bool:
+        """Has work that was taken wait anew, behind the others, as this data; its life goes on. Whether it does: not
+        with less left of it, nor of work that is no more."""
+        ...
+
     def finish(self, work_id: str, result: bytes) -> None:
         """Keeps the result, from now on for as long as any; nothing of work that is no more."""
         ...
@@ -143,6 +148,16 @@ class FileQueue:
                 (now, now),
             ).fetchone()
         return None if found is None else (found[0], found[1])
+
+    def put_back(self, work_id: str, data: bytes, left_s: float) -> bool:
+        now = self._clock()
+        with self._using() as db:
+            done = db.execute(
+                "UPDATE kept SET rowid = (SELECT max(rowid) + 1 FROM kept), state = 'queued', since = ?, data = ?"
+                " WHERE id = ? AND state = 'taken' AND ends > ?",
+                (now, data, work_id, now + left_s),
+            )
+        return done.rowcount == 1
 
     def finish(self, work_id: str, result: bytes) -> None:
         now = self._clock()

@@ -18,7 +18,7 @@ from lookup_api.bodies import Bodies
 from lookup_api.door import Door
 from lookup_api.erasure_watch import ErasureWatch
 from lookup_api.facts_access import FactsAccess
-from lookup_api.later_scores import LaterScores
+from lookup_api.later_scores import TIME_S, LaterScores
 from lookup_api.lean_flask import LeanFlask
 from lookup_api.load import Load
 from lookup_api.lookup import Lookup
@@ -33,6 +33,7 @@ from lookup_api.release_source import source_of
 from lookup_api.release_watch import ReleaseWatch
 from lookup_api.request_ids import RequestIds
 from lookup_api.root.drift import Drift
+from lookup_api.root.opened import one_by_one
 from lookup_api.root.references import References
 from lookup_api.routes import Limits, Routes
 from lookup_api.score_routes import ScoreRoutes
@@ -52,6 +53,7 @@ class Parts:
     """What one app is made of. What runs in the background is started and stopped here."""
 
     def __init__(self, store_uri: str, settings: Settings) -> None:
+        self.settings, self.store_uri = settings, store_uri
         api = settings.api
         facts_at = facts_uri(settings, store_uri)
         self.metrics = Metrics()
@@ -83,14 +85,13 @@ class Parts:
         assert self.lookup.asked is not None
         self.drift = Drift(settings.models, self.lookup.asked, References(store_uri, self.watch.hold))
         self.later = self._later(facts_at, settings) if api.score_queue else None
-        self.settings = settings
-        self.store_uri = store_uri
 
     def _later(self, facts_at: str, settings: Settings) -> LaterScores:
         api = settings.api
         bounds = Bounds(api.score_queue, api.score_queue_mib << 20, api.score_life_s)
         queue = open_queue(facts_at, bounds, settings.events.redis_timeout_ms / 1e3)
-        scoring = replace(self.scoring, root=self.scoring.root.one_by_one())
+        root = one_by_one(self.store_uri, settings, self.scoring.root, self.metrics.registry, TIME_S)
+        scoring = replace(self.scoring, root=root)
         return LaterScores(queue, scoring, self.watch, self.facts.of, self.load, api.score_life_s)
 
     def start(self) -> None:

@@ -15,13 +15,14 @@ import orjson
 
 from infra.errors import StoreError
 from infra.queued_work import DONE, QUEUED, QueuedWork, Work
-from lookup_api.deadline import Deadline
+from lookup_api.deadline import Deadline, TooLate
 from lookup_api.ladder import Facts
 from lookup_api.load import FULL, Load
 from lookup_api.problems import Problem
 from lookup_api.release_watch import FOLLOWER_NICENESS, ReleaseWatch
+from lookup_api.root.root_metrics import LATE
 from lookup_api.score_request import ScoreQuery
-from lookup_api.scores import Scoring, without_barred
+from lookup_api.scores import NobodyScored, Scoring, without_barred
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ LOST_S = 60.0
 """After it was taken; whoever took it ended before it was done."""
 SCORE_BYTES, ID_BYTES = 16, 24
 """In JSON, with what divides them."""
+AGAIN = b" "
+"""After the JSON of a request that waits once more."""
 FAILED, RUNNING = "failed", "running"
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -70,6 +73,7 @@ class LaterScores:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
+        self._scoring.root.leaf.close()
         self._queue.close()
 
     def put(self, query: ScoreQuery) -> dict[str, Any]:
@@ -107,29 +111,35 @@ class LaterScores:
         return told | {"answer": answer}
 
     def step(self) -> bool:
-        """Scores one request, if any waits. Raises StoreError."""
+        """Scores one request, if any waits; one that a model came too late for waits once more, if its life allows.
+        Raises StoreError."""
         taken = self._queue.take()
         if taken is None:
             return False
         work_id, data = taken
-        self._queue.finish(work_id, orjson.dumps(self._result(data), option=orjson.OPT_SERIALIZE_NUMPY))
+        result, is_late = self._result(data)
+        if not is_late or data.endswith(AGAIN) or not self._queue.put_back(work_id, data + AGAIN, TIME_S):
+            self._queue.finish(work_id, orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY))
         return True
 
-    def _result(self, data: bytes) -> dict[str, Any]:
+    def _result(self, data: bytes) -> tuple[dict[str, Any], bool]:
+        """What is kept of it, and whether a model came too late."""
         try:
             values = orjson.loads(data)
             query = ScoreQuery.from_json(values)
             with self._watch.hold() as release:
                 if release is None:
-                    return {"why": "No release is served yet."}
+                    return {"why": "No release is served yet."}, False
                 facts = self._facts(query.user_id)
                 answer = self._scoring.answer(query, release, facts, Deadline.after(TIME_S), FULL)
         except Problem as problem:
-            return {"why": problem.detail}
+            return {"why": problem.detail}, isinstance(problem, NobodyScored) and problem.late
+        except TooLate as error:
+            return {"why": f"There was too little time: {error}."}, True
         except Exception as error:  # whatever it died of, others wait
             log.error("a queued request could not be scored", exc_info=error)
-            return {"why": "The server failed to score it. The failure was logged."}
-        return {"query": values, "answer": answer}
+            return {"why": "The server failed to score it. The failure was logged."}, False
+        return {"query": values, "answer": answer}, LATE in answer["failed"].values()
 
     def _run(self) -> None:
         if sys.platform == "linux":

@@ -20,7 +20,7 @@ from lookup_api.problems import Problem, overloaded
 from lookup_api.root.gathered import Gathered, gather
 from lookup_api.root.listed import prices_of
 from lookup_api.root.people import People, Viewer
-from lookup_api.root.root_metrics import UNKNOWN
+from lookup_api.root.root_metrics import LATE, UNKNOWN
 from lookup_api.root.scoring import Root, Scored
 from lookup_api.score_request import ScoreQuery
 from lookup_api.served_release import ServedRelease
@@ -32,6 +32,12 @@ AGAIN_S = 1.0
 
 Bools = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
+
+
+class NobodyScored(Problem):
+    """No model answered (503). late: one of them for lack of time."""
+
+    late = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,9 @@ class Scoring:
         if all(one.why == UNKNOWN for one in scored):
             raise Problem(404, "no-such-model", f"No such model or surface: {', '.join(one.asked for one in scored)}.")
         later = {"Retry-After": str(self.retry_after_s)}
-        raise Problem(503, "no-scores", f"No model answered ({told}).", later)
+        problem = NobodyScored(503, "no-scores", f"No model answered ({told}).", later)
+        problem.late = any(one.why == LATE for one in scored)
+        raise problem
 
 
 def _allowed(ask: Ask, viewer: Viewer, people: Sequence[int]) -> tuple[Bools, Users]:

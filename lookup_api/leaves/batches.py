@@ -45,12 +45,11 @@ class _Member:
 
 @dataclass(slots=True)
 class _Batch:
-    """Requests to one model that are scored in one call. patient: one alone, that lets others go first."""
+    """Requests to one model that are scored in one call."""
 
     resident: Resident
     members: list[_Member] = field(default_factory=list)
     rows: int = 0
-    patient: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -83,18 +82,12 @@ class Batches:
         self._running: list[_Call] = []
         self._waiting = 0
         self._queue: deque[_Batch] = deque()
-        self._patient: deque[_Batch] = deque()
         self._last: dict[int, _Batch] = {}
         self._lock = threading.Lock()
 
-    def score(
-        self, resident: Resident, inputs: Inputs, deadline: Deadline, spare: bool = False, patient: bool = False
-    ) -> Timed:
-        """spare: only where nobody else is scored. patient: once nobody else waits, in a call of its own; its time is
-        that of the thread alone, which may be one that all others go before.
-
-        Raises TurnLate where its turn does not come in time, LeafBusy where too many wait, ModelHangs where the model
-        is found to hang meanwhile, whatever the model raises otherwise."""
+    def score(self, resident: Resident, inputs: Inputs, deadline: Deadline, spare: bool = False) -> Timed:
+        """spare: only where nobody else is scored. Raises TurnLate where its turn does not come in time, LeafBusy where
+        too many wait, ModelHangs where the model is found to hang meanwhile, whatever the model raises otherwise."""
         if deadline.left_s <= 0:
             raise TurnLate(f"{resident.ref}: no time was left to score")
         with self._lock:
@@ -104,12 +97,12 @@ class Batches:
             if not waits:
                 self._free -= 1
             else:
-                member = self._joined(resident, inputs, patient)
+                member = self._joined(resident, inputs)
         if waits:
             return self._awaited(resident, member, deadline)
         with self._turn(resident):
             self._counts.together.observe(1)
-            return _timed(resident, inputs, patient)
+            return _timed(resident, inputs)
 
     def hanging(self) -> set[ModelRef]:
         """Models of which a call runs for longer than any may. Whoever looks first gives its turn to others, and opens
@@ -145,16 +138,16 @@ class Batches:
             if not call.hangs:
                 self._pass_on()
 
-    def _joined(self, resident: Resident, inputs: Inputs, patient: bool) -> _Member:
-        """Waits with the last batch of the model, if there is room in it, or in one of its own, as who is patient."""
+    def _joined(self, resident: Resident, inputs: Inputs) -> _Member:
+        """Waits with the last batch of the model, if there is room in it, or in one of its own."""
         if self._waiting >= self._most_waiting:
             raise LeafBusy(f"{resident.ref}: {self._waiting} requests wait to be scored")
         member = _Member(inputs, count_of(inputs))
-        batch = None if patient else self._last.get(id(resident))
+        batch = self._last.get(id(resident))
         if batch is None or batch.rows + member.rows > resident.spec.resources.max_rows:
-            batch = _Batch(resident, patient=patient)
-            (self._patient if patient else self._queue).append(batch)
-            if resident.spec.unit == "row" and not patient:
+            batch = _Batch(resident)
+            self._queue.append(batch)
+            if resident.spec.unit == "row":
                 self._last[id(resident)] = batch
         batch.members.append(member)
         batch.rows += member.rows
@@ -168,7 +161,7 @@ class Batches:
                     member.gone = True
                     raise TurnLate(f"{resident.ref}: its turn to score did not come in time")
         if member.batch is not None:
-            self._score_batch(member.batch)
+            self._score_batch(resident, member.batch.members)
         if member.error is not None:
             raise member.error
         assert member.timed is not None
@@ -177,8 +170,8 @@ class Batches:
     def _pass_on(self) -> None:
         """Wakes the first who waits still, to score for all of its batch; or leaves a thread free."""
         with self._lock:
-            while waiting := self._queue or self._patient:
-                batch = waiting.popleft()
+            while self._queue:
+                batch = self._queue.popleft()
                 if self._last.get(id(batch.resident)) is batch:
                     del self._last[id(batch.resident)]
                 self._waiting -= len(batch.members)
@@ -194,14 +187,13 @@ class Batches:
                     return
             self._free += 1
 
-    def _score_batch(self, batch: _Batch) -> None:
+    def _score_batch(self, resident: Resident, members: list[_Member]) -> None:
         """Scores a batch, and one by one where that fails, so that nobody fails for another's columns."""
-        resident, members = batch.resident, batch.members
         self._counts.together.observe(len(members))
         try:
             with self._turn(resident):
                 try:
-                    scores, ms = _timed(resident, together([one.inputs for one in members]), batch.patient)
+                    scores, ms = _timed(resident, together([one.inputs for one in members]))
                     ends = np.cumsum([one.rows for one in members])
                     for member, start, end in zip(members, [0, *ends[:-1]], ends, strict=True):
                         member.timed = Timed(scores[start:end], ms)
@@ -222,12 +214,10 @@ def called(resident: Resident, inputs: Inputs) -> Float32:
     return np.concatenate([resident.scorer.score(part) for part in parts])
 
 
-def _timed(resident: Resident, inputs: Inputs, patient: bool = False) -> Timed:
-    """patient: while others of the machine go first the model does nothing, and takes no time."""
-    clock = time.thread_time if patient else time.perf_counter
-    start = clock()
+def _timed(resident: Resident, inputs: Inputs) -> Timed:
+    start = time.perf_counter()
     scores = called(resident, inputs)
-    return Timed(scores, (clock() - start) * 1e3)
+    return Timed(scores, (time.perf_counter() - start) * 1e3)
 
 
 def _score_alone(resident: Resident, member: _Member, error: Exception | None) -> None:

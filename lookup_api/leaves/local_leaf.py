@@ -45,15 +45,15 @@ class LocalLeaf:
         """Scores float32 [n], as the model gives them, be they no numbers. Raises as every leaf does."""
         return self.timed(model, columns, deadline).scores
 
-    def timed(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline, patient: bool = False) -> Timed:
-        """patient: others go first (see Batches). Raises as every leaf does."""
+    def timed(self, model: ModelRef, columns: Mapping[str, Array], deadline: Deadline) -> Timed:
+        """Raises as every leaf does."""
         resident = self.resident(model, deadline)
         try:
             inputs = resident.columns.inputs_of(resident.columns.trimmed(_named(resident, columns)))
         except UsageError:
             self.counts.asked(model, REFUSED)
             raise
-        return self.score_inputs(resident, inputs, deadline, patient=patient)
+        return self.score_inputs(resident, inputs, deadline)
 
     def resident(self, model: ModelRef, deadline: Deadline) -> Resident:
         """The open model. Raises NotFound, ModelLoading, LeafFailed."""
@@ -70,22 +70,20 @@ class LocalLeaf:
         """Models of which a call has been running for longer than any may."""
         return self._batches.hanging()
 
-    def score_inputs(
-        self, resident: Resident, inputs: Inputs, deadline: Deadline, spare: bool = False, patient: bool = False
-    ) -> Timed:
-        """Scores of what `ColumnList.inputs_of` made. spare: where nobody else is scored, LeafBusy otherwise. patient:
-        others go first. Raises TooLate, LeafFailed and UsageError."""
+    def score_inputs(self, resident: Resident, inputs: Inputs, deadline: Deadline, spare: bool = False) -> Timed:
+        """Scores of what `ColumnList.inputs_of` made. spare: where nobody else is scored, LeafBusy otherwise. Raises
+        TooLate, LeafFailed and UsageError."""
         spec, rows = resident.spec, count_of(inputs)
         if spec.unit == "list" and rows > spec.resources.max_rows:
             self.counts.asked(resident.ref, REFUSED)
             raise UsageError(f"{resident.ref}: a list of {rows} rows, it takes {spec.resources.max_rows}")
         if not self._cache:
-            return self._scored(resident, inputs, deadline, spare, patient)
+            return self._scored(resident, inputs, deadline, spare)
         key = (resident.ref, rows, _digest(inputs))
         found = self._cache.get(key)
         self.counts.cache.labels("miss" if found is None else "hit").inc()
         if found is None:
-            made = self._scored(resident, inputs, deadline, spare, patient)
+            made = self._scored(resident, inputs, deadline, spare)
             self._cache.put(key, made.scores.copy(), made.scores.nbytes)
             return made
         return Timed(found.copy(), 0.0)
@@ -93,7 +91,7 @@ class LocalLeaf:
     def close(self) -> None:
         self.models.close()
 
-    def _scored(self, resident: Resident, inputs: Inputs, deadline: Deadline, spare: bool, patient: bool) -> Timed:
+    def _scored(self, resident: Resident, inputs: Inputs, deadline: Deadline, spare: bool) -> Timed:
         ref = resident.ref
         if ref in self._batches.hanging():
             self.counts.asked(ref, OPEN)
@@ -103,7 +101,7 @@ class LocalLeaf:
             raise LeafFailed(f"{ref}: failed too often and is left alone for a while")
         start = time.perf_counter()
         try:
-            timed = self._batches.score(resident, inputs, deadline, spare, patient)
+            timed = self._batches.score(resident, inputs, deadline, spare)
             refuse_late(str(ref), timed.ms, deadline)
         except TooLate as error:
             self.counts.asked(ref, LATE)

@@ -32,11 +32,13 @@ Place = tuple[str, ModelRef]
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """changed_at: of the surface's route. mark: tells other processes where this one ends."""
+    """changed_at: of the surface's route. mark: tells other processes where this one ends. is_timed: whether its times
+    count, as they do where somebody waits; else others go first."""
 
     changed_at: str
     guard: Guard
     mark: Mark
+    is_timed: bool = True
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
@@ -47,11 +49,12 @@ class Watched:
         except TooLate:  # before the model was asked
             raise
         except ModelFailed as error:
-            self.guard.failed_by(error.__cause__)
+            if self.is_timed or not isinstance(error.__cause__, TooLate):
+                self.guard.failed_by(error.__cause__)
             raise
 
     def scored(self, ms: float, scores: Float32) -> None:
-        self.guard.scored(ms, scores)
+        self.guard.scored(ms if self.is_timed else 0.0, scores)
 
 
 class Canaries:

@@ -10,6 +10,7 @@ from lookup_api.leaf_ranks import LeafRanks
 from lookup_api.leaves.fleet import LeafFleet, open_fleet, open_leaf
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
+from lookup_api.leaves.parts import InParts
 from lookup_api.root.canaries import Canaries
 from lookup_api.root.catalog import Catalog
 from lookup_api.root.root_metrics import RootMetrics
@@ -54,6 +55,16 @@ def open_shadows(store_uri: str, settings: Settings, root: Root, registry: Colle
     elif isinstance(leaf, LeafFleet):
         leaf = open_fleet(settings, leaf.counts, spare=True)
     return Shadows(store_uri, settings.shadows, leaf, root.catalog.spec, counts, guard)
+
+
+def one_by_one(store_uri: str, settings: Settings, root: Root, registry: CollectorRegistry, time_s: float) -> Root:
+    """The same for requests that nobody waits for: on leaf processes, or on a leaf of their own, so that no request of
+    now waits for its turn behind them. time_s: that a request has, before which no call of it hangs."""
+    if not isinstance(root.leaf, LocalLeaf):
+        return root.one_by_one(InParts(root.leaf, root.catalog.spec))
+    patient = settings.leaves.model_copy(update={"timeout_ms": time_s * 1e3})
+    own = settings.model_copy(update={"leaves": patient})
+    return root.one_by_one(_local(store_uri, own, HostMetrics(registry, "pymk_later_leaf")))
 
 
 def _local(store_uri: str, settings: Settings, counts: HostMetrics) -> LocalLeaf:

@@ -12,7 +12,6 @@ import numpy as np
 from infra.errors import NotFound, PymkError, UsageError
 from infra.model_routes import CANARY, ModelRef
 from lookup_api.deadline import Deadline, TooLate
-from lookup_api.leaves.parts import InParts
 from lookup_api.leaves.protocol import Leaf
 from lookup_api.logs import Sparing
 from lookup_api.ranking.scorers import Float32
@@ -64,15 +63,11 @@ class Root:
         counts: RootMetrics,
         at_once: int = 1,
         watched: Callable[[str, ModelRef], Watched | None] = nobody_watched,
-        patient: bool = False,
     ) -> None:
         """at_once: models of all requests that are asked at the same time, where leaves are other processes; 1 asks one
-        after the other. watched: who counts what the canary of a surface does. patient: models are asked a few rows at
-        a time, so that others go in between."""
+        after the other. watched: who counts what the canary of a surface does."""
         self.catalog = catalog
         self.leaf = leaf
-        self._rows: Leaf = InParts(leaf) if patient else leaf
-        self._lists: Leaf = InParts(leaf, whole=True) if patient else leaf
         self._counts = counts
         self._watched = watched
         self._pool = ThreadPoolExecutor(at_once, "root") if at_once > 1 else None
@@ -153,10 +148,15 @@ class Root:
             return None
         return self._watched(named.asked, named.ref)
 
-    def one_by_one(self) -> "Root":
-        """The same models and canaries, asked one after the other, for whom nobody waits: they take no place of those
-        who are waited for. It is not to be closed."""
-        return Root(self.catalog, self.leaf, self._counts, watched=self._watched, patient=True)
+    def one_by_one(self, leaf: Leaf) -> "Root":
+        """The same models on a leaf, asked one after the other, for whom nobody waits: they take no place of those who
+        are waited for, and no canary is judged by their times. It is not to be closed, but for the leaf."""
+
+        def watched(surface: str, model: ModelRef) -> Watched | None:
+            found = self._watched(surface, model)
+            return found and replace(found, is_timed=False)
+
+        return Root(self.catalog, leaf, self._counts, watched=watched)
 
     def close(self) -> None:
         self.catalog.stop()
@@ -167,12 +167,12 @@ class Root:
     def _of(self, named: Named, own: RanksPairs | None) -> ScoresGathered:
         if named.ref is None or named.spec is None:
             return OwnRanker(own)
-        return OnLeaf(named.ref, named.spec, self._rows)
+        return OnLeaf(named.ref, named.spec, self.leaf)
 
     def _of_list(self, named: Named, before: Scored | None, prices: Float32 | None) -> ScoresGathered:
         assert named.ref is not None
         assert named.spec is not None
-        return ListOnLeaf(named.ref, named.spec, self._lists, before.scores if before else None, prices)
+        return ListOnLeaf(named.ref, named.spec, self.leaf, before.scores if before else None, prices)
 
     def _named(self, asked: str, user_id: int, deadline: Deadline, wanted: str | None) -> Named | Scored:
         try:

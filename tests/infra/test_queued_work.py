@@ -49,6 +49,19 @@ def test_work_is_taken_in_order_and_its_result_found_by_others(opened: Opened) -
     assert mine.get("0" * 32) is None
 
 
+def test_what_is_put_back_waits_behind_the_others_for_the_rest_of_its_life(opened: Opened) -> None:
+    queue = opened(life_s=600)
+    first, second = queue.put(b"1"), queue.put(b"2")
+    assert not queue.put_back(first or "", b"1", 60), "nobody took it"
+    assert queue.take() == (first, b"1")
+    assert not queue.put_back(first or "", b"1", 601)
+    assert queue.put_back(first or "", b"again", 500)
+    assert queue.get(first or "").state == QUEUED  # type: ignore[union-attr]
+    assert [queue.take(), queue.take(), queue.take()] == [(second, b"2"), (first, b"again"), None]
+    queue.clear()
+    assert not queue.put_back(first or "", b"1", 0)
+
+
 def test_no_more_waits_than_may(opened: Opened) -> None:
     queue = opened(most=2)
     assert all(queue.put(b"") for _ in range(2))

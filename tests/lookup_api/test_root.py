@@ -31,7 +31,7 @@ def test_models_asked_one_by_one_wait_for_no_place_among_those_asked_together() 
     assert root._pool is not None
     busy = [root._pool.submit(end.wait) for _ in range(2)]
     named = [Named("release"), Named("small", SMALL, small_spec())]
-    found = root.one_by_one().score(named, cast("Any", None), None, Deadline.after(0))
+    found = root.one_by_one(root.leaf).score(named, cast("Any", None), None, Deadline.after(0))
     assert [one.why for one in found] == [LATE, LATE]
     end.set()
     assert all(one.result() for one in busy)

@@ -199,6 +199,21 @@ def test_a_queued_request_that_fails_says_so(serve: Callable[..., FlaskClient]) 
     assert (found["status"], "none" in found["why"]) == ("failed", True)
 
 
+def test_a_queued_request_that_comes_too_late_is_tried_once_more(
+    serve: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve()
+    found = halted(client)
+    for too_late, status in ((1, "done"), (2, "failed")):
+        taken = client.post("/v1/score?async=1", json=BODY).json["id"]
+        with monkeypatch.context() as patched:
+            patched.setattr("lookup_api.later_scores.TIME_S", 0.0)
+            for _ in range(too_late):
+                assert client.get(f"/v1/scores/{taken}").json["status"] == "queued"
+                found.step()
+        assert later(client, taken).json["status"] == status
+
+
 @pytest.mark.parametrize("data", [b"{}", b"no JSON", b'{"user_id":"x","candidate_ids":3,"models":[]}'])
 def test_what_cannot_be_read_fails_alone(serve: Callable[..., FlaskClient], data: bytes) -> None:
     client = serve()

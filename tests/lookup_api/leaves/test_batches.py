@@ -5,7 +5,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from prometheus_client import CollectorRegistry
 from infra.model_routes import ModelRef
 from infra.model_spec import ModelSpec
 from lookup_api.deadline import Deadline, TooLate
-from lookup_api.leaves import batches
 from lookup_api.leaves.batches import Batches
 from lookup_api.leaves.columns import ColumnList
 from lookup_api.leaves.leaf_metrics import HostMetrics
@@ -66,16 +64,16 @@ class Asking:
         self.batches = Batches(1, most_waiting, LONGEST_S, self.counts, lambda: self.now_s)
         self.pool = ThreadPoolExecutor(32)
 
-    def ask(self, model: Resident, inputs: Float32, deadline: Deadline | None = None, **how: bool) -> "Future[Float32]":
+    def ask(self, model: Resident, inputs: Float32, deadline: Deadline | None = None) -> "Future[Float32]":
         """Returns once the request scores or waits."""
         before = self.state()
-        answer = self.pool.submit(self.scores, model, inputs, deadline or soon(), **how)
+        answer = self.pool.submit(self.scores, model, inputs, deadline or soon())
         while self.state() == before and not answer.done():
             time.sleep(0)
         return answer
 
-    def scores(self, model: Resident, inputs: Float32, deadline: Deadline, **how: bool) -> Float32:
-        return self.batches.score(model, inputs, deadline, **how).scores
+    def scores(self, model: Resident, inputs: Float32, deadline: Deadline) -> Float32:
+        return self.batches.score(model, inputs, deadline).scores
 
     def state(self) -> tuple[int, int]:
         return self.batches._free, self.batches._waiting
@@ -199,23 +197,3 @@ def test_who_is_to_be_scored_beside_nobody_is_refused_while_others_are(asking: A
         asking.batches.score(model, rows(1), soon(), spare=True)
     held(model).go_on.set()
     assert first.result().tolist() == [6, 6]
-
-
-def test_who_is_patient_has_a_call_of_its_own_after_all_others(asking: Asking) -> None:
-    model = resident()
-    first = asking.ask(model, rows(1))
-    answers = [asking.ask(model, rows(2, 3), patient=True), asking.ask(model, rows(3)), asking.ask(model, rows(4))]
-    held(model).go_on.set()
-    assert [answer.result()[0] for answer in (first, *answers)] == [3, 6, 9, 12]
-    assert held(model).calls == [2, 4, 3]
-    assert asking.state() == (1, 0)
-
-
-def test_time_in_which_others_go_first_is_not_of_a_call_that_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asking = resident(), Asking()
-    held(model).go_on.set()
-    ticks = iter(range(0, 1000, 10))
-    clocks = SimpleNamespace(thread_time=lambda: 1.0, perf_counter=lambda: next(ticks), monotonic=time.monotonic)
-    monkeypatch.setattr(batches, "time", clocks)
-    taken = [asking.batches.score(model, rows(1), soon(), patient=patient).ms for patient in (False, True)]
-    assert taken == [10_000.0, 0.0]
