@@ -16,6 +16,7 @@ from infra.settings import Settings
 from lookup_api import logs, pages, problems
 from lookup_api.bodies import Bodies
 from lookup_api.door import Door
+from lookup_api.end_watch import EndWatch
 from lookup_api.erasure_watch import ErasureWatch
 from lookup_api.facts_access import FactsAccess
 from lookup_api.later_scores import TIME_S, LaterScores
@@ -66,6 +67,7 @@ class Parts:
         self.keys = KeyRing(store_uri, api.poll_s)
         self.tracing = open_tracing()
         self.spare = SpareThreads.of_environment(is_draining)
+        self.end_watch = EndWatch(is_draining)
         self.request_ids = RequestIds()
         self.load = Load(threads_of(settings), settings.ladder.fewer_at, settings.ladder.no_live_at)
         self.load.told = self.lookup.counts.busy
@@ -92,9 +94,10 @@ class Parts:
         queue = open_queue(facts_at, bounds, settings.events.redis_timeout_ms / 1e3)
         root = one_by_one(self.store_uri, settings, self.scoring.root, self.metrics.registry, TIME_S)
         scoring = replace(self.scoring, root=root)
-        return LaterScores(queue, scoring, self.watch, self.facts.of, self.load, api.score_life_s)
+        return LaterScores(queue, scoring, self.watch, self.facts.of, self.load, api.score_life_s, is_draining)
 
     def start(self) -> None:
+        self.end_watch.start()
         self.keys.start()
         if self.shared_rates:
             self.shared_rates.start()
@@ -129,6 +132,7 @@ class Parts:
         self.facts.close()
         if self.tracing:
             self.tracing.stop()
+        self.end_watch.stop()
 
     def routes(self) -> Routes:
         api = self.settings.api

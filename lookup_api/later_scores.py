@@ -53,14 +53,17 @@ class LaterScores:
         facts: Callable[[int], Facts | None],
         load: Load,
         life_s: float,
+        is_ending: Callable[[], bool],
     ) -> None:
-        """facts: live facts of a viewer. life_s: for which what waits, and then its result, is kept."""
+        """facts: live facts of a viewer. life_s: for which what waits, and then its result, is kept. is_ending: whether
+        the server was told to stop: other workers take what waits then."""
         self._queue = queue
         self._scoring = scoring
         self._watch = watch
         self._facts = facts
         self._load = load
         self._life_s = life_s
+        self._is_ending = is_ending
         self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="later-scores", daemon=True)
 
@@ -144,7 +147,7 @@ class LaterScores:
     def _run(self) -> None:
         if sys.platform == "linux":
             os.setpriority(os.PRIO_PROCESS, 0, FOLLOWER_NICENESS)  # of this thread
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._is_ending():
             is_busy = self._load.level != FULL
             try:
                 done = self.step()

@@ -2,7 +2,7 @@
 without a word, and the process that comes after it, or one beside it, reads here which model it had in hand.
 
 A file a process and model: one byte that counts requests in hand, then who wrote it. A kill from outside at that very
-moment looks the same.
+moment looks the same, but not the end of a process that was told to: it forgives first.
 """
 
 import json
@@ -10,6 +10,7 @@ import logging
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,7 @@ class _FileMark:
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 1)
         self._in_hand = 0
+        self._forgiven = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
@@ -58,10 +60,17 @@ class _FileMark:
     ) -> None:
         self._add(-1)
 
+    def forgive(self) -> None:
+        """Tells of nothing in hand from now on."""
+        with self._lock:
+            self._forgiven = True
+            self._map[0] = 0
+
     def _add(self, change: int) -> None:
         with self._lock:
             self._in_hand += change
-            self._map[0] = min(self._in_hand, MOST)
+            if not self._forgiven:
+                self._map[0] = min(self._in_hand, MOST)
 
 
 class NoMark:
@@ -80,23 +89,33 @@ class Marks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process = this_process()
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, _FileMark] = {}
+        self._forgiven = False
+        _ALL.add(self)
 
     def of(self, model: str) -> Mark:
         """The mark of a model, `name@version`: one for whoever asks."""
         if model in self._marks:
             return self._marks[model]
-        if not self._process:  # a system that does not tell which processes are gone
+        if not self._process or self._forgiven:  # or a system that does not tell which processes are gone
             return NoMark()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{os.getpid()}-{model}"
             path.unlink(missing_ok=True)
             made = self._marks[model] = _FileMark(path, self._process, model)
+            if self._forgiven:  # meanwhile
+                made.forgive()
             return made
         except (OSError, ValueError) as error:
             log.warning("a crash of model %s will not be known as its own: %s", model, error)
             return NoMark()
+
+    def forgive(self) -> None:
+        """Nothing is marked any more, for good."""
+        self._forgiven = True
+        for mark in list(self._marks.values()):
+            mark.forgive()
 
     def left(self) -> set[str]:
         """Models that processes which are gone had in hand."""
@@ -131,3 +150,12 @@ class Marks:
                 yield path, model
             else:
                 path.unlink(missing_ok=True)
+
+
+_ALL: "weakref.WeakSet[Marks]" = weakref.WeakSet()
+
+
+def forgive() -> None:
+    """All marks of this process: it is to end, and what it has in hand is cut off."""
+    for marks in list(_ALL):
+        marks.forgive()

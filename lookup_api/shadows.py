@@ -156,8 +156,8 @@ class Shadows:
         self._leaf.close()
 
     def step(self, files: "ShadowLog") -> None:
-        """Scores what waits, but for what comes meanwhile, and stores files that are old enough; all of them where the
-        server is to end."""
+        """Scores what waits, but for what comes meanwhile, and stores files that are old enough. Where the server is to
+        end it scores nothing, and stores all of them."""
         self._look(files)
         for _ in range(len(self._waiting)):
             one = self._waiting.popleft()
@@ -183,9 +183,11 @@ class Shadows:
 
     def _why_dropped(self) -> str | None:
         """Why a request that waits is dropped; None where it is not."""
+        if self._ends:
+            return ENDING
         if self._spent:
             return SPENT
-        return BUSY if self._is_busy() and not self._ends else None
+        return BUSY if self._is_busy() else None
 
     def _why_not(self, level: int) -> str | None:
         """Why a request is dropped; None where it is not."""
