@@ -7,6 +7,7 @@ canaries that were stopped or left, which are not routed to again unless forced.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -264,15 +265,17 @@ def promoted(surface: Surface) -> Surface:
 
 
 def rolled_back(why: str, at: str, *, force: bool = False) -> Edit:
-    """To the route before, but for its canary and shadows that were stopped. Models that it does not name count as
-    stopped, and so does the stable one that another takes the place of. Raises PymkError where there is none,
+    """To the last route that is another, but for its canary and shadows that were stopped. Models that it does not name
+    count as stopped, and so does the stable one that another takes the place of. Raises PymkError where there is none,
     UsageError where its stable model was stopped, unless forced.
     """
 
     def edit(surface: Surface) -> Surface:
-        if not surface.history:
+        now, gone = surface.route, [one.model for one in surface.stopped]
+        earlier = list(dropwhile(lambda one: one.without(gone) == now, surface.history))
+        if not earlier:
             raise PymkError("there is no earlier route to go back to")
-        now, before = surface.route, surface.history[0]
+        before = earlier[0]
         for model in now.models:
             if model not in before.models or (model == now.stable != before.stable):
                 surface = surface.stopping(model, why, at)
@@ -281,7 +284,7 @@ def rolled_back(why: str, at: str, *, force: bool = False) -> Edit:
             raise UsageError(what, "--force goes back to it all the same; `pymk model route --stable` names another.")
         route = before.without(one.model for one in surface.stopped)
         left = tuple(one for one in surface.stopped if one.model not in route.models)
-        return surface.model_copy(update={"route": route, "history": surface.history[1:], "stopped": left})
+        return surface.model_copy(update={"route": route, "history": tuple(earlier[1:]), "stopped": left})
 
     return edit
 

@@ -116,11 +116,23 @@ def test_a_rollback_brings_back_no_canary_and_no_shadow_that_was_stopped(store: 
     change(store, routed(Route(stable=A)))
     change(store, routed(Route(stable=A, canary=canary(share=0.1), shadows=(B, C))))
     change(store, routed(Route(stable=A, canary=canary(share=0.5), shadows=(C,))))
+    change(store, routed(Route(stable=B, shadows=(C,)), force=True))
+    change(store, without_canary(B, "none of its own", AT))
+    change(store, rolled_back("worse", AT))
+    back = RouteStore(store).read().of(HOME)
+    assert (back.route, len(back.history)) == (Route(stable=A, shadows=(C,)), 3)
+    assert [one.why for one in back.stopped] == ["worse"]
+
+
+def test_a_rollback_passes_over_routes_that_would_change_nothing(store: ObjectStore) -> None:
+    """Those of the canary that was stopped: who rolls back then means the stable model."""
+    for route in (Route(stable=C), Route(stable=A), Route(stable=A, canary=canary()), Route(stable=A)):
+        change(store, routed(route))
+    change(store, routed(Route(stable=A, canary=canary()), force=True))
     change(store, without_canary(B, "scores are NaN", AT))
-    for history in (3, 2):
-        back = change(store, rolled_back("", AT))
-        assert (back.route, len(back.history)) == (Route(stable=A, shadows=(C,)), history)
-        assert [one.why for one in back.stopped] == ["scores are NaN"]
+    back = change(store, rolled_back("worse", AT))
+    assert (back.route, back.history) == (Route(stable=C), (Route(),))
+    assert {one.model for one in back.stopped} == {A, B}
 
 
 def test_a_smaller_share_comes_back_with_a_rollback(store: ObjectStore) -> None:
