@@ -7,7 +7,7 @@ alone a listing and a read. No request reads the store itself.
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.errors import NotFound, UsageError
 from infra.model_routes import CANARY, LOOKUP, RELEASE, STABLE, ModelRef, Route, Routes, RouteStore
@@ -76,14 +76,13 @@ class Catalog:
         not read in time: it is known to who asks again.
         """
         route = self._route(asked, deadline)
-        variant = self._variant(asked, route, user_id, wanted) if route is not None else ""
-        ref = route.of(variant) if route is not None else self._ref(asked, deadline)
-        shadows = route.shadows if route is not None else ()
-        if ref is None:
-            return Named(asked, variant=variant, shadows=shadows)
-        spec = self.spec(ref, deadline)
-        takes_scores = spec.unit == "list" and SCORE in spec.columns
-        return Named(asked, ref, spec, variant, shadows, self._ranker(user_id, deadline) if takes_scores else None)
+        if route is not None:
+            return self._routed(asked, route, self._variant(asked, route, user_id, wanted), user_id, deadline)
+        return self._who(Named(asked), self._ref(asked, deadline), user_id, deadline)
+
+    def stable(self, surface: str, user_id: int, deadline: Deadline) -> Named:
+        """Who scores for a surface where its canary does not. Raises as `named` does."""
+        return self._routed(surface, self.routes(deadline).of(surface).route, STABLE, user_id, deadline)
 
     def spec(self, ref: ModelRef, deadline: Deadline) -> ModelSpec:
         """Raises as `named` does."""
@@ -116,6 +115,18 @@ class Catalog:
         if self._routes is not None and self.canaries.look(self._routes):
             self.look()
             self.canaries.changed()
+
+    def _routed(self, surface: str, route: Route, variant: str, user_id: int, deadline: Deadline) -> Named:
+        named = Named(surface, variant=variant, shadows=route.shadows)
+        return self._who(named, route.of(variant), user_id, deadline)
+
+    def _who(self, named: Named, ref: ModelRef | None, user_id: int, deadline: Deadline) -> Named:
+        """The same, scored by a model; by the ranker of the release where it is None."""
+        if ref is None:
+            return named
+        spec = self.spec(ref, deadline)
+        takes_scores = spec.unit == "list" and SCORE in spec.columns
+        return replace(named, ref=ref, spec=spec, ranker=self._ranker(user_id, deadline) if takes_scores else None)
 
     def _ranker(self, user_id: int, deadline: Deadline) -> Named:
         """Who ranks the lookup's lists for the user."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class Root:
         """Who scores for each name, in order; where that cannot be told, what became of it. wanted: the variant, where
         clients choose."""
         soon = deadline.within(OF_DEADLINE * deadline.left_s)
-        return [self._named(name, user_id, soon, wanted) for name in asked]
+        return [self._told_of(name, partial(self.catalog.named, name, user_id, soon, wanted)) for name in asked]
 
     def score(
         self,
@@ -109,6 +110,26 @@ class Root:
                 ready[name] = self._of_list(one, before, prices)
         found |= self._all(ready, gathered, deadline, guards)
         return [replace(found[one.model], asked=one.asked) if isinstance(one, Named) else one for one in named]
+
+    def stood_in_for(
+        self,
+        named: Sequence[Named | Scored],
+        scored: Sequence[Scored],
+        user_id: int,
+        gathered: Gathered,
+        own: RanksPairs | None,
+        deadline: Deadline,
+        prices: Float32 | None = None,
+    ) -> tuple[list[Named | Scored], list[Scored]]:
+        """The same names and scores, in order, where the stable variant of a surface scores in place of a canary that
+        did not, in the time that is left."""
+        who, told = list(named), list(scored)
+        at = [n for n, one in enumerate(named) if _is_canary(one) and scored[n].scores is None]
+        surfaces = [named[n].asked for n in at]
+        stable = [self._told_of(one, partial(self.catalog.stable, one, user_id, deadline)) for one in surfaces]
+        for n, one, found in zip(at, stable, self.score(stable, gathered, own, deadline, prices), strict=True):
+            who[n], told[n] = one, found
+        return who, told
 
     def _all(
         self,
@@ -174,9 +195,9 @@ class Root:
         assert named.spec is not None
         return ListOnLeaf(named.ref, named.spec, self.leaf, before.scores if before else None, prices)
 
-    def _named(self, asked: str, user_id: int, deadline: Deadline, wanted: str | None) -> Named | Scored:
+    def _told_of(self, asked: str, who: Callable[[], Named]) -> Named | Scored:
         try:
-            return self.catalog.named(asked, user_id, deadline, wanted)
+            return who()
         except PymkError as error:
             why = UNKNOWN if isinstance(error, UsageError) else outcome_of(error)
             self._counts.failed(NO_MODEL, why)
@@ -185,6 +206,10 @@ class Root:
     def _failed(self, name: str, why: str, error: Exception) -> Scored:
         self._sparing.warning("a model gave no scores", model=name, why=why, error=str(error))
         return Scored(name, name, why=why)
+
+
+def _is_canary(one: Named | Scored) -> bool:
+    return isinstance(one, Named) and one.variant == CANARY
 
 
 def scored(model: ScoresGathered, gathered: Gathered, deadline: Deadline, counts: RootMetrics) -> Told:

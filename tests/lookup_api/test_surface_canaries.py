@@ -113,7 +113,7 @@ def test_a_bad_canary_of_a_surface_is_taken_off(
     client = serve(**QUIET | {"models": bounds})
     until_watched(catalog_of(client))
     seen = [who_scores(client, by_and_by=by_and_by) for _ in range(ENOUGH)]
-    assert seen == [None if name == "nan" else f"{name}@1"] * ENOUGH
+    assert seen == ["sound@1" if name == "nan" else f"{name}@1"] * ENOUGH, "the stable model stands in"
     catalog_of(client).look_at_canaries()
     said = stopped(store)
     assert (said is None) == (why is None)
@@ -124,6 +124,14 @@ def test_a_bad_canary_of_a_surface_is_taken_off(
         catalog_of(client).look()
         catalog_of(client).look_at_canaries()
         assert stopped(store) is None, "who routes to it again counts anew"
+
+
+def test_who_asks_for_the_canary_is_told_that_it_failed(store: ObjectStore, serve: Callable[..., FlaskClient]) -> None:
+    route(store, "nan")
+    client = serve(**QUIET)
+    until_watched(catalog_of(client))
+    answer = client.post("/v1/score", json=BODY | {"variant": "canary"}).json
+    assert (answer["failed"], answer["degraded"], list(answer["scores"])) == ({HOME: "failed"}, True, ["sound@1"])
 
 
 def test_a_worker_leaves_it_out_before_the_store_can_be_written(
