@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from infra.host_port import HostPort
 from infra.settings_section import Section
 
 
@@ -132,7 +133,7 @@ class LadderSettings(Section):
     ann_budget_ms: float = Field(
         30, ge=1, le=60_000, description="Time that index shards may take; late ones are left out."
     )
-    ann_shards: tuple[str, ...] = Field(
+    ann_shards: tuple[HostPort, ...] = Field(
         (), description="host:port of processes that hold index shards; none: every worker maps them itself."
     )
     new_friends: int = Field(
@@ -159,7 +160,7 @@ class LadderSettings(Section):
 
 
 class LeafSettings(Section):
-    addresses: tuple[str, ...] = Field(
+    addresses: tuple[HostPort, ...] = Field(
         (), description="host:port of leaf processes that score by routed models; none: every worker does so itself."
     )
     shard_size: int = Field(2, ge=1, le=1024, description="Leaf processes that a version of a model is placed on.")

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from infra.errors import UsageError
+from infra.host_port import host_and_port
 from lookup_api.ann import Float32, Found, merged
 from lookup_api.ann_wire import REPLY, WireError, decode_reply, encode_request, reply_size
 from lookup_api.breaker import Breaker
@@ -34,10 +34,7 @@ class Place:
     """The addresses of host:port. Names are looked up aside: a name server that hangs holds no question."""
 
     def __init__(self, address: str) -> None:
-        host, separator, port = address.rpartition(":")
-        if not separator or not host or not port.isdigit() or not 0 < int(port) < 65_536:
-            raise UsageError(f"ladder.ann_shards: {address!r} is not host:port", "Write for example 10.0.0.7:8101.")
-        self._host, self._port = host.strip("[]"), int(port)
+        self._host, self._port = host_and_port(address)
         self._looking = threading.Lock()
         self.found: list[tuple[socket.AddressFamily, Any]] = []
         try:

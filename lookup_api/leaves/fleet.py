@@ -129,8 +129,7 @@ class LeafFleet:
 def open_leaf(store_uri: str, settings: Settings, registry: CollectorRegistry) -> Leaf:
     """What scores by models of the store's registry: leaf processes, where the settings name some, or this process.
 
-    Connects to none and loads nothing yet, so that a process may fork after it. Raises UsageError for an address that
-    is none.
+    Connects to none and loads nothing yet, so that a process may fork after it.
     """
     if settings.leaves.addresses:
         return open_fleet(settings, SenderMetrics(registry))

@@ -5,7 +5,6 @@ While it is missing or corrupt all columns are sent, and counted; scores are the
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from infra.errors import UsageError
 from infra.model_routes import ModelRef
 from infra.serving_settings import LeafSettings
 from lookup_api.breaker import Breaker
@@ -56,9 +54,7 @@ class RemoteLeaf:
     def __init__(
         self, address: str, settings: LeafSettings, counts: SenderMetrics, breaker: Breaker, spare: bool = False
     ) -> None:
-        """spare: is scored only while the leaf scores for nobody else; LeafBusy otherwise."""
-        if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/]+):\d{1,5}", address):
-            raise UsageError(f"leaves.addresses: {address!r} is not host:port", "Write for example 10.0.0.7:8201.")
+        """address: host:port. spare: is scored only while the leaf scores for nobody else; LeafBusy otherwise."""
         self.address = address
         self.breaker = breaker
         self._longest_s = settings.timeout_ms / 1000

@@ -39,6 +39,8 @@ def test_a_tuple_setting_is_split_at_commas() -> None:
         ({"index.min_recall": "nan"}, r"index\.min_recall: 'nan': .*finite number"),
         ({"spark.memory": "0g"}, r"spark\.memory: '0g': .*match pattern"),
         ({"run.seed": "abc"}, r"run\.seed: 'abc': .*integer"),
+        ({"leaves.addresses": "a:1,10.0.0.7"}, r"leaves\.addresses: '10\.0\.0\.7': is not host:port; .*\(--set leaves"),
+        ({"ladder.ann_shards": "http://a:1"}, r"ladder\.ann_shards: 'http://a:1': is not host:port"),
     ],
 )
 def test_an_error_names_the_key_the_value_the_rule_and_the_origin(flags: dict[str, str], message: str) -> None:

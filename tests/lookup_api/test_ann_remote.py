@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from index.sharded import IDS, IndexSpec, build_shard, finish
-from infra.errors import UsageError
 from lookup_api.ann import Found, merged
 from lookup_api.ann_local import LocalShards
 from lookup_api.ann_remote import RemoteShards, ShardProcess
@@ -216,12 +215,6 @@ def test_a_shard_that_cannot_be_opened_is_left_out_here_too(folder: Path, tmp_pa
     found = find(shards, 0)
     assert shards.missing == found.left_out == ("shard 1", "shard 2")
     assert found.ids.tolist() == find(LocalShards.open(folder, [0]), 0).ids.tolist()
-
-
-@pytest.mark.parametrize("address", ["", "localhost", "host:", ":8000", "host:0", "host:65536", "host:x"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="host:port"):
-        ShardProcess(address, Breaker("part", 1, 1.0))
 
 
 def test_bytes_that_are_no_request_are_answered_with_what_is_wrong(folder: Path) -> None:

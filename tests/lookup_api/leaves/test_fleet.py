@@ -139,8 +139,6 @@ def test_a_fleet_and_one_process_give_the_same_answers(store: ObjectStore, proce
 
 def test_without_addresses_this_process_scores(store: ObjectStore) -> None:
     assert isinstance(open_leaf(store.uri, Settings(), CollectorRegistry()), LocalLeaf)
-    with pytest.raises(UsageError, match=r"leaves\.addresses"):
-        open_leaf(store.uri, load(None, {"leaves.addresses": "here"}, {})[0], CollectorRegistry())
 
 
 @pytest.mark.parametrize(

@@ -379,12 +379,6 @@ def test_a_leaf_finishes_what_it_has_in_hand_and_takes_no_more(store: ObjectStor
         np.testing.assert_array_equal(answers[0], expected)
 
 
-@pytest.mark.parametrize("address", ["", "localhost", "host:", ":8000", "a b:1", "http://host:80"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="host:port"):
-        remote_to(address)
-
-
 def test_nothing_is_connected_before_the_first_request() -> None:
     assert isinstance(remote_to("no-such-host.invalid:8201"), RemoteLeaf)
     with pytest.raises(LeafAway):
