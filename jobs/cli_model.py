@@ -40,7 +40,7 @@ def push(
     """Check a model and add it to the registry; nobody is routed to it by that."""
     from jobs.model_rollout import push_model
 
-    model = push_model(open_store(store, writable=True, create=True), folder)
+    model = push_model(open_store(store, writable=True), folder)
     rows, off = model.checks["rows"], model.checks["largest_difference"]
     said = f"{model.name}@{model.version}: {rows:,} golden rows scored as they should be, {off:.2g} off at most"
     output.show(summary(model, ()), json, lambda c: c.print(said, markup=False))

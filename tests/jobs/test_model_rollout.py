@@ -169,6 +169,7 @@ def test_a_route_does_not_go_back_to_a_model_that_is_gone(two: ObjectStore) -> N
 )
 def test_a_refused_push_says_why(changes: dict[str, Any], code: int, said: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a", **changes)
+    (tmp_path / "store").mkdir()
     error = pymk_json("model", "push", str(folder), f"--store={tmp_path / 'store'}", code=code)["error"]
     assert said in error["what"]
     assert pymk_json("model", "list", f"--store={tmp_path / 'store'}") == {"models": []}
@@ -200,7 +201,10 @@ def fake_python(path: Path, code: str) -> Path:
 
 def test_the_commands_do_as_they_say(tmp_path: Path) -> None:
     store = f"--store={tmp_path / 'store'}"
-    pushed = pymk_json("model", "push", str(folder_of(tmp_path / "a")), store)
+    missing = pymk_json("model", "push", str(folder_of(tmp_path / "a")), store, code=1)["error"]["what"]
+    assert missing.endswith("no such folder")
+    (tmp_path / "store").mkdir()
+    pushed = pymk_json("model", "push", str(tmp_path / "a"), store)
     assert (pushed["model"], pushed["checks"]["rows"], pushed["routed"]) == ("small@1", 40, [])
     assert "small@2: 40 golden rows" in pymk("model", "push", str(folder_of(tmp_path / "b", "2")), store).stdout
     assert pymk_json("model", "route", store)["stable"] == "release"

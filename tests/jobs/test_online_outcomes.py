@@ -150,6 +150,7 @@ def test_too_little_refuses_nothing_and_is_told(tmp_path: Path) -> None:
 
 
 def test_promote_shows_the_rates_and_refuses_a_worse_canary_unless_forced(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
     store = f"--store={tmp_path / 'store'}"
     pymk_json("model", "push", str(folder_of(tmp_path / "2", "2")), store)
     pymk_json("model", "route", store, "--canary=small@2", "--share=0.5")
