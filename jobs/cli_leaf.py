@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from infra.errors import UsageError
 from infra.store import open_store
 from jobs.cli_options import Config, Set, Store, load_settings
 
@@ -29,7 +30,12 @@ def leaf(
 
     settings = load_settings(config, set_)
     open_store(store)
+    address = free_address(host, port, "--port", "--host")
+    if metrics_port == port:
+        raise UsageError(f"--metrics-port {port}: is the port of --port", "Choose another.")
+    if metrics_port is not None:
+        free_address(host, metrics_port, "--metrics-port", "--host")
     logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     logging.getLogger("lookup_api").setLevel(logging.INFO)
     run = import_module("lookup_api.leaves.leaf_server").serve_leaf
-    run(store, settings, free_address(host, port), port, metrics_port)
+    run(store, settings, address, port, metrics_port)

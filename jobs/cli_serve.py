@@ -53,7 +53,7 @@ def shards(
     logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     logging.getLogger("lookup_api").setLevel(logging.INFO)
     run = import_module("lookup_api.ann_server").serve_shards
-    run(store, free_address(host, port), port, shard, settings.api.poll_s)
+    run(store, free_address(host, port, "--port", "--host"), port, shard, settings.api.poll_s)
 
 
 @serve_app.command()

@@ -192,15 +192,18 @@ def but_for_parked_threads() -> Callable[[logging.LogRecord], bool]:
     return lambda record: "Python threads" not in record.getMessage()
 
 
-def free_address(host: str, port: int) -> str:
+def free_address(
+    host: str, port: int, port_by: str = "--port or api.port", host_by: str = "--host (or api.host)"
+) -> str:
     """The IP address of `host`, IPv4 where it has one, on whose port nothing listens.
 
-    granian's workers share their port, and so it would also share it with a server that is there already.
+    granian's workers share their port, and so it would also share it with a server that is there already. port_by and
+    host_by: what names the two, for errors.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        raise UsageError(f"--host {host}: is no address: {error}", _HOSTS) from None
+        raise UsageError(f"--host {host}: is no address: {error}", _hosts(host_by)) from None
     family, kind, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
     try:
         with socket.socket(family, kind) as probe:
@@ -208,21 +211,22 @@ def free_address(host: str, port: int) -> str:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise _unusable(error, host, port) from None
+        raise _unusable(error, host, port, port_by, host_by) from None
     return str(address[0])
 
 
-_HOSTS = "Give --host (or api.host) 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses, or one of them."
+def _hosts(host_by: str) -> str:
+    return f"Give {host_by} 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses, or one of them."
 
 
-def _unusable(error: OSError, host: str, port: int) -> PymkError:
+def _unusable(error: OSError, host: str, port: int, port_by: str, host_by: str) -> PymkError:
     if error.errno == errno.EADDRINUSE:
-        fix = "Stop the server that listens there, or choose another port with --port or api.port."
+        fix = f"Stop the server that listens there, or choose another port with {port_by}."
         return PymkError(f"port {port} on {host} is taken", fix)
     if error.errno == errno.EACCES:
-        fix = "Choose a port above 1023 with --port or api.port."
+        fix = f"Choose a port above 1023 with {port_by}."
         return UsageError(f"port {port} on {host} is not for this user", fix)
-    return UsageError(f"--host {host}: is not an address of this machine: {error.strerror}", _HOSTS)
+    return UsageError(f"--host {host}: is not an address of this machine: {error.strerror}", _hosts(host_by))
 
 
 def _let_early_workers_end() -> None:

@@ -30,6 +30,7 @@ from jobs.serve import (
     worker_environment,
 )
 from lookup_api.app import create_app
+from tests.suites.command import pymk
 from tests.suites.ports import free_port
 from tests.suites.redis_server import RedisServer
 from tests.suites.served_store import new_store, publish_day
@@ -111,6 +112,10 @@ def test_a_port_in_use_is_refused_even_where_its_server_would_share_it(tmp_path:
         assert f"port {port} on 127.0.0.1 is taken" in told
         with pytest.raises(PymkError, match="choose another port"):
             free_address("0.0.0.0", port)
+        taken = ("leaf", f"--store={tmp_path}", f"--metrics-port={port}", f"--port={free_port()}")
+        told = " ".join(pymk(*taken).stderr.split())
+        assert f"port {port} on 127.0.0.1 is taken. Stop the server" in told
+        assert told.endswith("with --metrics-port.")
 
 
 def test_a_port_that_an_earlier_server_has_just_left_is_free() -> None:
