@@ -1,5 +1,6 @@
 """`pymk model`: push, list and show models, route to them, promote a canary and go back."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.errors import NotFound
-from infra.model_routes import LOOKUP, VARIANTS, ModelRef, RouteStore, Surface
+from infra.model_routes import LOOKUP, VARIANTS, ModelRef, Routes, RouteStore, Surface
 from infra.models import CARD, ModelVersion, Registry
 from infra.releases import ReleaseStore
 from infra.store import open_store
@@ -110,10 +111,18 @@ def route(
     from jobs.model_rollout import RouteChange, change_route, described
 
     change = RouteChange(stable, canary, share, sticky, salt, shadow)
+    opened = open_store(store, writable=bool(change))
+    routes = RouteStore(opened).read()
+    others = _others(routes, surface)
     if change:
-        after = change_route(open_store(store, writable=True), surface, change, force=force, reason=reason)
+        after = change_route(opened, surface, change, force=force, reason=reason)
+        if others:
+            what = "is a new surface" if after.changed_at else "nothing is routed there"
+            console.print(f"warning: {surface}: {what}. {others}", markup=False, soft_wrap=True)
+    elif others:
+        raise NotFound(f"{surface}: nothing is routed there", others)
     else:
-        after = RouteStore(open_store(store)).read().of(surface)
+        after = routes.of(surface)
     output.show(described(surface, after), json, lambda c: _print_surface(c, surface, after))
 
 
@@ -223,6 +232,16 @@ def summary(model: ModelVersion, routed: Sequence[str]) -> dict[str, Any]:
         "checks": dict(model.checks),
         "routed": list(routed),
     }
+
+
+def _others(routes: Routes, surface: str) -> str:
+    """The surfaces that there are, in words; empty where it is one of them."""
+    known = sorted({LOOKUP, *routes.surfaces})
+    if surface in known:
+        return ""
+    near = difflib.get_close_matches(surface, known, 3, 0.5)
+    told = f"There are: {', '.join(known)}."
+    return f"{told} Nearest: {', '.join(near)}." if near else told
 
 
 def _latest(registry: Registry, name: str) -> ModelVersion:

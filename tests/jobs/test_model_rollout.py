@@ -229,3 +229,16 @@ def test_the_commands_do_as_they_say(tmp_path: Path) -> None:
     assert "no canary to promote" in pymk_json("model", "promote", "other", store, code=1)["error"]["what"]
     assert "no model none" in pymk_json("model", "show", "none", store, code=1)["error"]["what"]
     assert "stable the ranker of the release" in pymk("model", "route", store).stdout
+
+
+def test_a_mistyped_surface_is_told_of(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    push_model(store, folder_of(tmp_path / "1"))
+    at = f"--store={store.uri}"
+    unknown = pymk_json("model", "route", "feed", at, code=1)["error"]
+    assert (unknown["what"], unknown["fix"]) == ("feed: nothing is routed there", "There are: recommendations.")
+    assert "warning: feed: nothing is routed there." in pymk("model", "route", "feed", at, "--canary=none").stderr
+    change = ("model", "route", "recomendations", at, "--stable=small@1")
+    said = "recomendations: is a new surface. There are: recommendations. Nearest: recommendations."
+    assert said in pymk(*change).stderr
+    assert "is a new surface" not in pymk(*change).stderr
