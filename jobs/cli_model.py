@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.errors import NotFound
+from infra.errors import NotFound, UsageError
 from infra.model_routes import LOOKUP, VARIANTS, ModelRef, Routes, RouteStore, Surface
 from infra.models import CARD, ModelVersion, Registry
 from infra.releases import ReleaseStore
@@ -30,6 +30,16 @@ BEST = (5, 10, 20)
 
 OnSurface = Annotated[str, typer.Argument(help=f"Surface that the models rank for; {LOOKUP} is the lookup's.")]
 Why = Annotated[str | None, typer.Option("--reason", help="Why, kept in the store's folder audit.")]
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise UsageError(f"--share {text}: is not a share from 0 to 1", "Write for example --share 0.05.")
+    return share
 
 
 @model_app.command()
@@ -94,7 +104,10 @@ def route(
         str | None, typer.Option(help="NAME@VERSION for all but the canary's share; `release` for its own ranker.")
     ] = None,
     canary: Annotated[str | None, typer.Option(help="NAME@VERSION for a share, or `none`.")] = None,
-    share: Annotated[float | None, typer.Option(min=0, max=1, help="Of the users, that the canary is for.")] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(parser=_share, metavar="<float>", help="Of the users, 0 to 1, for the canary."),
+    ] = None,
     sticky: Annotated[
         str | None,
         typer.Option(help="`user`: by user, precomputed too; `client`: who asks /v1/score for it has it."),

@@ -78,7 +78,7 @@ class RouteChange:
         if before is not None and model in (None, before.model):
             return _canary(before.model_dump() | told)
         if "share" not in told:
-            raise UsageError(f"--canary {model}: without a share", "Say which, such as --share 0.05.")
+            raise UsageError(f"--canary {model}: without a share", "Say which, from 0 to 1, such as --share 0.05.")
         return _canary({"model": str(model)} | told)
 
 

@@ -226,6 +226,9 @@ def test_the_commands_do_as_they_say(tmp_path: Path) -> None:
     assert (back["stable"], back["canary"], back["stopped"][0]["model"]) == ("release", None, "small@2")
     assert pymk_json("model", "route", store, "--stable=small@1")["stable"] == "small@1"
     assert pymk_json("model", "rollback", store)["stable"] == "release"
+    for share in ("150", "5%", "nan"):
+        error = pymk_json("model", "route", store, "--canary=small@1", f"--share={share}", code=2)["error"]
+        assert error["what"] == f"--share {share}: is not a share from 0 to 1"
     assert "no canary to promote" in pymk_json("model", "promote", "other", store, code=1)["error"]["what"]
     assert "no model none" in pymk_json("model", "show", "none", store, code=1)["error"]["what"]
     assert "stable the ranker of the release" in pymk("model", "route", store).stdout
