@@ -223,7 +223,8 @@ def test_where_the_store_cannot_be_written_the_canary_is_off_here_and_for_all_on
         raise StoreError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lookup_api.routed_models.open_store", away)
+        for module in ("routed_models", "taken_off"):
+            patch.setattr(f"lookup_api.{module}.open_store", away)
         if can == "do nothing":
             patch.setattr(RouteStore, "stored", away)
         for _ in range(3):
