@@ -1,10 +1,12 @@
 """Prometheus metrics of one worker, or of all of them where they share PROMETHEUS_MULTIPROC_DIR."""
 
 import os
+import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from prometheus_client import (
@@ -23,6 +25,19 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SOURCES = ("precomputed", "live", "heuristic", "stale", "popular", "none")
 NO_LIST = ""
 """Source of answers that are no lists: `none` is that of a list that is empty."""
+
+
+T = TypeVar("T")
+TRIES, AGAIN_S = 20, 0.05
+
+
+def _of_whole_files(read: Callable[[], T]) -> T:
+    """What it reads, and again where another worker has just made a file, which is empty for a moment."""
+    for _ in range(TRIES - 1):
+        with suppress(struct.error):
+            return read()
+        time.sleep(AGAIN_S)
+    return read()
 
 
 class Metrics:
@@ -104,11 +119,11 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All metrics as text. With several workers it is the sum over all of them."""
-        return generate_latest(self._whole())
+        return _of_whole_files(lambda: generate_latest(self._whole()))
 
     def collected(self) -> Iterable[Metric]:
         """The same as values."""
-        return self._whole().collect()
+        return _of_whole_files(lambda: list(self._whole().collect()))
 
     def _whole(self) -> CollectorRegistry:
         if self._as_of_s is not None:

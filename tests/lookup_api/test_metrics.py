@@ -1,8 +1,10 @@
 """Metrics of several workers: what those that ended said of themselves is forgotten, what they counted is not."""
 
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,18 @@ def test_what_a_worker_that_ended_said_of_itself_is_forgotten(workers: tuple[Wor
     assert 'pymk_release_info{release="old"}' not in left
     assert left['pymk_release_info{release="new"}'] == 1
     assert left["pymk_release_swaps_total"] == 2, "what was counted was counted"
+
+
+def test_a_file_that_another_worker_has_just_made_is_waited_for(workers: tuple[Worker, Worker], tmp_path: Path) -> None:
+    old, _ = workers
+    old.told()
+    made = next(tmp_path.rglob("counter_*.db"))
+    empty = made.with_name("counter_1.db")
+    empty.touch()
+    filled = threading.Timer(0.2, lambda: shutil.copy(made, empty))
+    filled.start()
+    assert old.told()["pymk_release_swaps_total"] >= 2
+    filled.join()
 
 
 def test_the_age_is_of_the_release_of_who_is_asked(workers: tuple[Worker, Worker]) -> None:
