@@ -28,7 +28,8 @@ NO_LIST = ""
 
 
 T = TypeVar("T")
-TRIES, AGAIN_S = 20, 0.05
+TRIES, AGAIN_S = 10, 0.02
+"""Requests wait meanwhile: a file that stays damaged may not hold them up for long."""
 
 
 def _of_whole_files(read: Callable[[], T]) -> T:

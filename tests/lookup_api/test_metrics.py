@@ -1,17 +1,16 @@
 """Metrics of several workers: what those that ended said of themselves is forgotten, what they counted is not."""
 
 import os
-import shutil
+import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lookup_api.metrics import Metrics
+from lookup_api.metrics import Metrics, _of_whole_files
 
 WORKER = """
 import sys
@@ -19,6 +18,7 @@ from lookup_api.metrics import Metrics
 
 metrics = Metrics()
 metrics.serving(sys.argv[1], float(sys.argv[2]), None)
+print("ready", flush=True)
 for _ in sys.stdin:
     print(metrics.exposition().decode() + "END", flush=True)
 """
@@ -35,6 +35,9 @@ class Worker:
             text=True,
             env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
         )
+
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
 
     def told(self) -> dict[str, float]:
         assert self._process.stdin is not None
@@ -75,16 +78,12 @@ def test_what_a_worker_that_ended_said_of_itself_is_forgotten(workers: tuple[Wor
     assert left["pymk_release_swaps_total"] == 2, "what was counted was counted"
 
 
-def test_a_file_that_another_worker_has_just_made_is_waited_for(workers: tuple[Worker, Worker], tmp_path: Path) -> None:
-    old, _ = workers
-    old.told()
-    made = next(tmp_path.rglob("counter_*.db"))
-    empty = made.with_name("counter_1.db")
-    empty.touch()
-    filled = threading.Timer(0.2, lambda: shutil.copy(made, empty))
-    filled.start()
-    assert old.told()["pymk_release_swaps_total"] >= 2
-    filled.join()
+def test_a_file_that_another_worker_has_just_made_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookup_api.metrics.AGAIN_S", 0)
+    found: list[bytes] = [b"", b"", b"\x07\0\0\0"]
+    assert _of_whole_files(lambda: struct.unpack("<i", found.pop(0))) == (7,)
+    with pytest.raises(struct.error):
+        _of_whole_files(lambda: struct.unpack("<i", b""))
 
 
 def test_the_age_is_of_the_release_of_who_is_asked(workers: tuple[Worker, Worker]) -> None:
