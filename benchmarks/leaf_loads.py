@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import psutil
 
 from benchmarks.leaf_models import (
     LEARNT,
@@ -47,10 +46,10 @@ def beside_loads(store: ObjectStore, registered: int, live: int, trees: int, sec
     print(f"room for {ROOM} in the leaf; a warm one of {WARM_ROWS} rows, asked by one caller")
     with leaves(store, 1, f"leaves.memory_mib={ROOM * MODEL_BYTES >> 20}") as (process,):
         every_one_answers(store, process, registered, trees)
-        print("| | requests | p50 ms | p90 ms | p99 ms | loads a second | memory of the leaf, MiB |")
-        print("|---|---|---|---|---|---|---|")
+        print("| | requests | p50 ms | p90 ms | p99 ms | loads a second | memory of the leaf, MiB | allocated, MiB |")
+        print("|---|---|---|---|---|---|---|---|")
         columns, leaf = columns_of(WARM_ROWS), remote(RemoteLeaf, process.address)
-        told, grown = psutil.Process(process.process.pid), []
+        grown = []
         beside = {"alone": [], "beside loads": asking_for(process.address, live), "beside a busy core": BUSY}
         times: dict[str, list[float]] = {name: [] for name in beside}
         for _ in range(rounds):
@@ -60,16 +59,17 @@ def beside_loads(store: ObjectStore, registered: int, live: int, trees: int, sec
                     mine = asked(leaf, warm, columns, seconds, process, before if name == "beside loads" else None)
                 times[name] += mine
                 rate = (loads(process) - before) / (time.perf_counter() - began)
-                grown.append((loads(process), told.memory_info().rss / 2**20))
-                show(name, mine, rate, grown[-1][1])
+                grown.append((loads(process), *memory(process)))
+                show(name, mine, rate, *grown[-1][1:])
         p99 = {name: np.percentile(taken, 99) for name, taken in times.items()}
         for name in list(p99)[1:]:
             print(f"p99 {name} is {p99[name] / p99['alone']:.2f} times that alone, of all rounds together")
         later = np.array(grown[1:])
         if len(later) > 1:
-            slope = np.polyfit(later[:, 0], later[:, 1], 1)[0] * 1000
-            print(f"memory after {later[0, 0]:,.0f} loads {later[0, 1]:.0f} MiB, after {later[-1, 0]:,.0f} "
-                  f"{later[-1, 1]:.0f} MiB: {slope:+.2f} MiB for every 1,000 loads")  # fmt: skip
+            for column, what in ((1, "memory"), (2, "of it allocated")):
+                slope = np.polyfit(later[:, 0], later[:, column], 1)[0] * 1000
+                print(f"{what} after {later[0, 0]:,.0f} loads {later[0, column]:.1f} MiB, after {later[-1, 0]:,.0f} "
+                      f"{later[-1, column]:.1f} MiB: {slope:+.3f} MiB for every 1,000 loads")  # fmt: skip
 
 
 def every_one_answers(store: ObjectStore, process: LeafProcess, registered: int, trees: int) -> None:
@@ -108,17 +108,29 @@ def asked(
     return times
 
 
-def show(name: str, times: Sequence[float], rate: float, memory: float) -> None:
+def show(name: str, times: Sequence[float], rate: float, resident: float, allocated: float) -> None:
     p50, p90, p99 = np.percentile(times, (50, 90, 99))
-    print(f"| {name} | {len(times):,} | {p50:.2f} | {p90:.2f} | {p99:.2f} | {rate:.0f} | {memory:.0f} |", flush=True)
+    print(f"| {name} | {len(times):,} | {p50:.2f} | {p90:.2f} | {p99:.2f} | {rate:.0f} | {resident:.1f} "
+          f"| {allocated:.1f} |", flush=True)  # fmt: skip
 
 
 def loads(process: LeafProcess) -> float:
     """Models that the leaf opened so far."""
-    for line in process.told("metrics").decode().splitlines():
-        if line.startswith('pymk_leaf_loads_total{outcome="loaded"}'):
-            return float(line.split()[-1])
-    return 0.0
+    return told(process).get('pymk_leaf_loads_total{outcome="loaded"}', 0.0)
+
+
+def memory(process: LeafProcess) -> tuple[float, float]:
+    """MiB of the leaf: resident, and allocated by malloc, Arrow and Python, whose blocks are taken as 64 bytes each."""
+    found = told(process)
+    held = [found[f'pymk_leaf_heap_bytes{{of="{one}"}}'] for one in ("malloc", "arrow")]
+    allocated = sum(held) + 64 * found["pymk_leaf_python_blocks"]
+    return found["process_resident_memory_bytes"] / 2**20, allocated / 2**20
+
+
+def told(process: LeafProcess) -> dict[str, float]:
+    """Its metrics."""
+    lines = (line.rsplit(" ", 1) for line in process.told("metrics").decode().splitlines() if line[0] != "#")
+    return {name: float(value) for name, value in lines}
 
 
 def version_of(number: int) -> ModelRef:

@@ -9,6 +9,9 @@ from pathlib import Path
 from infra.errors import CorruptArtifact, StoreError
 from infra.store import ObjectStore, cache_folder
 
+PARALLEL_BYTES = 32 << 20
+"""Files of fewer bytes together are verified one after the other: threads take longer to start than to read them."""
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -56,7 +59,8 @@ def _present(path: Path, name: str) -> FileEntry:
 def verify_entries(folder: Path, entries: Sequence[FileEntry], fix: str) -> None:
     """Raises CorruptArtifact naming a file that is missing, truncated or altered, and the fix."""
     with ThreadPoolExecutor(2) as pool:
-        for entry, found in zip(entries, pool.map(lambda e: entry_of(folder / e.path, e.path), entries), strict=True):
+        each = pool.map if sum(entry.size_bytes for entry in entries) >= PARALLEL_BYTES else map
+        for entry, found in zip(entries, each(lambda e: entry_of(folder / e.path, e.path), entries), strict=True):
             if found != entry:
                 was = "is missing" if found is None else f"has {found.size_bytes} bytes, sha256 {found.sha256[:12]}…"
                 raise CorruptArtifact(

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.flight as flight
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
 
 from infra.errors import PymkError
 from infra.model_routes import ModelRef
@@ -27,6 +27,7 @@ from lookup_api.leaves import wire
 from lookup_api.leaves.devices import devices_of
 from lookup_api.leaves.leaf_metrics import HostMetrics
 from lookup_api.leaves.local_leaf import LocalLeaf
+from lookup_api.leaves.process_memory import ProcessMemory
 from lookup_api.leaves.residents import Resident
 from lookup_api.leaves.wire import Status, WireError
 from lookup_api.ranking.scorers import KINDS, Array
@@ -167,6 +168,8 @@ def serve_leaf(store_uri: str, settings: Settings, host: str, port: int, metrics
     for module, _ in KINDS.values():
         import_module(module)  # here, not while requests wait
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(ProcessMemory())
     leaf = LocalLeaf(store_uri, settings.leaves, HostMetrics(registry), _breakers(settings), devices)
     where = f"[{host}]" if ":" in host else host
     server = LeafServer(f"grpc://{where}:{port}", leaf, registry)
