@@ -2,7 +2,7 @@
 
 Candidates, features, prices of exposure, order, reasons and form are the release's; the scores are the model's. Who was
 erased since is in none of them. The lists are an artifact of their own, found again like those of stages. Those of a
-canary that is out of bounds are not kept, and it is taken off.
+canary that is out of bounds, or crashes, are not kept, and it is taken off.
 """
 
 import shutil
@@ -35,6 +35,7 @@ from jobs.rank import DEPTH, PRICES, rank_scored, reordered, rows_of
 from jobs.reason_rows import ReasonNames
 from jobs.scoring import Block, Scorer, blocks_of
 from jobs.serving_blobs import lists_of, paged_blobs, ranking_blobs
+from jobs.variant_process import make_apart
 from jobs.version import VERSION
 from lookup_api.canary_guard import USUAL, Bounds, Guard
 from lookup_api.ranking.capped_groups import CappedGroups
@@ -86,7 +87,7 @@ def make_all(store: ObjectStore, release: Release, surface: str, tell: Tell, bou
     what `make` does, and GateRefused for a canary that is taken off."""
     nightly = ReleaseStore(store).get(release.nightly)
     route = RouteStore(store).read().of(surface).route
-    return [_judged(store, nightly, surface, wanted, tell) for wanted in wanted_of(surface, route, bounds)]
+    return [_judged(store, nightly, surface, one, bounds, tell) for one in _each(surface, route, bounds)]
 
 
 def rank_variants(store: ObjectStore, nightly: Release, tell: Tell, bounds: Bounds = USUAL) -> None:
@@ -96,21 +97,28 @@ def rank_variants(store: ObjectStore, nightly: Release, tell: Tell, bounds: Boun
     except PymkError as error:
         tell(f"warning: no other model than the release's ranks: {error}")
         return
-    for wanted in wanted_of(LOOKUP, route, bounds):
+    for one in _each(LOOKUP, route, bounds):
         try:
-            _judged(store, nightly, LOOKUP, wanted, tell)
+            _judged(store, nightly, LOOKUP, one, bounds, tell)
         except (PymkError, OSError) as error:
-            tell(f"warning: {wanted.model} made no lists: {error}")
+            tell(f"warning: {one.models[0]} made no lists: {error}")
 
 
-def _judged(store: ObjectStore, nightly: Release, surface: str, wanted: Wanted, tell: Tell) -> Variant:
-    """`make`, where a canary that is not fit is taken off. Raises GateRefused for that."""
+def _each(surface: str, route: Route, bounds: Bounds) -> Iterator[Route]:
+    """A route for each model whose lists a route asks for, of that model alone."""
+    for one in (Route(stable=route.stable), Route(canary=route.canary)):
+        if any(wanted_of(surface, one, bounds)):
+            yield one
+
+
+def _judged(store: ObjectStore, nightly: Release, surface: str, route: Route, bounds: Bounds, tell: Tell) -> Variant:
+    """`make_apart`, where a canary that is not fit is taken off. Raises GateRefused for that."""
     try:
-        return make(store, nightly, wanted, tell)
+        return make_apart(store, nightly.release_id, surface, route, bounds, tell)
     except Unfit as error:
-        if wanted.bounds is None:
+        if route.canary is None:
             raise
-        raise taken_off(store, surface, wanted.model, nightly.release_id, error) from error
+        raise taken_off(store, surface, route.canary.model, nightly.release_id, error) from error
 
 
 def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Variant:

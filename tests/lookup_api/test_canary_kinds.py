@@ -22,7 +22,7 @@ from infra.settings import LadderSettings, LeafSettings, ModelSettings, Settings
 from infra.store import ObjectStore, open_store
 from infra.variants import forget_variants, variants_of
 from jobs.nightly_model import push_nightly
-from jobs.variant_lists import make_all, rank_variants
+from jobs.variant_lists import make, make_all, rank_variants, wanted_of
 from lookup_api import leaf_ranks
 from lookup_api.canary_guard import USUAL, Bounds
 from lookup_api.deadline import Deadline
@@ -381,7 +381,8 @@ def test_neither_a_model_of_lists_nor_a_store_that_is_away_stops_a_canary(
     route(night, canary=Canary(model=ModelRef(name="lists", version="1"), share=SHARE))
     with pytest.raises(UsageError, match="scores lists"):
         make_all(night, tonight, LOOKUP, lambda line: None)
+    [wanted] = wanted_of(LOOKUP, RouteStore(night).read().of(LOOKUP).route, USUAL)
     monkeypatch.setattr(Registry, "open", Mock(side_effect=StoreError("away")))
     with pytest.raises(StoreError, match="away"):
-        make_all(night, tonight, LOOKUP, lambda line: None)
+        make(night, tonight, wanted, lambda line: None)
     assert RouteStore(night).read().of(LOOKUP).stopped == ()
