@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from infra.errors import UsageError
-from infra.store import open_store
 from jobs.cli_options import Config, Set, Store, load_settings
 
 leaf_app = typer.Typer()
@@ -26,10 +25,10 @@ def leaf(
     import logging
     from importlib import import_module
 
-    from jobs.serve import free_address
+    from jobs.serve import free_address, refuse_lake
 
     settings = load_settings(config, set_)
-    open_store(store)
+    refuse_lake(store)
     address = free_address(host, port, "--port", "--host")
     if metrics_port == port:
         raise UsageError(f"--metrics-port {port}: is the port of --port", "Choose another.")

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from infra.errors import ExitCode
-from infra.store import open_store
 from jobs.cli_options import Config, Json, Set, Store, load_settings
 from jobs.cli_output import output, table
 
@@ -22,12 +21,13 @@ def serve(
     set_: Set = None,
 ) -> None:
     """Serve the lookup API from the store's current release."""
+    from jobs.serve import refuse_lake
     from jobs.serve import serve as serve_store
 
     settings = load_settings(config, set_)
     api = settings.api
     if not api.tables:
-        open_store(store)
+        refuse_lake(store)
     serve_store(store, settings, host or api.host, port or api.port, workers or api.workers)
 
 
@@ -46,10 +46,10 @@ def shards(
     import logging
     from importlib import import_module
 
-    from jobs.serve import free_address
+    from jobs.serve import free_address, refuse_lake
 
     settings = load_settings(config, set_)
-    open_store(store)
+    refuse_lake(store)
     logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     logging.getLogger("lookup_api").setLevel(logging.INFO)
     run = import_module("lookup_api.ann_server").serve_shards
@@ -58,7 +58,7 @@ def shards(
 
 @serve_app.command()
 def doctor(config: Config = None, set_: Set = None, json: Json = False) -> None:
-    """Say what is missing on this machine and how to get it, and whether live facts are kept well."""
+    """Say what is missing on this machine how to get it, whether live facts are kept well, and where leaves score."""
     from jobs.doctor import check
 
     findings = check(load_settings(config, set_))

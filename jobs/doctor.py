@@ -68,8 +68,11 @@ def check(settings: Settings | None = None) -> list[Finding]:
         _disk,
         _memory,
     )
-    found = [look() for look in looks]
-    return found if settings is None or not settings.api.facts else [*found, _live_facts(settings)]
+    if settings and settings.leaves.device != "cpu":
+        looks += (lambda: _leaves_device(settings.leaves.device),)
+    if settings and settings.api.facts:
+        looks += (lambda: _live_facts(settings),)
+    return [look() for look in looks]
 
 
 def _python() -> Finding:
@@ -153,6 +156,19 @@ def _live_facts(settings: Settings) -> Finding:
         what = f"{uri} drops them when its memory is short ({policy}), and shows again whom they bar"
         return Finding(name, False, what, NO_EVICTION, lack="not kept")
     return Finding(name, True, uri, "Set api.facts.")
+
+
+def _leaves_device(wanted: str) -> Finding:
+    name, fix = "models on leaves", "Needed for `pymk leaf`; leaves.device says where they score."
+    try:
+        from lookup_api.leaves.devices import devices_of
+
+        devices = devices_of(wanted)
+    except PymkError as error:
+        return Finding(name, False, error.what, error.fix or fix, needed=False)
+    except Exception as error:  # as of any package
+        return Finding(name, False, f"{type(error).__name__}: {error}", fix, needed=False)
+    return Finding(name, True, ", ".join(f"{kind} on {device}" for kind, device in devices.items()), fix)
 
 
 def _disk() -> Finding:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from infra.errors import PymkError, StoreError, UsageError
 from infra.keys import KeyStore
 from infra.live_facts import NO_EVICTION, evicting_policy_at, facts_uri
 from infra.redis_connection import shown
+from infra.release_records import FOLDER as RELEASES
 from infra.request_threads import SPARE, SPARE_VARIABLE, threads_of
+from infra.schemas import CONNECTIONS
 from infra.settings import ENV_PREFIX, Settings
 from infra.store import open_store
 from jobs.erasure import adopt_erasures
@@ -213,6 +216,19 @@ def free_address(
     except OSError as error:
         raise _unusable(error, host, port, port_by, host_by) from None
     return str(address[0])
+
+
+def refuse_lake(store_uri: str) -> None:
+    """Raises UsageError for a lake in place of a store: what is served would be kept among its tables. Raises what
+    `open_store` does."""
+    store = open_store(store_uri)
+    with suppress(StoreError):  # of one that is away there may be copies on this machine
+        folders = store.folders("")
+        if CONNECTIONS.name in folders and RELEASES not in folders:
+            raise UsageError(
+                f"{store_uri}: is a lake, not a store: it has {CONNECTIONS.name}/ and no {RELEASES}/",
+                "Give the folder or s3:// URI that `pymk run --store` wrote to.",
+            )
 
 
 def _hosts(host_by: str) -> str:

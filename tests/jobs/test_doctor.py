@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from infra.settings import Settings
 from jobs import doctor
+from lookup_api.leaves import devices
 from tests.suites.redis_server import RedisServer
 
 
@@ -88,6 +90,19 @@ def test_a_redis_that_may_evict_live_facts_fails_and_one_that_does_not_answer_is
 def test_live_facts_in_a_folder_are_well_and_without_a_place_by_setting_not_looked_at(tmp_path):
     assert doctor._live_facts(Settings.model_validate({"api": {"facts": str(tmp_path)}})).ok
     assert "live facts" not in {f.name for f in doctor.check(Settings())}
+
+
+def test_where_models_on_leaves_score_is_told_and_a_gpu_that_is_wanted_and_missing_fails(monkeypatch):
+    monkeypatch.setattr(devices, "lack", lambda kind: devices.WITHOUT)
+    auto, cuda = doctor._leaves_device("auto"), doctor._leaves_device("cuda")
+    assert (auto.state, auto.found) == ("ok", "ranker on cpu, xgboost on cpu, onnx on cpu")
+    assert (cuda.ok, cuda.needed) == (False, False)
+    assert "leaves.device: cuda, but" in cuda.found
+    monkeypatch.setattr(devices, "lack", Mock(side_effect=OSError("libxgboost.so: cannot open")))
+    assert "libxgboost.so" in doctor._leaves_device("auto").found
+    for device, looked_at in (("auto", True), ("cpu", False)):
+        settings = Settings.model_validate({"leaves": {"device": device}})
+        assert ("models on leaves" in {f.name for f in doctor.check(settings)}) == looked_at
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,15 @@ def test_serve_answers_until_it_is_told_to_stop(tmp_path: Path, workers: int) ->
     assert code == 0
 
 
+@pytest.mark.parametrize("command", ["serve", "shards", "leaf"])
+def test_a_lake_is_not_served_and_nothing_is_written_into_it(tmp_path: Path, command: str) -> None:
+    (tmp_path / "connections").mkdir()
+    told = pymk(command, "--store", str(tmp_path), "--port", str(free_port()))
+    assert told.returncode == 2
+    assert "is a lake, not a store" in " ".join(told.stderr.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["connections"]
+
+
 LOADING = """
 import multiprocessing, os, signal, time
 from granian._signals import set_main_signals
