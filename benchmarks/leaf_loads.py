@@ -66,7 +66,7 @@ def beside_loads(store: ObjectStore, registered: int, live: int, trees: int, sec
             print(f"p99 {name} is {p99[name] / p99['alone']:.2f} times that alone, of all rounds together")
         later = np.array(grown[1:])
         if len(later) > 1:
-            for column, what in ((1, "memory"), (2, "of it allocated")):
+            for column, what in ((1, "memory"), (2, "allocated")):
                 slope = np.polyfit(later[:, 0], later[:, column], 1)[0] * 1000
                 print(f"{what} after {later[0, 0]:,.0f} loads {later[0, column]:.1f} MiB, after {later[-1, 0]:,.0f} "
                       f"{later[-1, column]:.1f} MiB: {slope:+.3f} MiB for every 1,000 loads")  # fmt: skip
@@ -116,21 +116,18 @@ def show(name: str, times: Sequence[float], rate: float, resident: float, alloca
 
 def loads(process: LeafProcess) -> float:
     """Models that the leaf opened so far."""
-    return told(process).get('pymk_leaf_loads_total{outcome="loaded"}', 0.0)
+    return process.metrics().get('pymk_leaf_loads_total{outcome="loaded"}', 0.0)
 
 
 def memory(process: LeafProcess) -> tuple[float, float]:
-    """MiB of the leaf: resident, and allocated by malloc, Arrow and Python, whose blocks are taken as 64 bytes each."""
-    found = told(process)
-    held = [found[f'pymk_leaf_heap_bytes{{of="{one}"}}'] for one in ("malloc", "arrow")]
+    """MiB of the leaf: resident, and allocated by malloc, Arrow and Python, whose blocks are taken as 64 bytes each.
+
+    NaN where malloc is none that tells.
+    """
+    found = process.metrics()
+    held = [found.get(f'pymk_leaf_allocated_bytes{{by="{one}"}}', np.nan) for one in ("malloc", "arrow")]
     allocated = sum(held) + 64 * found["pymk_leaf_python_blocks"]
     return found["process_resident_memory_bytes"] / 2**20, allocated / 2**20
-
-
-def told(process: LeafProcess) -> dict[str, float]:
-    """Its metrics."""
-    lines = (line.rsplit(" ", 1) for line in process.told("metrics").decode().splitlines() if line[0] != "#")
-    return {name: float(value) for name, value in lines}
 
 
 def version_of(number: int) -> ModelRef:

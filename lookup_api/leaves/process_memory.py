@@ -24,26 +24,25 @@ class ProcessMemory(Collector):
     """Bytes that this process allocated and did not free, and those that malloc keeps free, as gauges.
 
     Of malloc where it is glibc's of 2.33 or later, of Arrow's own pool, and the blocks of Python's objects, whose bytes
-    Python has from the system itself.
+    Python has from the system itself. A scrape takes the lock of each of malloc's arenas for a moment.
     """
 
     def __init__(self) -> None:
-        self._mallinfo = _glibc_mallinfo2()
+        self._mallinfo = glibc_mallinfo2()
 
     def collect(self) -> Iterator[Metric]:
-        held = GaugeMetricFamily(
-            "pymk_leaf_heap_bytes", "Bytes that are allocated, or kept free by malloc.", labels=["of"]
-        )
+        says = "Bytes that are allocated, by whom; malloc's freed ones that a thread keeps for itself count."
+        allocated = GaugeMetricFamily("pymk_leaf_allocated_bytes", says, labels=["by"])
+        allocated.add_metric(["arrow"], pa.total_allocated_bytes())
         if self._mallinfo:
             found = self._mallinfo()
-            held.add_metric(["malloc"], found.uordblks + found.hblkhd)
-            held.add_metric(["malloc_free"], found.fordblks)
-        held.add_metric(["arrow"], pa.total_allocated_bytes())
-        yield held
+            allocated.add_metric(["malloc"], found.uordblks + found.hblkhd)
+            yield GaugeMetricFamily("pymk_leaf_malloc_free_bytes", "Bytes that malloc keeps free.", found.fordblks)
+        yield allocated
         yield GaugeMetricFamily("pymk_leaf_python_blocks", "Blocks of Python's objects.", sys.getallocatedblocks())
 
 
-def _glibc_mallinfo2() -> Callable[[], _Mallinfo2] | None:
+def glibc_mallinfo2() -> Callable[[], _Mallinfo2] | None:
     """None where there is no such function: with another libc."""
     if sys.platform != "linux":
         return None

@@ -7,13 +7,9 @@ import typer.main
 
 from jobs.cli import app
 from jobs.stages import STAGE_NAMES
-from lookup_api.ladder_metrics import LadderMetrics
-from lookup_api.leaves.leaf_metrics import HostMetrics, SenderMetrics
-from lookup_api.metrics import Metrics
 from lookup_api.ranking.features import PAIR_FEATURES, USER_FEATURES
-from lookup_api.root.root_metrics import RootMetrics
-from lookup_api.shadow_metrics import ShadowMetrics
 from tests.docs.reference import DOCS, settings_page, tables_page
+from tests.suites.printed_metrics import printed_names
 
 README = Path(__file__).parents[2] / "README.md"
 PAGES = sorted([*DOCS.rglob("*.md"), README])
@@ -66,15 +62,6 @@ def test_every_route_is_documented(tmp_path: Path) -> None:
             assert re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) in page, rule.rule
 
 
-def printed_metrics() -> set[str]:
-    """Names of what servers and leaves print, but for when each was made."""
-    own = Metrics()
-    for more in (LadderMetrics, RootMetrics, HostMetrics, SenderMetrics, ShadowMetrics):
-        more(own.registry)
-    printed = re.findall(r"^# TYPE (\w+)", own.exposition().decode(), re.MULTILINE)
-    return {name for name in printed if not name.endswith("_created")}
-
-
 def test_the_metrics_of_the_docs_are_those_that_are_printed() -> None:
     named = {
         name
@@ -83,7 +70,7 @@ def test_the_metrics_of_the_docs_are_those_that_are_printed() -> None:
         for name in re.findall(r"`(pymk_\w+)(?=[`{])", page.read_text())
     }
     dags = {path.stem for path in (README.parent / "dags").glob("pymk_*.py")}
-    assert named - dags == printed_metrics()
+    assert named - dags == printed_names()
 
 
 @pytest.mark.parametrize("feature", [*PAIR_FEATURES, *USER_FEATURES])

@@ -51,6 +51,11 @@ class LeafProcess:
             (result,) = client.do_action(flight.Action(action, b""), flight.FlightCallOptions(timeout=60.0))
             return bytes(result.body.to_pybytes())
 
+    def metrics(self) -> dict[str, float]:
+        """By name and labels, as they are printed."""
+        lines = (line.rsplit(" ", 1) for line in self.told(wire.METRICS).decode().splitlines() if line[0] != "#")
+        return {name: float(value) for name, value in lines}
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

@@ -308,15 +308,10 @@ def test_it_tells_its_models_and_its_metrics(store: ObjectStore, process: LeafPr
         assert counted in page.read()
 
 
-def test_it_tells_what_is_allocated_of_its_memory(process: LeafProcess) -> None:
-    told = process.told(wire.METRICS).decode()
-    values = {
-        name: float(value) for name, value in (line.rsplit(" ", 1) for line in told.splitlines() if line[0] != "#")
-    }
-    resident = values["process_resident_memory_bytes"]
-    for held in ("malloc", "malloc_free", "arrow"):
-        assert 0 <= values[f'pymk_leaf_heap_bytes{{of="{held}"}}'] < resident
-    assert values["pymk_leaf_python_blocks"] > 100_000
+def test_it_tells_what_it_takes_of_the_machine(process: LeafProcess) -> None:
+    found = process.metrics()
+    assert found["process_resident_memory_bytes"] > 2**20
+    assert found["pymk_leaf_python_blocks"] > 100_000
 
 
 class KilledOnceAsked:
