@@ -58,7 +58,7 @@ def shards(
 
 @serve_app.command()
 def doctor(config: Config = None, set_: Set = None, json: Json = False) -> None:
-    """Say what is missing on this machine how to get it, whether live facts are kept well, and where leaves score."""
+    """Say what is missing on this machine and how to get it, whether live facts are kept, and where leaves score."""
     from jobs.doctor import check
 
     findings = check(load_settings(config, set_))

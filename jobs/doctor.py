@@ -165,7 +165,7 @@ def _leaves_device(wanted: str) -> Finding:
 
         devices = devices_of(wanted)
     except PymkError as error:
-        return Finding(name, False, error.what, error.fix or fix, needed=False)
+        return Finding(name, False, error.what, error.fix or fix)
     except Exception as error:  # as of any package
         return Finding(name, False, f"{type(error).__name__}: {error}", fix, needed=False)
     return Finding(name, True, ", ".join(f"{kind} on {device}" for kind, device in devices.items()), fix)

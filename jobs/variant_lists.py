@@ -28,7 +28,7 @@ from infra.releases import Release, ReleaseStore
 from infra.settings import RankSettings, RulesSettings, ServingSettings
 from infra.store import ObjectStore
 from infra.variants import KIND, Variant, keep_variant
-from jobs.canary_lists import Routed, Unfit, refuse_drift, taken_off
+from jobs.canary_lists import InHand, Routed, Unfit, refuse_drift, taken_off
 from jobs.hourly import open_files
 from jobs.ordering import Ordering
 from jobs.rank import DEPTH, PRICES, rank_scored, reordered, rows_of
@@ -121,10 +121,12 @@ def _judged(store: ObjectStore, nightly: Release, surface: str, route: Route, bo
         raise taken_off(store, surface, route.canary.model, nightly.release_id, error) from error
 
 
-def make(store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell) -> Variant:
+def make(
+    store: ObjectStore, nightly: Release, wanted: Wanted, tell: Tell, in_hand: InHand = lambda is_in_hand: None
+) -> Variant:
     """Lists of some users of a nightly release by one model. Raises what the model's opening does, and Unfit for scores
     that are not finite or, of a canary, out of bounds."""
-    routed = Routed.open(store, wanted.model, wanted.bounds or USUAL)
+    routed = Routed.open(store, wanted.model, wanted.bounds or USUAL, in_hand)
     parents = {kind: nightly.artifacts[kind].artifact_id for kind in READ} | {"model": routed.version.content_hash}
     if erased := erased_people(store):
         parents["erased"] = digest_of(erased)

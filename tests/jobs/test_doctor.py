@@ -96,7 +96,7 @@ def test_where_models_on_leaves_score_is_told_and_a_gpu_that_is_wanted_and_missi
     monkeypatch.setattr(devices, "lack", lambda kind: devices.WITHOUT)
     auto, cuda = doctor._leaves_device("auto"), doctor._leaves_device("cuda")
     assert (auto.state, auto.found) == ("ok", "ranker on cpu, xgboost on cpu, onnx on cpu")
-    assert (cuda.ok, cuda.needed) == (False, False)
+    assert (cuda.ok, cuda.needed) == (False, True)
     assert "leaves.device: cuda, but" in cuda.found
     monkeypatch.setattr(devices, "lack", Mock(side_effect=OSError("libxgboost.so: cannot open")))
     assert "libxgboost.so" in doctor._leaves_device("auto").found

@@ -1,12 +1,20 @@
 """A model whose native code crashes on what a night brings, and passed every check when it was pushed."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import pytest
 import xgboost as xgb
+from onnx import TensorProto, helper
 
 from infra.errors import ExitCode, PymkError
 from infra.model_golden import Golden
@@ -20,6 +28,8 @@ from jobs.context import Parent
 from jobs.variant_lists import make_all, rank_variants
 from lookup_api.ranking.model_check import check_model
 from tests.infra.test_models import NOW
+from tests.jobs.test_process_tree import runs
+from tests.lookup_api.ranking.test_scorers import onnx_weights
 from tests.lookup_api.test_routed_models import push, route
 from tests.lookup_api.test_variant_lists import KINDS
 from tests.suites.command import pymk
@@ -28,6 +38,7 @@ from tests.suites.model_folders import small_spec, write_folder
 
 FAR = 2**29
 """A column far outside of every row."""
+NO_FRIENDS = np.zeros(50, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +60,63 @@ def night(store: ObjectStore) -> Release:
 
 @pytest.fixture
 def crasher(store: ObjectStore, tmp_path: Path) -> ModelRef:
-    """One tree, in which whoever has a friend comes to a split on a column that is not there; its golden rows have
-    none."""
+    """One tree, in which whoever has a friend comes to a split on a column that is not there."""
     degrees = np.repeat(np.float32([0, 1, 2]), 50)
     booster = xgb.train({"max_depth": 2, "nthread": 1}, xgb.DMatrix(degrees[:, None], degrees), 1)
-    lonely = Golden({"viewer_degree": degrees[:50]}, booster.inplace_predict(degrees[:50, None]))
     weights = json.loads(booster.save_raw("json"))
     [tree] = weights["learner"]["gradient_booster"]["model"]["trees"]
     tree["split_indices"][tree["right_children"][0]] = FAR
-    spec = small_spec(name="crasher", inputs=(InputSpec(name="viewer_degree"),))
-    folder = write_folder(
-        tmp_path / "crasher", spec, lambda path: (path / "model.json").write_text(json.dumps(weights)), lonely
+    scores = booster.inplace_predict(NO_FRIENDS[:, None])
+    return pushed(
+        store,
+        tmp_path / "crasher",
+        "xgboost",
+        lambda path: (path / "model.json").write_text(json.dumps(weights)),
+        scores,
     )
+
+
+@pytest.fixture
+def hanger(store: ObjectStore, tmp_path: Path) -> ModelRef:
+    """A loop without an end for whoever has a friend."""
+    turn = [
+        helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+        helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["n"]),
+    ]
+    after = [
+        helper.make_tensor_value_info("on_after", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("kept_after", TensorProto.FLOAT, ["n"]),
+    ]
+    same = [helper.make_node("Identity", [name], [f"{name}_after"]) for name in ("on", "kept")]
+    nodes = [
+        helper.make_node("ReduceMax", ["viewer_degree"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "much"], ["turns"]),
+        helper.make_node("Cast", ["turns"], ["whole"], to=TensorProto.INT64),
+        helper.make_node(
+            "Loop", ["whole", "", "viewer_degree"], ["score"], body=helper.make_graph(same, "b", turn, after)
+        ),
+    ]
+    weights = onnx_weights([("viewer_degree", TensorProto.FLOAT, ["n"])], nodes, much=np.float32(1e15))
+    return pushed(store, tmp_path / "hanger", "onnx", weights, NO_FRIENDS)
+
+
+def pushed(
+    store: ObjectStore, folder: Path, kind: str, weights: Callable[[Path], object], scores: npt.NDArray[np.float32]
+) -> ModelRef:
+    """Passes every check, as its golden rows are people without friends."""
+    spec = small_spec(name=folder.name, kind=kind, inputs=(InputSpec(name="viewer_degree"),))
+    write_folder(folder, spec, lambda path: weights(path) and None, Golden({"viewer_degree": NO_FRIENDS}, scores))
     Registry(store).push(folder, check_model, NOW, "a")
     return ModelRef(name=spec.name, version="1")
 
 
-def process_trees() -> list[psutil.Process]:
-    """Below this process, with the one that makes lists in each."""
-    return [one for one in psutil.Process().children() if "jobs.process_tree" in one.cmdline()]
+def maker() -> psutil.Process:
+    """The process that makes lists below this one."""
+    python = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    [tree] = [one for one in python if "jobs.process_tree" in one.cmdline()]
+    [process] = tree.children()
+    return process
 
 
 def test_a_canary_that_crashes_at_night_is_taken_off_and_the_night_goes_on(
@@ -89,35 +138,49 @@ def test_a_canary_that_crashes_at_night_is_taken_off_and_the_night_goes_on(
 
 
 def test_a_process_that_is_killed_from_outside_is_held_against_nobody(
-    store: ObjectStore, night: Release, tmp_path: Path
+    store: ObjectStore, night: Release, hanger: ModelRef
 ) -> None:
-    canary, lines = Canary(model=push(store, tmp_path / "sound", "1", 1), share=0.3), []
+    canary = Canary(model=hanger, share=0.3)
     route(store, canary=canary)
-
-    def kill(line: str) -> None:
-        lines.append(line)
-        [tree] = process_trees()
-        [process] = tree.children()
-        process.kill()
-
     with pytest.raises(PymkError, match="their process ended with exit code 137"):
-        make_all(store, night, LOOKUP, kill)
-    assert "ranking lists" in lines[0]
+        make_all(store, night, LOOKUP, lambda line: maker().kill())
     surface = RouteStore(store).read().of(LOOKUP)
     assert (surface.route.canary, surface.stopped) == (canary, ())
 
 
-def test_where_nobody_can_be_told_the_process_is_ended_and_leaves_nothing(
-    store: ObjectStore, night: Release, tmp_path: Path
+def test_where_nobody_can_be_told_the_process_is_ended_even_if_its_model_hangs(
+    store: ObjectStore, night: Release, hanger: ModelRef
 ) -> None:
+    started: list[psutil.Process] = []
+
     def full(line: str) -> None:
+        started.append(maker())
         raise OSError("the disk is full")
 
-    route(store, stable=push(store, tmp_path / "sound", "1", 1))
+    route(store, stable=hanger)
     with pytest.raises(OSError, match="the disk is full"):
         make_all(store, night, LOOKUP, full)
-    assert process_trees() == []
+    [process] = started
+    assert not runs(process.pid)
     assert list(variants_of(store, night.release_id)) == []
+
+
+def test_an_interrupt_ends_the_command_and_what_it_started(
+    store: ObjectStore, night: Release, hanger: ModelRef
+) -> None:
+    """As Ctrl-C at a terminal, which asks every process of its group to end."""
+    route(store, stable=hanger)
+    command = [sys.executable, "-m", "jobs.cli", "model", "rank", "--store", store.uri]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as told:
+        assert told.stderr is not None
+        while "ranking lists" not in told.stderr.readline():
+            assert told.poll() is None
+        [tree] = psutil.Process(told.pid).children()
+        [process] = tree.children()
+        os.killpg(told.pid, signal.SIGINT)
+    assert told.returncode != 0
+    while runs(tree.pid) or runs(process.pid):  # the suite's timeout ends it otherwise
+        time.sleep(0.05)
 
 
 def test_the_command_takes_a_canary_that_crashes_off(store: ObjectStore, night: Release, crasher: ModelRef) -> None:
